@@ -1,0 +1,56 @@
+"""A repository format behind one contract. The only built-in engine is Borg.
+
+``create``, ``inspect`` and ``vault_command`` are called by the daemon and must be cheap
+to import; ``backup`` and ``restore`` run in a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from borgcube.core.jobs import JobContext, JobResult
+
+
+@dataclass(frozen=True)
+class RepositoryFacts:
+    """What an engine says of a repository: its ID (hex) and encryption mode."""
+
+    id: str
+    encryption: str
+    archives: tuple[dict[str, Any], ...] = ()
+
+
+class Engine(Protocol):
+    """A repository format. All methods raise BorgCubeError with one clear message."""
+
+    name: str
+
+    def create(
+        self, path: Path, *, encryption: str, passphrase: str, state_dir: Path
+    ) -> RepositoryFacts:
+        """Create a repository in an absent or empty directory (may take seconds)."""
+
+    def inspect(self, path: Path, *, passphrase: str, state_dir: Path) -> RepositoryFacts:
+        """Open an existing one and list its archives, proving the passphrase."""
+
+    def vault_command(
+        self, *, name: str, path: Path, socket: Path, state_dir: Path
+    ) -> Sequence[str]:
+        """Return the argv of the vault process. It reads the passphrase, one line, from
+        its standard input, writes one JSON line ``{"ready": true}`` or
+        ``{"error": {kind, problem, message, next_step}}`` to standard output, serves
+        ``socket`` and ends cleanly on SIGTERM."""
+
+    def backup(self, context: JobContext) -> JobResult:
+        """Pull one backup. Parameters: ``archive`` (name), ``plan``, ``domain``,
+        ``paths`` and the plan options."""
+
+    def restore(self, context: JobContext) -> JobResult:
+        """Restore from ``archive`` (name), ``paths`` (may be empty) to ``target``, a
+        directory on the order's client."""
+
+    def delete_archives(self, context: JobContext) -> JobResult:
+        """Delete the archives named in the parameter ``archives``."""

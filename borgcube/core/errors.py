@@ -1,0 +1,106 @@
+"""Errors that reach a person: typed, with an exit code and the next step in words.
+
+Everything raised on purpose derives from :class:`BorgCubeError`. Anything else that
+escapes is a bug and is shown as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class BorgCubeError(Exception):
+    """A refusal or failure with one clear message and a next step.
+
+    ``exit_code`` follows the command line: 2 failed or refused, 3 daemon not reachable.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.next_step}".strip()
+
+
+class ConfigurationError(BorgCubeError):
+    """The configuration, the home directory or the master key cannot be used."""
+
+
+class NotFound(BorgCubeError):
+    """No object of that name."""
+
+
+class Duplicate(BorgCubeError):
+    """An object of that name exists already."""
+
+
+class InvalidInput(BorgCubeError):
+    """A value from outside does not pass its check."""
+
+
+class StoreError(BorgCubeError):
+    """The object store cannot be opened or is newer than this program."""
+
+
+class DaemonUnreachable(BorgCubeError):
+    """No daemon answers on the control socket."""
+
+    exit_code = 3
+
+
+class Problem(StrEnum):
+    """Whose problem a failure is."""
+
+    CLIENT = "client"
+    NETWORK = "network"
+    SERVER = "server"
+    REPOSITORY = "repository"
+    CONFIGURATION = "configuration"
+
+
+@dataclass(frozen=True)
+class FailureCause:
+    """Why a job did not end well.
+
+    ``kind`` is a stable identifier such as ``host-key-changed``; ``message`` says what
+    happened and ``next_step`` what to do about it.
+    """
+
+    kind: str
+    problem: Problem
+    message: str
+    next_step: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the cause as plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> FailureCause:
+        """Rebuild a cause from :meth:`as_data`; raises ``KeyError`` or ``ValueError``."""
+        return cls(
+            kind=str(data["kind"]),
+            problem=Problem(data["problem"]),
+            message=str(data["message"]),
+            next_step=str(data.get("next_step", "")),
+        )
+
+
+class JobFailed(BorgCubeError):
+    """Raised inside a worker to end its job with a typed cause."""
+
+    def __init__(
+        self, kind: str, problem: Problem, message: str, *, next_step: str = ""
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.cause = FailureCause(kind, problem, message, next_step)
+
+
+class JobCancelled(BorgCubeError):
+    """Raised inside a worker when its job was cancelled."""

@@ -1,0 +1,98 @@
+"""How the server reaches a client: the contract every transport plugin keeps.
+
+The bulk of a backup flows through the file descriptors of a :class:`RemoteProcess`, so
+these are real descriptors of this process that a child may inherit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class ClientAddress:
+    """Where and as whom to log in. ``options`` belong to the transport alone."""
+
+    name: str
+    transport: str
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    identity: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TransportContext:
+    """What the server gives a transport: its known_hosts file and a private directory.
+
+    ``known_hosts`` is BorgCube's own file in OpenSSH format. ``runtime_dir`` is a 0700
+    directory for control sockets; its path is short enough for a unix socket.
+    """
+
+    known_hosts: Path
+    runtime_dir: Path
+    connect_timeout_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The end of a short remote command. Output is cut off at the asked-for limit."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class RemoteProcess(Protocol):
+    """A running remote command. The three descriptors belong to the caller, who closes
+    them; a closed standard input is the end of file on the other side."""
+
+    stdin_fd: int
+    stdout_fd: int
+    stderr_fd: int
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Return the exit code, or None when it still runs after ``timeout_s``."""
+
+    def terminate(self) -> None:
+        """End it; safe to repeat. Returns at once."""
+
+
+class Connection(Protocol):
+    """One login. Commands are argument vectors; the transport quotes them for the
+    remote shell. Raises :class:`~borgcube.core.errors.JobFailed` with kinds
+    ``host-unreachable``, ``host-key-changed``, ``host-key-unknown``,
+    ``login-refused``, ``connection-lost`` or ``timeout``."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes | Path = b"",
+        timeout_s: float = 60.0,
+        max_output: int = 1 << 20,
+    ) -> Completed:
+        """Run to its end. ``stdin`` is bytes or a file to stream."""
+
+    def start(self, argv: Sequence[str]) -> RemoteProcess:
+        """Start a command whose streams the caller handles."""
+
+    def close(self) -> None:
+        """End the login and everything started through it; safe to repeat."""
+
+
+class Transport(Protocol):
+    """A way to reach clients, registered by name."""
+
+    name: str
+
+    def connect(self, address: ClientAddress, context: TransportContext) -> Connection:
+        """Log in and return the connection."""
+
+    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[str]:
+        """Return known_hosts lines offered by the host, unverified; empty when the
+        transport has no host keys."""
