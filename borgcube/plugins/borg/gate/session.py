@@ -1,0 +1,221 @@
+"""The gate's conversation: which call is allowed when, and what happens to a chunk.
+
+Backup: negotiate, open, load_key, get of the manifest, then put and commit. Restore: the
+same beginning, then get. Everything else ends the session; the peer is told nothing but
+"refused", the reason goes to the job's log through the report.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from borgcube.plugins.borg.gate.rpc import (
+    MANIFEST_ID,
+    SERVER_VERSION,
+    Request,
+    RequestParser,
+    refusal,
+    reply,
+)
+from borgcube.plugins.borg.gate.verify import IdHash, Rejected, decompress
+from borgcube.plugins.borg.wire import COMMIT, DATA, GET, MANIFEST, PUT, PUT_HEADER, Wire
+
+READ_BYTES = 1 << 20
+INLINE_BYTES = 32 * 1024
+IN_FLIGHT = 8
+REPORT_EVERY_S = 0.4
+
+
+@dataclass
+class Terms:
+    """What this session may do; ``opens`` is the one path a client may open."""
+
+    mode: str
+    opens: bytes
+    repository_id: bytes
+    key_blob: bytes
+    manifest: bytes
+    type_byte: int
+    id_hash: IdHash
+    max_bytes: int
+
+
+class GateSession:
+    """Answers one client until it closes the stream. Raises Rejected when it misbehaves."""
+
+    def __init__(
+        self, terms: Terms, peer_in: int, peer_out: int, vault: Wire,
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.terms = terms
+        self.peer_in, self.peer_out = peer_in, peer_out
+        self.vault = vault
+        self.report = report
+        self.phase = "new"
+        self.bytes_in = self.bytes_out = self.chunks = 0
+        self.committed = False
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="verify")
+        self._room = threading.BoundedSemaphore(IN_FLIGHT)
+        self._failure: BaseException | None = None
+        self._pending: list[Future[None]] = []
+        self._next_report = 0.0
+        self._handlers: dict[str, Callable[[Request], bytes]] = {
+            "negotiate": self._negotiate,
+            "open": self._open,
+            "load_key": self._load_key,
+            "get": self._get,
+            "put": self._put,
+            "commit": self._commit,
+            "rollback": self._nothing,
+            "get_free_nonce": self._nothing,
+            "commit_nonce_reservation": self._nothing,
+        }
+
+    def run(self) -> None:
+        """Serve to the end of the stream."""
+        parser = RequestParser()
+        while data := os.read(self.peer_in, READ_BYTES):
+            self.bytes_in += len(data)
+            if self.bytes_in > self.terms.max_bytes:
+                raise Rejected("the client sent more than the job's byte limit")
+            answers = []
+            for request in parser.feed(data):
+                try:
+                    answers.append(self._answer(request))
+                except Rejected:
+                    self._write(b"".join(answers) + refusal(request))
+                    raise
+            if answers:
+                self._write(b"".join(answers))
+            self._raise_failure()
+            now = time.monotonic()
+            if now >= self._next_report:
+                self._next_report = now + REPORT_EVERY_S
+                self.tell()
+        self._drain()
+
+    def tell(self, **more: Any) -> None:
+        """Report the figures so far to the worker."""
+        self.report(
+            {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out, "chunks": self.chunks, **more}
+        )
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.peer_out, view) :]
+
+    def _answer(self, request: Request) -> bytes:
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            raise Rejected(f"the client called {request.method!r}, which no backup needs")
+        return handler(request)
+
+    def _require(self, *phases: str, what: str) -> None:
+        if self.phase not in phases:
+            raise Rejected(f"the client called {what} out of order")
+
+    def _nothing(self, request: Request) -> bytes:
+        return reply(request, None)
+
+    def _negotiate(self, request: Request) -> bytes:
+        self._require("new", what="negotiate")
+        self.phase = "negotiated"
+        return reply(request, {b"server_version": SERVER_VERSION})
+
+    def _open(self, request: Request) -> bytes:
+        self._require("negotiated", what="open")
+        if request.arguments.get(b"path") != self.terms.opens:
+            raise Rejected("the client opened another repository path")
+        if request.arguments.get(b"create"):
+            raise Rejected("the client asked to create a repository")
+        self.phase = "open"
+        return reply(request, self.terms.repository_id)
+
+    def _load_key(self, request: Request) -> bytes:
+        self._require("open", what="load_key")
+        return reply(request, self.terms.key_blob)
+
+    def _get(self, request: Request) -> bytes:
+        self._require("open", what="get")
+        chunk_id = request.arguments.get(b"id")
+        if chunk_id == MANIFEST_ID:
+            return reply(request, self.terms.manifest)
+        if self.terms.mode != "restore" or type(chunk_id) is not bytes or len(chunk_id) != 32:
+            raise Rejected("the client asked to read a chunk")
+        self.vault.send(GET, chunk_id)
+        kind, payload = self.vault.receive()
+        if kind != DATA or not payload:
+            raise Rejected("the client asked for a chunk outside its restore")
+        self.bytes_out += len(payload)
+        self.chunks += 1
+        return reply(request, bytes([self.terms.type_byte]) + payload)
+
+    def _put(self, request: Request) -> bytes:
+        self._require("open", "manifest", what="put")
+        if self.terms.mode != "backup":
+            raise Rejected("the client tried to write during a restore")
+        chunk_id, data = request.arguments.get(b"id"), request.arguments.get(b"data")
+        if type(chunk_id) is not bytes or len(chunk_id) != 32 or type(data) is not bytes:
+            raise Rejected("a put is malformed")
+        if len(data) < 3 or data[0] != self.terms.type_byte:
+            raise Rejected("a chunk has another envelope than the session's key makes")
+        if chunk_id == MANIFEST_ID:
+            self._drain()
+            self.vault.send(MANIFEST, decompress(memoryview(data)[1:]))
+            self.phase = "manifest"
+        elif self.phase == "manifest":
+            raise Rejected("the client wrote a chunk after its manifest")
+        elif len(data) <= INLINE_BYTES:
+            self._verify(chunk_id, data)
+        else:
+            self._room.acquire()
+            self._pending.append(self._pool.submit(self._verify_in_pool, chunk_id, data))
+            if len(self._pending) > 4 * IN_FLIGHT:
+                self._pending = [one for one in self._pending if not one.done()]
+        self.chunks += 1
+        return reply(request, None)
+
+    def _verify(self, chunk_id: bytes, data: bytes) -> None:
+        payload = memoryview(data)[1:]
+        plain = decompress(payload)
+        if not hmac.compare_digest(self.terms.id_hash(plain), chunk_id):
+            raise Rejected("a chunk's ID is not the MAC of its content")
+        self.vault.send(PUT, PUT_HEADER.pack(chunk_id, len(plain)), payload)
+
+    def _verify_in_pool(self, chunk_id: bytes, data: bytes) -> None:
+        try:
+            if self._failure is None:
+                self._verify(chunk_id, data)
+        except BaseException as error:  # handed to the reading thread, which raises it
+            self._failure = error
+        finally:
+            self._room.release()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _drain(self) -> None:
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+        self._raise_failure()
+
+    def _commit(self, request: Request) -> bytes:
+        self._require("manifest", what="commit")
+        self._drain()
+        self.tell(committing=True)
+        self.vault.send(COMMIT)
+        if not self.vault.receive_json().get("ok"):
+            raise Rejected("the vault did not admit the archive")
+        self.phase = "committed"
+        self.committed = True
+        return reply(request, None)

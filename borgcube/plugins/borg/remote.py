@@ -1,0 +1,172 @@
+"""What runs on a client: the scripts that seed a Borg base directory and join its RPC.
+
+POSIX shell with mkdir, cat, mkfifo and rm; no port, no address, no secret. Everything of
+a run lives in one 0700 directory, ``borgcube-<server>-<token>`` below ``TMPDIR``, which
+the run removes itself and a later run sweeps when its process is gone.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+MARK = "borgcube-ready"
+REPOSITORY_URL = "ssh://borgcube/r"
+REPOSITORY_PATH = "/r"
+CACHE_README = "This is a BorgCube session cache.\n"
+
+# Signature of a cache directory tag, see https://bford.info/cachedir/
+_PREPARE = """
+set -eu
+umask 077
+t="${{TMPDIR:-/tmp}}"
+for old in "$t"/borgcube-{server}-*; do
+  [ -d "$old" ] && [ ! -L "$old" ] && [ -O "$old" ] || continue
+  p=""
+  [ -f "$old/pid" ] && read -r p <"$old/pid" || :
+  if [ -n "$p" ] && kill -0 "$p" 2>/dev/null; then continue; fi
+  [ -n "$p" ] && rm -rf "$old"
+done
+d="$t/borgcube-{server}-{token}"
+mkdir "$d"
+echo "$$" >"$d/pid"
+mkdir -p "$d/b/.cache/borg/{repository_id}/chunks.archive.d"
+cd "$d/b/.cache/borg/{repository_id}"
+echo "This is a BorgCube session cache." >README
+cat >config <<'END'
+[cache]
+version = 1
+repository = {repository_id}
+manifest = {manifest_id}
+key_type = {key_type}
+
+[integrity]
+manifest = {manifest_id}
+END
+: >files
+cd "$d"
+mkfifo c g e i o
+cat >rsh <<'END'
+{rsh}
+END
+cat >run <<'END'
+{run}
+END
+chmod 700 rsh run
+printf '\\n%s %s\\n' {mark} "$d"
+"""
+
+# Borg starts this instead of ssh. It tells its process number, and either lends its two
+# pipes to the outer script ("direct", where /proc has them) or relays them itself.
+_RSH = """#!/bin/sh
+echo "$$" >"$D/c"
+read -r how <"$D/g"
+if [ "$how" = direct ]; then
+  exec <&- >&-
+  read -r over <"$D/e"
+  exit 0
+fi
+exec 3<&0
+cat <"$D/i" 3<&- &
+exec cat <&3 >"$D/o" 3<&-"""
+
+_RUN = """#!/bin/sh
+D={directory}
+export D
+cd "$D" || exit 2
+echo "$$" >pid
+trap 'cd /; rm -rf "$D"' EXIT
+trap 'exit 2' HUP INT TERM
+exec 3<&0 4>&1 </dev/null 5<>c
+( {change_directory}{environment} {command} </dev/null 3<&- 4>&- 5>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- &
+read -r p <&5
+if [ "$p" != 0 ]; then
+  if [ -e "/proc/$p/fd/0" ] && [ -e "/proc/$p/fd/1" ]; then
+    exec 6<"/proc/$p/fd/0" 7>"/proc/$p/fd/1"
+    cat <&3 >&7 3<&- 4>&- 5>&- 6<&- &
+    inward=$!
+    exec 7>&-
+    echo direct >g
+    cat <&6 >&4 3<&- 4>&- 5>&- 6<&- &
+    outward=$!
+    exec 6<&- 3<&- 4>&-
+    wait "$outward"
+    echo over >e &
+  else
+    echo relay >g
+    cat <&3 >i 3<&- 4>&- 5>&- &
+    inward=$!
+    cat <o >&4 3<&- 4>&- 5>&- &
+    outward=$!
+    exec 3<&- 4>&-
+    wait "$outward"
+  fi
+  read -r p <&5
+  kill "$inward" 2>/dev/null
+fi
+exec 3<&- 4>&-
+read -r code <rc
+exit "$code"
+"""
+
+
+def prepare_script(
+    *, server: str, token: str, repository_id: str, manifest_id: str, key_type: int, run: str
+) -> str:
+    """Return the script that makes the session's directory and prints where it is."""
+    return _PREPARE.format(
+        server=server,
+        token=token,
+        repository_id=repository_id,
+        manifest_id=manifest_id,
+        key_type=key_type,
+        rsh=_RSH,
+        run=run,
+        mark=MARK,
+    )
+
+
+def run_script(
+    *, command: Sequence[str], environment: dict[str, str], directory: str = "", into: str = ""
+) -> str:
+    """Return the outer script: it runs ``command`` and joins Borg's RPC to its own streams.
+
+    The directory is its own; ``into`` is where the command is to run.
+    """
+    settings = " ".join(f"{name}={value}" for name, value in environment.items())
+    return _RUN.format(
+        directory=directory or '"${0%/*}"',
+        change_directory=f"cd {shlex.quote(into)} && " if into else "",
+        environment=settings,
+        command=shlex.join(command),
+    )
+
+
+def borg_environment() -> dict[str, str]:
+    """Return Borg's environment on a client, as shell words."""
+    return {
+        "BORG_BASE_DIR": '"$D/b"',
+        "BORG_CACHE_DIR": '"$D/b/.cache/borg"',
+        "BORG_CONFIG_DIR": '"$D/b/.config/borg"',
+        "BORG_SECURITY_DIR": '"$D/b/.config/borg/security"',
+        "BORG_RSH": '"$D/rsh"',
+        "BORG_PASSPHRASE": "",
+        "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+        "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+        "BORG_EXIT_CODES": "modern",
+        "BORG_WORKAROUNDS": "",
+        "LC_ALL": "C.UTF-8",
+        "LANG": "C.UTF-8",
+    }
+
+
+def ready_directory(output: bytes, *, server: str, token: str) -> str | None:
+    """Return the directory the prepare script printed, or None.
+
+    Only a line of ours counts, whatever banner a login shell prints before it.
+    """
+    for line in reversed(output.decode("utf-8", "replace").splitlines()):
+        mark, _, directory = line.partition(" ")
+        if mark == MARK and directory.endswith(f"/borgcube-{server}-{token}"):
+            return directory
+    return None

@@ -1,0 +1,281 @@
+"""A backup session: what one client may know, what it uploaded, how it ends.
+
+A session offers the chunk index of its domain and a files cache, takes verified chunks,
+and admits exactly one archive. It ends in an archive, or in a partial archive that keeps
+its chunks for the next run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from borg.hashindex import ChunkIndex
+
+from borgcube.plugins.borg.gate.verify import Rejected
+from borgcube.plugins.borg.vault.admission import (
+    add_references,
+    check_metadata,
+    claimed_archive,
+    real_metadata,
+    started_at,
+    walk,
+)
+from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
+from borgcube.plugins.borg.vault.domains import Domain
+from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
+from borgcube.plugins.borg.vault.items import ArchiveRefused
+from borgcube.plugins.borg.vault.ledger import Ledger
+
+INLINE_BYTES = 32 * 1024
+IN_FLIGHT = 16
+
+
+class BackupSession:
+    """One backup in progress. Its methods are called by the session's own two threads."""
+
+    def __init__(
+        self,
+        vault: Any,
+        token: str,
+        *,
+        archive: str,
+        plan: str,
+        domain: str,
+        files_cache: str,
+        comment: str,
+    ) -> None:
+        self.vault = vault
+        self.ledger: Ledger = vault.ledger
+        self.pool: ThreadPoolExecutor = vault.pool
+        self.token = token
+        self.archive = archive
+        self.partial_name = archive + ".partial"
+        self.plan = plan
+        self.comment = comment
+        self.files_cache = files_cache
+        self.domain = Domain(vault.state_dir / "domains", domain)
+        self.plan_cache = vault.state_dir / "plans" / (self.domain.path.name + "-" + plan + ".files")
+        self.directory: Path = vault.state_dir / "sessions" / token
+        self.uploaded = ChunkIndex()
+        self.order = bytearray()
+        self.partial_written = 0
+        self.bytes_new = 0
+        self.chunks_new = 0
+        self.manifest_plain = b""
+        self.result: dict[str, Any] | None = None
+        self._pending: deque[tuple[Future[None], bytes, int]] = deque()
+
+    def prepare(self) -> dict[str, Any]:
+        """Make the session's key, manifest and seed files; return what the worker needs."""
+        ledger = self.ledger
+        self.directory.mkdir(mode=0o700, parents=True)
+        with ledger.lock:
+            if self.archive in ledger.manifest.archives:
+                raise ArchiveRefused("an archive of that name exists already")
+            offered = self.domain.index(ledger)
+        offered.write(str(self.directory / "chunks"))
+        self.advertised_count = len(offered)
+        entries = synthesise(
+            self.plan_cache, self.directory / "files", offered, mode=self.files_cache
+        )
+        repository_id = ledger.repository.id
+        client = make_client_key(
+            ledger.key, blake2=ledger.opened.blake2, repository_id=repository_id
+        )
+        self.client_key = client.key
+        envelope, manifest_id = make_manifest(client, repository_id, {})
+        return {
+            "token": self.token,
+            "repository_id": repository_id.hex(),
+            "id_kind": client.id_kind,
+            "id_key": ledger.key.id_key.hex(),
+            "type_byte": client.key.TYPE,
+            "key_blob": client.blob.decode(),
+            "manifest": envelope.hex(),
+            "manifest_id": manifest_id.hex(),
+            "chunks_file": str(self.directory / "chunks"),
+            "files_file": str(self.directory / "files"),
+            "files_known": entries,
+        }
+
+    # Chunks ---------------------------------------------------------------------------
+
+    def put(self, chunk_id: bytes, size: int, data: bytes) -> None:
+        """Take a verified chunk. What is stored already is dropped."""
+        ledger = self.ledger
+        if chunk_id in self.uploaded:
+            return
+        with ledger.lock:
+            if ledger.lookup(chunk_id) is not None:
+                self._own(chunk_id, size)
+                return
+            sealing: Future[None] | None = self.vault.sealing.get(chunk_id)
+            if sealing is None:
+                if len(data) <= INLINE_BYTES:
+                    ledger.store(chunk_id, size, ledger.sealer.seal(data))
+                    self._own(chunk_id, size)
+                    self._count_new(len(data))
+                    return
+                sealing = self.pool.submit(self._seal, chunk_id, size, data)
+                self.vault.sealing[chunk_id] = sealing
+                self._count_new(len(data))
+        self._pending.append((sealing, chunk_id, size))
+        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
+            self._settle()
+
+    def _seal(self, chunk_id: bytes, size: int, data: bytes) -> None:
+        envelope = self.ledger.sealer.seal(data)
+        with self.ledger.lock:
+            try:
+                self.ledger.store(chunk_id, size, envelope)
+            finally:
+                del self.vault.sealing[chunk_id]
+
+    def _count_new(self, length: int) -> None:
+        self.bytes_new += length
+        self.chunks_new += 1
+
+    def _settle(self) -> None:
+        future, chunk_id, size = self._pending.popleft()
+        future.result(timeout=600)
+        with self.ledger.lock:
+            self._own(chunk_id, size)
+
+    def _own(self, chunk_id: bytes, size: int) -> None:
+        if chunk_id not in self.uploaded:
+            self.uploaded[chunk_id] = (1, size, 0)
+            self.order += chunk_id
+
+    def drain(self) -> None:
+        """Wait until every chunk taken so far is in the repository."""
+        while self._pending:
+            self._settle()
+
+    # Ending ---------------------------------------------------------------------------
+
+    def admit(self) -> dict[str, Any]:
+        """Audit the client's archive and commit it; return its figures.
+
+        Raises ArchiveRefused; the repository then is as it was.
+        """
+        self.drain()
+        ledger = self.ledger
+        archive_id = claimed_archive(self.manifest_plain, expected=self.archive)
+        if archive_id not in self.uploaded:
+            raise ArchiveRefused("the manifest names an archive that was not uploaded")
+        with ledger.lock:
+            # Reads then come from closed segments, without a sync for each of them.
+            ledger.repository.io.close_segment()
+        try:
+            metadata = check_metadata(ledger.read(archive_id), expected=self.archive)
+        except Rejected as error:
+            raise ArchiveRefused(str(error)) from error
+        advertised = ChunkIndex.read(str(self.directory / "chunks"))
+        uploaded = self.uploaded
+
+        def reference_size(chunk_id: bytes) -> int:
+            entry = uploaded.get(chunk_id) or advertised.get(chunk_id)
+            if entry is None:
+                raise ArchiveRefused("an item references a chunk outside the session")
+            size: int = entry[1]
+            return size
+
+        started_ns = int(started_at(metadata).timestamp() * 1e9)
+        cache = FilesCacheWriter(self.plan_cache, started_ns=started_ns)
+        catalog = self.vault.state_dir / "catalog" / f"{self.token}.zst"
+        catalog.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            found = walk(
+                ledger, metadata, reference_size=reference_size, cache=cache,
+                catalog=catalog, step=self.vault.check_alive,
+            )
+            with ledger.lock:
+                added = self._commit(archive_id, metadata, found)
+        except BaseException:
+            cache.discard()
+            catalog.unlink(missing_ok=True)
+            raise
+        cache.commit()
+        catalog.rename(catalog.with_name(f"{added['id']}.zst"))
+        return added
+
+    def _commit(self, claimed_id: bytes, metadata: dict[bytes, Any], found: Any) -> dict[str, Any]:
+        ledger = self.ledger
+        started = time.monotonic()
+        real = real_metadata(metadata, name=self.archive, comment=self.comment, found=found)
+        ledger.begin()
+        chunks = list(add_references(ledger, found))
+        real.update(size=found.size, csize=found.stored_size)
+        if not self.vault.relied_upon(claimed_id, but=self):
+            ledger.forget_fresh(claimed_id)
+            self.order = bytearray()
+        real_id = ledger.add_archive(self.archive, real, time=real["time"])
+        superseded = []
+        if not self.vault.others(self):
+            candidates = {*self.domain.partials(self.plan, before=""), self.partial_name}
+            superseded = [name for name in candidates if name in ledger.manifest.archives]
+            for name in superseded:
+                ledger.remove_archive(name)
+        self.vault.commit(finishing=self)
+        self.domain.add(
+            ledger, real_id.hex(),
+            {"name": self.archive, "plan": self.plan, "partial": False}, chunks,
+        )
+        return {
+            "id": real_id.hex(),
+            "name": self.archive,
+            "started_at": started_at(metadata).isoformat(),
+            "files": found.files,
+            "items": found.items,
+            "size": found.size,
+            "stored_size": found.stored_size,
+            "new_size": found.new_size,
+            "chunks": found.chunks,
+            "new_chunks": self.chunks_new,
+            "superseded": superseded,
+            "commit_seconds": round(time.monotonic() - started, 3),
+        }
+
+    def write_partial(self) -> bool:
+        """Reference what was uploaded so far, if there is something new; under the lock."""
+        if len(self.order) == self.partial_written:
+            return False
+        self.ledger.begin()
+        self.ledger.write_partial(self.partial_name, self.order)
+        self.partial_written = len(self.order)
+        return True
+
+    def abandon(self) -> None:
+        """End without an archive: keep the chunks in a partial archive for the next run."""
+        self.drain()
+        ledger = self.ledger
+        with ledger.lock:
+            if not self.order or not self.chunks_new:
+                return
+            self.write_partial()
+            self.vault.commit(finishing=self)
+            self.remember_partial()
+
+    def remember_partial(self) -> None:
+        """Offer the chunks of the committed partial archive to the domain."""
+        ledger = self.ledger
+        info = ledger.manifest.archives[self.partial_name]
+        chunks = []
+        for start in range(0, len(self.order), 32):
+            chunk_id = bytes(self.order[start : start + 32])
+            found = ledger.lookup(chunk_id)
+            if found:
+                chunks.append((chunk_id, found[0]))
+        self.domain.add(
+            ledger, info.id.hex(),
+            {"name": self.partial_name, "plan": self.plan, "partial": True}, chunks,
+        )
+
+    def close(self) -> None:
+        """Remove the session's files; safe to repeat."""
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,120 @@
+"""What each domain's clients may know: the chunk index of their own archives.
+
+One directory per domain with ``archives.json`` (which archives are the domain's) and
+``chunks``, a Borg ChunkIndex. Both are derived: a missing ``chunks`` file is made again
+from the archives, and what it lists is offered only if the repository still has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from borg.hashindex import ChunkIndex
+
+from borgcube.plugins.borg.vault.ledger import Ledger
+
+
+def _safe(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+class Domain:
+    """The archives and the chunk index of one domain of one repository."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.name = name
+        self.path = root / _safe(name)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._archives = self.path / "archives.json"
+        self._chunks = self.path / "chunks"
+
+    def archives(self) -> dict[str, dict[str, Any]]:
+        """Return archive ID (hex) -> facts (name, plan, partial)."""
+        try:
+            data = json.loads(self._archives.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def _save(self, archives: dict[str, dict[str, Any]]) -> None:
+        temporary = self._archives.with_suffix(".new")
+        with temporary.open("w") as file:
+            json.dump(archives, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._archives)
+
+    def index(self, ledger: Ledger) -> Any:
+        """Return the ChunkIndex of the domain, limited to chunks the repository holds."""
+        stored = self._load(ledger)
+        offered = ChunkIndex()
+        known = ledger.chunks
+        for chunk_id, entry in stored.iteritems():
+            if chunk_id in known:
+                # Count and stored size are constants: they would tell of other clients.
+                offered[chunk_id] = (1, entry.size, entry.size)
+        return offered
+
+    def _load(self, ledger: Ledger) -> Any:
+        if self._chunks.exists():
+            try:
+                return ChunkIndex.read(str(self._chunks))
+            except Exception:  # a damaged file raises several types; it is derived data
+                self._chunks.unlink()
+        return self.rebuild(ledger)
+
+    def rebuild(self, ledger: Ledger) -> Any:
+        """Make the index again from the domain's archives that still exist."""
+        present = {info.id.hex() for info in ledger.manifest.archives.list()}
+        archives = {key: facts for key, facts in self.archives().items() if key in present}
+        index = ChunkIndex()
+        for archive_id in archives:
+            metadata = ledger.archive_metadata(bytes.fromhex(archive_id))
+            for item in ledger.items(metadata):
+                for chunk_id, size, _ in item.get(b"chunks") or ():
+                    index[chunk_id] = (1, size, size)
+            for chunk_id in metadata[b"items"]:
+                found = ledger.lookup(chunk_id)
+                if found:
+                    index[chunk_id] = (1, found[0], found[0])
+        self._save(archives)
+        self._write(index)
+        return index
+
+    def _write(self, index: Any) -> None:
+        temporary = self.path / "chunks.new"
+        index.write(str(temporary))
+        os.replace(temporary, self._chunks)
+
+    def add(
+        self,
+        ledger: Ledger,
+        archive_id: str,
+        facts: dict[str, Any],
+        chunks: Iterable[tuple[bytes, int]],
+    ) -> None:
+        """Record a committed archive and the (ID, size) of its chunks."""
+        index = self._load(ledger)
+        for chunk_id, size in chunks:
+            index[chunk_id] = (1, size, size)
+        archives = self.archives()
+        archives[archive_id] = facts
+        self._save(archives)
+        self._write(index)
+
+    def partials(self, plan: str, *, before: str) -> list[str]:
+        """Return names of the plan's partial archives other than ``before``'s own."""
+        return [
+            facts["name"]
+            for facts in self.archives().values()
+            if facts.get("partial") and facts.get("plan") == plan and facts["name"] != before
+        ]
+
+    def drop_index(self) -> None:
+        """Forget the chunk index, so that it is made again; after a deletion."""
+        self._chunks.unlink(missing_ok=True)

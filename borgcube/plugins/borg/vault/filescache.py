@@ -1,0 +1,82 @@
+"""The files cache of a plan, kept on the server and synthesised for each session.
+
+The stored file is ours: a msgpack header ``[version, archive start ns]`` and records
+``[path hash, size, ctime ns, mtime ns, [chunk IDs]]``. What the client gets is Borg's
+format (``borg.cache``, FileCacheEntry), thinned by the two rules that keep a changed file
+from being skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgpack
+
+VERSION = 1
+
+
+class FilesCacheWriter:
+    """Writes the next files cache of a plan; it counts once :meth:`commit` ran."""
+
+    def __init__(self, path: Path, *, started_ns: int) -> None:
+        self.path = path
+        self._temporary = path.with_suffix(".new")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file: BinaryIO = self._temporary.open("wb", buffering=1 << 20)
+        self._pack = msgpack.Packer(autoreset=True).pack
+        self._file.write(self._pack([VERSION, started_ns]))
+
+    def add(self, path_hash: bytes, size: int, times: tuple[int, int], ids: list[bytes]) -> None:
+        """Remember a regular file; ``times`` is (ctime, mtime) in nanoseconds."""
+        self._file.write(self._pack((path_hash, size, *times, ids)))
+
+    def commit(self) -> None:
+        """Make it the plan's files cache. A lost one only costs reading files again."""
+        self._file.close()
+        os.replace(self._temporary, self.path)
+
+    def discard(self) -> None:
+        """Forget it; safe to repeat."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _records(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        yield from msgpack.Unpacker(file, raw=False, use_list=False, max_buffer_size=1 << 30)
+
+
+def synthesise(stored: Path, target: Path, known: Any, *, mode: str) -> int:
+    """Write Borg's ``files`` for a session from the plan's stored cache; return the entries.
+
+    ``known`` tells whether a chunk is advertised. ``mode`` is Borg's --files-cache value.
+    Left out: files whose ctime is not older than the start of their archive, those with
+    the newest time in it, and those with a chunk that is not there any more. A missing or
+    damaged stored cache makes an empty one.
+    """
+    column = 3 if mode.startswith("mtime") else 2
+    written = 0
+    with target.open("wb", buffering=1 << 20) as out:
+        if mode == "disabled" or not stored.exists():
+            return 0
+        try:
+            newest = max((record[column] for record in _records(stored) if len(record) == 5), default=0)
+            records = _records(stored)
+            version, started_ns = next(records)
+            if version != VERSION:
+                return 0
+            pack = msgpack.Packer(autoreset=True, use_bin_type=False).pack
+            for path_hash, size, ctime_ns, mtime_ns, ids in records:
+                changed_ns = mtime_ns if column == 3 else ctime_ns
+                if ctime_ns >= started_ns or changed_ns >= newest:
+                    continue
+                if all(chunk_id in known for chunk_id in ids):
+                    out.write(pack((path_hash, (0, 0, size, changed_ns, ids))))
+                    written += 1
+        except (ValueError, TypeError, msgpack.UnpackException, StopIteration):
+            out.truncate(0)
+            return 0
+    return written

@@ -1,0 +1,170 @@
+"""References and commits: the one place that changes what the repository holds.
+
+Whatever changes something runs under :attr:`Ledger.lock`. Borg's cache (reference counts) is changed in
+step with the repository and committed right after it; a crash in between makes Borg
+resynchronise, never miscount.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgpack
+from borg.hashindex import ChunkIndex
+
+from borgcube.plugins.borg.gate.verify import decompress
+from borgcube.plugins.borg.vault.items import read_items
+from borgcube.plugins.borg.vault.opened import OpenedRepository
+from borgcube.plugins.borg.vault.sealing import Sealer
+
+PARTIAL_GROUP = 10_000
+
+
+class Ledger:
+    """An opened repository with chunk lookup, references and grouped commits."""
+
+    def __init__(self, opened: OpenedRepository) -> None:
+        self.opened = opened
+        self.repository = opened.repository
+        self.key = opened.key
+        self.manifest = opened.manifest
+        self.cache = opened.cache
+        self.chunks = opened.cache.chunks
+        self.lock = threading.RLock()
+        self.sealer = Sealer(opened.key, blake2=opened.blake2)
+        # Chunks stored since the last commit and not yet referenced: id -> (0, size, csize).
+        self.fresh = ChunkIndex()
+
+    def lookup(self, chunk_id: bytes) -> tuple[int, int] | None:
+        """Return (size, stored size) of a chunk the repository holds, or None."""
+        entry = self.chunks.get(chunk_id)
+        if entry is None:
+            entry = self.fresh.get(chunk_id)
+        return (entry[1], entry[2]) if entry is not None else None
+
+    def store(self, chunk_id: bytes, size: int, envelope: bytes) -> None:
+        """Put a sealed chunk; it has no reference yet. Raises OSError when the disk is full."""
+        self.repository.put(chunk_id, envelope, wait=False)
+        self.fresh[chunk_id] = (1, size, len(envelope))
+
+    def forget_fresh(self, chunk_id: bytes) -> None:
+        """Take back a chunk nothing references and nobody relies on."""
+        if chunk_id in self.fresh and chunk_id not in self.chunks:
+            self.repository.delete(chunk_id)
+            del self.fresh[chunk_id]
+
+    def read(self, chunk_id: bytes) -> bytes:
+        """Return a chunk's plaintext, authenticated, bounded and with its ID checked."""
+        with self.lock:
+            envelope = self.repository.get(chunk_id)
+        plain = decompress(self.sealer.unseal(envelope))
+        self.key.assert_id(chunk_id, plain)
+        return plain
+
+    def begin(self) -> None:
+        """Open the cache's transaction, once per commit."""
+        if not self.cache.txn_active:
+            self.cache.begin_txn()
+
+    def add_reference(self, chunk_id: bytes) -> bool:
+        """Count one reference to a stored chunk; return whether it is the first."""
+        if chunk_id in self.chunks:
+            self.chunks.incref(chunk_id)
+            return False
+        _, size, csize = self.fresh[chunk_id]
+        self.chunks.add(chunk_id, 1, size, csize)
+        return True
+
+    def drop_reference(self, chunk_id: bytes) -> None:
+        """Count one reference less and delete the chunk with the last one."""
+        count, _, _ = self.chunks.decref(chunk_id)
+        if count == 0:
+            del self.chunks[chunk_id]
+            self.repository.delete(chunk_id)
+
+    def add_metadata(self, plain: bytes) -> bytes:
+        """Store one of our own metadata chunks with a reference; return its ID."""
+        chunk_id: bytes = self.key.id_hash(plain)
+        if self.lookup(chunk_id) is None:
+            self.store(chunk_id, len(plain), self.key.encrypt(plain))
+        self.add_reference(chunk_id)
+        return chunk_id
+
+    def archive_metadata(self, archive_id: bytes) -> dict[bytes, Any]:
+        """Return the unpacked metadata of a committed archive."""
+        data: dict[bytes, Any] = msgpack.unpackb(
+            self.read(archive_id), raw=True, use_list=False, strict_map_key=False
+        )
+        return data
+
+    def items(self, metadata: dict[bytes, Any]) -> Iterator[dict[bytes, Any]]:
+        """Yield the items of an archive's metadata."""
+        return read_items(self.read(chunk_id) for chunk_id in metadata[b"items"])
+
+    def add_archive(self, name: str, metadata: dict[str, Any], *, time: str) -> bytes:
+        """Authenticate ``metadata`` under the real key and list it in the manifest."""
+        packed = self.key.pack_and_authenticate_metadata(metadata, context=b"archive")
+        archive_id = self.add_metadata(packed)
+        self.manifest.archives[name] = (archive_id, time)
+        return archive_id
+
+    def remove_archive(self, name: str) -> None:
+        """Take an archive out of the manifest and drop every reference it made."""
+        archive_id = self.manifest.archives[name].id
+        metadata = self.archive_metadata(archive_id)
+        for item in self.items(metadata):
+            for entry in item.get(b"chunks") or ():
+                self.drop_reference(entry[0])
+            for entry in item.get(b"chunks_healthy") or ():
+                self.drop_reference(entry[0])
+        for chunk_id in metadata[b"items"]:
+            self.drop_reference(chunk_id)
+        self.drop_reference(archive_id)
+        del self.manifest.archives[name]
+
+    def write_partial(self, name: str, order: bytes | bytearray) -> None:
+        """Reference the chunks in ``order`` (32-byte IDs) by a real archive ``name``.
+
+        Items of 10,000 chunks in the order of arrival, one metadata chunk each, so that
+        the full ones deduplicate from commit to commit. Replaces one of the same name.
+        """
+        previous = name in self.manifest.archives
+        old_id = self.manifest.archives[name].id if previous else b""
+        now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        ids, total, count = [], 0, len(order) // 32
+        for number, start in enumerate(range(0, count, PARTIAL_GROUP)):
+            entries = []
+            for position in range(start, min(start + PARTIAL_GROUP, count)):
+                chunk_id = bytes(order[position * 32 : position * 32 + 32])
+                size, csize = self.lookup(chunk_id) or (0, 0)
+                entries.append((chunk_id, size, csize))
+                self.add_reference(chunk_id)
+            size = sum(entry[1] for entry in entries)
+            total += size
+            item = {
+                "path": f"partial/{number:06d}", "mode": 0o100600, "uid": 0, "gid": 0,
+                "user": "root", "group": "root", "mtime": 0, "size": size, "chunks": entries,
+            }
+            ids.append(self.add_metadata(msgpack.packb(item, use_bin_type=False)))
+        metadata = {
+            "version": 1, "name": name, "items": tuple(ids), "cmdline": ("borgcube",),
+            "hostname": "", "username": "", "time": now, "time_end": now,
+            "comment": "chunks of an unfinished backup", "chunker_params": ("buzhash", 19, 23, 21, 4095),
+            "size": total, "csize": total, "nfiles": len(ids),
+        }
+        if previous:
+            # The new references stand already, so that nothing shared is deleted here.
+            self.manifest.archives[name + ".old"] = (old_id, now)
+            self.remove_archive(name + ".old")
+        self.add_archive(name, metadata, time=now)
+
+    def commit(self) -> None:
+        """Make everything durable: repository first, Borg's cache right after."""
+        self.begin()
+        self.manifest.write()
+        self.repository.commit(compact=False)
+        self.cache.commit()
+        self.fresh.clear()

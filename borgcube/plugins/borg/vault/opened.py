@@ -1,0 +1,102 @@
+"""Open a repository: Borg's Repository, key, manifest and cache as one thing.
+
+The passphrase is given as a value and never touches the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from borg.cache import Cache
+from borg.crypto.key import Passphrase, identify_key
+from borg.helpers import Manifest
+from borg.repository import Repository
+
+from borgcube.core.errors import JobFailed, Problem
+
+LOCK_WAIT_S = 10
+BLAKE2_TYPES = (0x04, 0x05, 0x06)
+SUPPORTED_TYPES = (0x03, 0x05, 0x06, 0x07)
+
+
+def _failed(kind: str, message: str, next_step: str) -> JobFailed:
+    return JobFailed(kind, Problem.REPOSITORY, message, next_step=next_step)
+
+
+class OpenedRepository:
+    """An exclusively locked repository with its key, manifest and in-sync Borg cache.
+
+    Raises JobFailed with kinds ``repository-missing``, ``repository-locked``,
+    ``wrong-passphrase`` or ``repository-unusable``.
+    """
+
+    def __init__(self, path: Path, passphrase: str, *, with_cache: bool = True) -> None:
+        if not path.is_dir() or not (path / "config").is_file():
+            raise _failed(
+                "repository-missing",
+                f"There is no Borg repository at {path}.",
+                "Mount its storage or correct the path.",
+            )
+        self.repository = Repository(str(path), exclusive=True, lock_wait=LOCK_WAIT_S)
+        self.cache: Any = None
+        try:
+            self._open(path, passphrase, with_cache=with_cache)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path, passphrase: str, *, with_cache: bool) -> None:
+        from borg.locking import LockError, LockTimeout
+
+        try:
+            self.repository.__enter__()
+            envelope = self.repository.get(Manifest.MANIFEST_ID)
+            key_type = identify_key(envelope)
+            if key_type.TYPE not in SUPPORTED_TYPES:
+                raise _failed(
+                    "repository-unusable",
+                    f"The encryption mode {key_type.ARG_NAME} is not supported.",
+                    "Use a repokey or authenticated repository.",
+                )
+            self.key = key_type(self.repository)
+            if not self.key.load(self.repository, Passphrase(passphrase)):
+                raise _failed(
+                    "wrong-passphrase",
+                    "The passphrase does not open the repository.",
+                    "Import it again with the right one.",
+                )
+            self.key.init_ciphers(envelope)
+            self.manifest, _ = Manifest.load(
+                self.repository, Manifest.NO_OPERATION_CHECK, key=self.key
+            )
+            self.blake2 = self.key.TYPE in BLAKE2_TYPES
+            self.encryption = str(self.key.ARG_NAME)
+            if with_cache:
+                self.cache = Cache(
+                    self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S
+                )
+        except (LockTimeout, LockError) as error:
+            raise _failed(
+                "repository-locked",
+                f"Another program holds the lock of the repository at {path}.",
+                "Wait for it, or run borg break-lock when it is surely gone.",
+            ) from error
+        except PermissionError as error:
+            raise _failed(
+                "repository-unusable", f"The repository cannot be opened: {error}.",
+                "Give the user of BorgCube access to it.",
+            ) from error
+        except (Repository.DoesNotExist, Repository.InvalidRepository) as error:
+            raise _failed(
+                "repository-missing", f"There is no usable Borg repository at {path}.",
+                "Mount its storage or correct the path.",
+            ) from error
+
+    def close(self) -> None:
+        """Release cache and repository; safe to repeat."""
+        if self.cache is not None:
+            self.cache.close()
+            self.cache = None
+        if self.repository.lock is not None:
+            self.repository.__exit__(None, None, None)

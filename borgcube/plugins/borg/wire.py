@@ -1,0 +1,104 @@
+"""Frames between worker, gate and vault on a local stream socket.
+
+A frame is a 4-byte big-endian length, one type byte and the payload. Peers on this wire
+are our own processes, but a gate may have been taken over by a client, so that the vault
+reads with a bound on every frame.
+
+==== ============================ ==========================================
+type payload                      meaning
+==== ============================ ==========================================
+J    JSON object                  a request, an answer, an attach
+P    id (32), size (4), data      a verified chunk, still compressed
+M    manifest plaintext           the client wrote its manifest
+C    empty                        the client asks for a commit
+G    id (32)                      a restore asks for a chunk
+D    data, empty when refused     the answer to G
+==== ============================ ==========================================
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from typing import Any
+
+HEADER = struct.Struct(">IB")
+PUT_HEADER = struct.Struct(">32sI")
+JSON, PUT, MANIFEST, COMMIT, GET, DATA = (ord(c) for c in "JPMCGD")
+MAX_FRAME = 32 << 20
+BUFFER = 1 << 20
+
+
+class WireError(Exception):
+    """The stream ended or broke the framing."""
+
+
+class Wire:
+    """One end of a framed stream. Reading is for one thread; writing is locked."""
+
+    def __init__(self, sock: socket.socket, *, max_frame: int = MAX_FRAME) -> None:
+        self.sock = sock
+        self.max_frame = max_frame
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+        self._file = sock.makefile("rb", buffering=BUFFER)
+        self._lock = threading.Lock()
+
+    def send(self, kind: int, *parts: bytes | memoryview) -> None:
+        """Send one frame made of ``parts``; raises WireError when the peer is gone."""
+        length = sum(len(part) for part in parts)
+        buffers = [HEADER.pack(length, kind), *parts]
+        try:
+            with self._lock:
+                sent = self.sock.sendmsg(buffers)
+                if sent < length + HEADER.size:
+                    self.sock.sendall(b"".join(buffers)[sent:])
+        except OSError as error:
+            raise WireError(f"the other process is gone ({error})") from error
+
+    def send_json(self, data: dict[str, Any]) -> None:
+        """Send one JSON frame."""
+        self.send(JSON, json.dumps(data).encode())
+
+    def receive(self) -> tuple[int, bytes]:
+        """Return the next frame; raises WireError at the end of the stream."""
+        try:
+            header = self._file.read(HEADER.size)
+            if len(header) < HEADER.size:
+                raise WireError("the other process closed the stream")
+            length, kind = HEADER.unpack(header)
+            if length > self.max_frame:
+                raise WireError("a frame is too long")
+            payload = self._file.read(length)
+        except OSError as error:
+            raise WireError(f"the other process is gone ({error})") from error
+        if len(payload) < length:
+            raise WireError("the stream ended inside a frame")
+        return kind, payload
+
+    def receive_json(self) -> dict[str, Any]:
+        """Return the next frame, which must be a JSON object."""
+        kind, payload = self.receive()
+        if kind != JSON:
+            raise WireError("expected a JSON frame")
+        try:
+            data = json.loads(payload)
+        except ValueError as error:
+            raise WireError("a JSON frame does not parse") from error
+        if not isinstance(data, dict):
+            raise WireError("a JSON frame is not an object")
+        return data
+
+    def close(self) -> None:
+        """Close the stream; safe to repeat."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        try:
+            self._file.close()
+        except OSError:
+            pass
+        self.sock.close()
