@@ -13,9 +13,7 @@ from collections.abc import Sequence
 MARK = "borgcube-ready"
 REPOSITORY_URL = "ssh://borgcube/r"
 REPOSITORY_PATH = "/r"
-CACHE_README = "This is a BorgCube session cache.\n"
 
-# Signature of a cache directory tag, see https://bford.info/cachedir/
 _PREPARE = """
 set -eu
 umask 077
@@ -24,12 +22,16 @@ for old in "$t"/borgcube-{server}-*; do
   [ -d "$old" ] && [ ! -L "$old" ] && [ -O "$old" ] || continue
   p=""
   [ -f "$old/pid" ] && read -r p <"$old/pid" || :
-  if [ -n "$p" ] && kill -0 "$p" 2>/dev/null; then continue; fi
-  [ -n "$p" ] && rm -rf "$old"
+  if [ -n "$p" ]; then
+    kill -0 "$p" 2>/dev/null && continue
+  else
+    # Its run has not begun: another job may be about to start it.
+    [ -n "$(find "$old" -prune -mmin +30 2>/dev/null)" ] || continue
+  fi
+  rm -rf "$old"
 done
 d="$t/borgcube-{server}-{token}"
 mkdir "$d"
-echo "$$" >"$d/pid"
 mkdir -p "$d/b/.cache/borg/{repository_id}/chunks.archive.d"
 cd "$d/b/.cache/borg/{repository_id}"
 echo "This is a BorgCube session cache." >README
@@ -77,7 +79,7 @@ cd "$D" || exit 2
 echo "$$" >pid
 trap 'cd /; rm -rf "$D"' EXIT
 trap 'exit 2' HUP INT TERM
-exec 3<&0 4>&1 </dev/null 5<>c
+exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
 ( {change_directory}{environment} {command} </dev/null 3<&- 4>&- 5>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- &
 read -r p <&5
 if [ "$p" != 0 ]; then
@@ -86,14 +88,14 @@ if [ "$p" != 0 ]; then
     cat <&3 >&7 3<&- 4>&- 5>&- 6<&- &
     inward=$!
     exec 7>&-
-    echo direct >g
+    echo direct >&9
     cat <&6 >&4 3<&- 4>&- 5>&- 6<&- &
     outward=$!
     exec 6<&- 3<&- 4>&-
     wait "$outward"
-    echo over >e &
+    echo over >&8
   else
-    echo relay >g
+    echo relay >&9
     cat <&3 >i 3<&- 4>&- 5>&- &
     inward=$!
     cat <o >&4 3<&- 4>&- 5>&- &

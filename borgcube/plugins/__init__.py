@@ -1,0 +1,1 @@
+"""Built-in plugins. Each imports the core and nothing of its neighbours."""

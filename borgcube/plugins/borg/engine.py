@@ -1,0 +1,91 @@
+"""The Borg engine as the rest of BorgCube sees it. Importing it imports no borg."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from borgcube.core.engines import RepositoryFacts
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.jobs import JobContext, JobResult
+
+TOOL_TIMEOUT_S = 300
+
+
+class BorgEngine:
+    """Borg 1.4 repositories; see ``core.engines.Engine``."""
+
+    name = "borg"
+
+    def create(
+        self, path: Path, *, encryption: str, passphrase: str, state_dir: Path
+    ) -> RepositoryFacts:
+        """Create a repository; ``auto`` measures which mode this processor does faster."""
+        return self._tool(
+            {"op": "create", "path": str(path), "encryption": encryption,
+             "passphrase": passphrase, "state_dir": str(state_dir)}
+        )
+
+    def inspect(self, path: Path, *, passphrase: str, state_dir: Path) -> RepositoryFacts:
+        """Open an existing repository and list its archives."""
+        return self._tool(
+            {"op": "inspect", "path": str(path), "passphrase": passphrase,
+             "state_dir": str(state_dir)}
+        )
+
+    def _tool(self, request: dict[str, Any]) -> RepositoryFacts:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "borgcube.plugins.borg.tool"],
+                input=json.dumps(request).encode() + b"\n",
+                capture_output=True,
+                timeout=TOOL_TIMEOUT_S,
+                check=False,
+            )
+            answer = json.loads(done.stdout.splitlines()[-1])
+        except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+            raise BorgCubeError(
+                "The repository could not be opened.", next_step="See the daemon's log."
+            ) from error
+        if "error" in answer:
+            raise BorgCubeError(
+                answer["error"]["message"], next_step=answer["error"]["next_step"]
+            )
+        return RepositoryFacts(
+            id=answer["id"], encryption=answer["encryption"], archives=tuple(answer["archives"])
+        )
+
+    def vault_command(
+        self, *, name: str, path: Path, socket: Path, state_dir: Path
+    ) -> Sequence[str]:
+        """Return the argv of the vault process."""
+        return [
+            sys.executable, "-m", "borgcube.plugins.borg.vault.main",
+            "--name", name, "--path", str(path),
+            "--socket", str(socket), "--state-dir", str(state_dir),
+        ]
+
+    def backup(self, context: JobContext) -> JobResult:
+        """Pull one backup."""
+        from borgcube.plugins.borg.pull import backup
+
+        return backup(context)
+
+    def restore(self, context: JobContext) -> JobResult:
+        """Restore an archive or some of its paths."""
+        from borgcube.plugins.borg.push import restore
+
+        return restore(context)
+
+    def delete_archives(self, context: JobContext) -> JobResult:
+        """Delete archives by name; those already gone are fine."""
+        from borgcube.plugins.borg.vaultclient import delete_archives
+
+        names = [str(name) for name in context.order.parameters["archives"]]
+        context.phase("deleting")
+        deleted = delete_archives(context.order.vault_socket, names)
+        return JobResult(data={"deleted": sorted(deleted)}, archives_deleted=names)

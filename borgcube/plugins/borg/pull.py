@@ -1,0 +1,154 @@
+"""Pull one backup: the worker's side, from login to admitted archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
+from borgcube.plugins.borg import remote
+from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, Outcome, RemoteBorg, find_borg
+from borgcube.plugins.borg.vaultclient import VaultSession
+
+_MISSING = 'for p; do [ -e "$p" ] || [ -L "$p" ] || printf "%s\\0" "$p"; done; printf "end"'
+
+
+def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the argv of ``borg create`` for a plan's options."""
+    files_cache = options.get("files_cache") or "ctime,size"
+    argv = [
+        borg, "create", "--progress", "--log-json",
+        "--checkpoint-interval", "0",
+        "--files-cache", files_cache,
+        "--compression", options.get("compression") or "lz4",
+    ]
+    for flag, key in (
+        ("--exclude-caches", "exclude_caches"),
+        ("--one-file-system", "one_file_system"),
+        ("--numeric-ids", "numeric_ids"),
+        ("--atime", "atime"),
+        ("--sparse", "sparse"),
+    ):
+        if options.get(key):
+            argv.append(flag)
+    for name in options.get("exclude_if_present") or ():
+        argv += ["--exclude-if-present", name]
+    for pattern in options.get("patterns") or ():
+        argv.append(f"--pattern={pattern}")
+    for pattern in options.get("excludes") or ():
+        argv.append(f"--exclude={pattern}")
+    if options.get("upload_ratelimit_kib"):
+        argv += ["--upload-ratelimit", str(int(options["upload_ratelimit_kib"]))]
+    argv += ["--", f"{remote.REPOSITORY_URL}::{options['archive']}", *options["paths"]]
+    return argv
+
+
+def backup(context: JobContext) -> JobResult:
+    """Run the backup of the order; see ``core.engines.Engine.backup``."""
+    options = context.order.parameters
+    context.phase("connecting")
+    connection = context.connect()
+    borg = str(options.get("borg") or "borg")
+    find_borg(context, connection, borg)
+    missing = _missing_paths(connection, options["paths"])
+    if len(missing) == len(options["paths"]):
+        raise JobFailed(
+            "path-missing", Problem.CONFIGURATION,
+            f"No path of the plan exists on the client: {', '.join(missing)}.",
+            next_step="Correct the plan's paths.",
+        )
+    context.phase("preparing")
+    session = VaultSession(
+        context.order.vault_socket,
+        {
+            "op": "backup", "archive": options["archive"], "plan": options["plan"],
+            "domain": options["domain"], "comment": options.get("comment") or "",
+            "files_cache": options.get("files_cache") or "ctime,size",
+        },
+    )
+    context.log("info", f"{session.terms['files_known']} files are known from the last archive")
+    run = RemoteBorg(context, connection, session, mode="backup")
+    run.on_message = lambda message: _progress(context, message)
+    try:
+        run.prepare(create_command(borg, options))
+        context.phase("transferring")
+        outcome = run.run(
+            idle_timeout_s=float(options.get("idle_timeout_s") or 900),
+            max_bytes=int(options.get("max_bytes") or DEFAULT_MAX_BYTES),
+        )
+        context.phase("finishing")
+        admitted = session.end()
+    finally:
+        session.close()
+        run.clean_up()
+    return judge(outcome, admitted, missing=missing, options=options)
+
+
+def _missing_paths(connection: Any, paths: list[str]) -> list[str]:
+    done = connection.run(["sh", "-c", _MISSING, "sh", *paths], timeout_s=60)
+    *missing, end = done.stdout.split(b"\0")
+    if end != b"end" and not end.endswith(b"end"):
+        return []
+    return [
+        name for name in (part.decode("utf-8", "surrogateescape") for part in missing)
+        if name in paths
+    ]
+
+
+def _progress(context: JobContext, message: Mapping[str, Any]) -> None:
+    if message.get("type") != "archive_progress":
+        return
+    figures: dict[str, Any] = {}
+    for name, key in (("files", "nfiles"), ("bytes_read", "original_size")):
+        if isinstance(message.get(key), int):
+            figures[name] = message[key]
+    if isinstance(message.get("path"), str) and message["path"]:
+        figures["path"] = message["path"][:4096]
+    context.progress(**figures)
+
+
+def judge(
+    outcome: Outcome, admitted: dict[str, Any] | None, *, missing: list[str],
+    options: Mapping[str, Any],
+) -> JobResult:
+    """Decide how the job ended; raises JobFailed when there is no archive."""
+    if outcome.refused and admitted is None:
+        raise JobFailed(
+            "client-refused", Problem.CLIENT, f"The client was refused: {outcome.refused}.",
+            next_step="Stock borg does not do this: look at the client before trusting it again.",
+        )
+    if admitted is None:
+        last = (outcome.errors or outcome.warnings or ["no message"])[-1]
+        if outcome.exit_code is None or outcome.exit_code < 0 or outcome.exit_code == 255:
+            raise JobFailed(
+                "connection-lost", Problem.NETWORK,
+                f"The connection ended before the archive was complete ({last}).",
+                next_step="Run the backup again; what was stored is reused.",
+            )
+        raise JobFailed(
+            "borg-failed", Problem.CLIENT,
+            f"borg on the client ended with code {outcome.exit_code}: {last}.",
+            next_step="The job's log has all it said.",
+        )
+    warnings = [*(f"{path}: not there" for path in missing), *outcome.warnings, *outcome.errors]
+    code = outcome.exit_code
+    state = JOB_DONE if code == 0 and not warnings else JOB_WARNING
+    if code != 0 and not warnings:
+        warnings = [f"borg on the client ended with code {code} after its archive was complete"]
+    facts = dict(admitted)
+    superseded = facts.pop("superseded", [])
+    facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in}
+    return JobResult(
+        state=state,
+        data={key: value for key, value in facts.items() if key != "id"} | {"archive": facts["name"]},
+        warnings=warnings,
+        archives_added=[facts],
+        archives_deleted=list(superseded),
+        cause=None
+        if state == JOB_DONE
+        else FailureCause(
+            "backup-warnings", Problem.CLIENT, f"{len(warnings)} warnings on the client.",
+            "The archive holds everything else.",
+        ),
+    )

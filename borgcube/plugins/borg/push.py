@@ -1,0 +1,76 @@
+"""Restore one archive to a directory of a client (or of the server, through ``local``)."""
+
+from __future__ import annotations
+
+from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
+from borgcube.plugins.borg import remote
+from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, RemoteBorg, find_borg
+from borgcube.plugins.borg.vaultclient import VaultSession
+
+
+def restore(context: JobContext) -> JobResult:
+    """Run the restore of the order; see ``core.engines.Engine.restore``."""
+    options = context.order.parameters
+    context.phase("connecting")
+    connection = context.connect()
+    borg = str(options.get("borg") or "borg")
+    find_borg(context, connection, borg)
+    target = str(options["target"])
+    made = connection.run(["mkdir", "-p", "--", target], timeout_s=60)
+    if made.exit_code != 0:
+        raise JobFailed(
+            "target-unusable", Problem.CLIENT,
+            f"The directory {target} cannot be made: "
+            + made.stderr.decode("utf-8", "replace").strip()[-300:],
+            next_step="Choose another directory.",
+        )
+    context.phase("preparing")
+    harmless = bool(options.get("server_side")) and not options.get("as_root")
+    session = VaultSession(
+        context.order.vault_socket,
+        {
+            "op": "restore", "archive": options["archive"],
+            "paths": list(options.get("paths") or ()), "harmless": harmless,
+        },
+    )
+    context.progress(bytes_total=session.terms["size"], files=session.terms["files"])
+    run = RemoteBorg(context, connection, session, mode="restore")
+    command = [
+        borg, "extract", "--log-json", "--sparse", "--numeric-ids", "--",
+        f"{remote.REPOSITORY_URL}::{options['archive']}",
+    ]
+    if options.get("names"):
+        command.remove("--numeric-ids")
+    try:
+        run.prepare(command, into=target)
+        context.phase("transferring")
+        outcome = run.run(
+            idle_timeout_s=float(options.get("idle_timeout_s") or 900),
+            max_bytes=DEFAULT_MAX_BYTES,
+        )
+        context.phase("finishing")
+    finally:
+        session.close()
+        run.clean_up()
+    if outcome.refused:
+        raise JobFailed(
+            "client-refused", Problem.CLIENT, f"The client was refused: {outcome.refused}.",
+            next_step="Stock borg does not do this: look at the client.",
+        )
+    code = outcome.exit_code
+    warnings = [*outcome.warnings, *outcome.errors]
+    if code is None or code in (2, 255) or 3 <= code < 100 or code < 0:
+        raise JobFailed(
+            "borg-failed", Problem.CLIENT,
+            f"borg extract ended with code {code}: {(warnings or ['no message'])[-1]}.",
+            next_step="The job's log has all it said.",
+        )
+    return JobResult(
+        state=JOB_DONE if code == 0 and not warnings else JOB_WARNING,
+        data={
+            "archive": options["archive"], "target": target,
+            "files": session.terms["files"], "size": session.terms["size"],
+        },
+        warnings=warnings,
+    )

@@ -1,0 +1,79 @@
+"""A worker's side of a vault session."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.plugins.borg.wire import Wire, WireError
+
+ANSWER_TIMEOUT_S = 3600.0
+
+
+class VaultSession:
+    """An open session; ending the connection ends it. Raises JobFailed with the vault's cause."""
+
+    def __init__(self, socket_path: str | Path, request: dict[str, Any]) -> None:
+        self.socket_path = str(socket_path)
+        self._wire = self._connect()
+        try:
+            self.terms = self._ask(request)
+        except BaseException:
+            self._wire.close()
+            raise
+
+    def _connect(self) -> Wire:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            sock.connect(self.socket_path)
+        except OSError as error:
+            raise JobFailed(
+                "vault-lost", Problem.SERVER, f"The vault does not answer: {error.strerror}.",
+                next_step="Run the job again; the vault's log says why.",
+            ) from error
+        return Wire(sock)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._wire.send_json(request)
+            answer = self._wire.receive_json()
+        except WireError as error:
+            raise JobFailed(
+                "vault-lost", Problem.SERVER, "The vault ended while the job ran.",
+                next_step="Run the job again; the vault's log says why.",
+            ) from error
+        if "error" in answer:
+            cause = FailureCause.from_data(answer["error"])
+            raise JobFailed(cause.kind, cause.problem, cause.message, next_step=cause.next_step)
+        return answer
+
+    def data_socket(self) -> socket.socket:
+        """Return a connection attached to this session, for the gate to inherit."""
+        wire = self._connect()
+        wire.send_json({"attach": self.terms["token"]})
+        wire.sock.settimeout(None)
+        return wire.sock
+
+    def end(self) -> dict[str, Any] | None:
+        """End the session and return what the vault admitted, or None."""
+        result = self._ask({"op": "end"}).get("result")
+        self._wire.close()
+        if isinstance(result, dict) and "error" in result:
+            cause = FailureCause.from_data(result["error"])
+            raise JobFailed(cause.kind, cause.problem, cause.message, next_step=cause.next_step)
+        return result
+
+    def close(self) -> None:
+        """Drop the connection; safe to repeat."""
+        self._wire.close()
+
+
+def delete_archives(socket_path: str, names: list[str]) -> dict[str, str]:
+    """Delete archives; return name -> archive ID of those that were there."""
+    session = VaultSession(socket_path, {"op": "delete", "archives": names})
+    session.close()
+    deleted: dict[str, str] = session.terms["deleted"]
+    return deleted
