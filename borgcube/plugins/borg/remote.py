@@ -61,16 +61,16 @@ printf '\\n%s %s\\n' {mark} "$d"
 # Borg starts this instead of ssh. It tells its process number, and either lends its two
 # pipes to the outer script ("direct", where /proc has them) or relays them itself.
 _RSH = """#!/bin/sh
+exec 3<&0 4>&1 </dev/null >/dev/null
 echo "$$" >"$D/c"
 read -r how <"$D/g"
 if [ "$how" = direct ]; then
-  exec <&- >&-
+  exec 3<&- 4>&-
   read -r over <"$D/e"
   exit 0
 fi
-exec 3<&0
-cat <"$D/i" 3<&- &
-exec cat <&3 >"$D/o" 3<&-"""
+cat <"$D/i" >&4 3<&- 4>&- &
+exec cat <&3 >"$D/o" 3<&- 4>&-"""
 
 _RUN = """#!/bin/sh
 D={directory}
@@ -80,11 +80,11 @@ echo "$$" >pid
 trap 'cd /; rm -rf "$D"' EXIT
 trap 'exit 2' HUP INT TERM
 exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
-( {change_directory}{environment} {command} </dev/null 3<&- 4>&- 5>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- &
+( {change_directory}{environment} {command} </dev/null 3<&- 4>&- 5>&- 8>&- 9>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- &
 read -r p <&5
 if [ "$p" != 0 ]; then
-  if [ -e "/proc/$p/fd/0" ] && [ -e "/proc/$p/fd/1" ]; then
-    exec 6<"/proc/$p/fd/0" 7>"/proc/$p/fd/1"
+  if [ -e "/proc/$p/fd/3" ] && [ -e "/proc/$p/fd/4" ]; then
+    exec 6<"/proc/$p/fd/3" 7>"/proc/$p/fd/4"
     cat <&3 >&7 3<&- 4>&- 5>&- 6<&- &
     inward=$!
     exec 7>&-
