@@ -133,6 +133,8 @@ class BackupSession:
         with self.ledger.lock:
             try:
                 self.ledger.store(chunk_id, size, envelope)
+                # Owned at once: a commit by another session must find it in our partial.
+                self._own(chunk_id, size)
             finally:
                 del self.vault.sealing[chunk_id]
 
@@ -195,7 +197,7 @@ class BackupSession:
                 catalog=catalog, step=self.vault.check_alive,
             )
             with ledger.lock:
-                added = self._commit(archive_id, metadata, found)
+                added = self._commit(metadata, found)
         except BaseException:
             cache.discard()
             catalog.unlink(missing_ok=True)
@@ -204,16 +206,22 @@ class BackupSession:
         catalog.rename(catalog.with_name(f"{added['id']}.zst"))
         return added
 
-    def _commit(self, claimed_id: bytes, metadata: dict[bytes, Any], found: Any) -> dict[str, Any]:
+    def _forget_unreferenced(self) -> None:
+        """Take back what the archive does not use, such as its own first metadata."""
+        for start in range(0, len(self.order), 32):
+            chunk_id = bytes(self.order[start : start + 32])
+            if chunk_id in self.ledger.fresh and not self.vault.relied_upon(chunk_id, but=self):
+                self.ledger.forget_fresh(chunk_id)
+        self.order.clear()
+
+    def _commit(self, metadata: dict[bytes, Any], found: Any) -> dict[str, Any]:
         ledger = self.ledger
         started = time.monotonic()
         real = real_metadata(metadata, name=self.archive, comment=self.comment, found=found)
         ledger.begin()
         chunks = list(add_references(ledger, found))
         real.update(size=found.size, csize=found.stored_size)
-        if not self.vault.relied_upon(claimed_id, but=self):
-            ledger.forget_fresh(claimed_id)
-            self.order = bytearray()
+        self._forget_unreferenced()
         real_id = ledger.add_archive(self.archive, real, time=real["time"])
         superseded = []
         if not self.vault.others(self):

@@ -201,10 +201,9 @@ class SessionServer:
                 if getattr(session, "result", None) is None or "error" in session.result:
                     if hasattr(session, "abandon") and not vault.broken:
                         session.abandon()
-            except OSError as error:
-                vault.fail(error)
-            except Exception:
+            except Exception as error:
                 log.exception("session %s could not be kept as partial", session.token[:8])
+                vault.fail(error)
             finally:
                 vault.sessions.pop(session.token, None)
                 session.close()
@@ -222,6 +221,9 @@ class SessionServer:
                 self._serve_chunks(session)
 
     def _take_chunks(self, session: Any) -> None:
+        from borgcube.plugins.borg.gate.verify import Rejected
+        from borgcube.plugins.borg.vault.items import ArchiveRefused
+
         header = PUT_HEADER.size
         try:
             while True:
@@ -234,17 +236,17 @@ class SessionServer:
                 elif kind == COMMIT:
                     try:
                         session.result = session.admit()
-                    except OSError:
-                        raise
-                    except Exception as error:
+                    except (ArchiveRefused, JobFailed, Rejected) as error:
                         log.warning("archive %s not admitted: %s", session.archive, error)
-                        if _cause_of(error)["kind"] == "internal-error":
-                            log.exception("admission failed")
                         session.result = {"error": _cause_of(error)}
                     self.wire.send_json({"ok": "error" not in session.result})
                 else:
                     raise WireError("unexpected frame")
-        except OSError as error:
+        except WireError:
+            raise
+        except Exception as error:
+            # The counts in memory may be half changed: only a fresh start is safe.
+            log.exception("session %s failed", session.token[:8])
             session.result = {"error": _cause_of(error)}
             self.vault.fail(error)
 
