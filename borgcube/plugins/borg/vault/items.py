@@ -14,6 +14,7 @@ import msgpack
 MAX_PATH = 4096 * 4
 MAX_ITEM = 64 << 20
 
+_TIMES = (b"mtime", b"ctime", b"atime", b"birthtime")
 _BYTES = (bytes,)
 _INT = (int, bytes)  # Borg writes integers beyond 63 bits as bytes
 _KEY_TYPES: dict[bytes, tuple[type, ...]] = {
@@ -89,6 +90,10 @@ def check_item(item: Any, chunk_size: Callable[[bytes], int]) -> int:
     try:
         check_path(item[b"path"])
         item[b"mtime"]
+        for key in _TIMES:
+            value = item.get(key)
+            if type(value) is bytes and not 8 <= len(value) <= 16:
+                raise ArchiveRefused("an item has a malformed time")
     except KeyError:
         raise ArchiveRefused("an item lacks its path or time") from None
     if b"xattrs" in item:
