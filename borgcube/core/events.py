@@ -1,0 +1,251 @@
+"""What happened, as frozen dataclasses; each docstring is the event's manual.
+
+An event travels in an envelope ``{v, seq, id, type, at, data}``. Lifecycle events are
+journalled with a gapless ``seq``; those marked ``JOURNALLED = False`` are only published
+and carry ``seq`` null. Secrets never go into an event.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+VERSION = 1
+
+
+def now() -> str:
+    """Return the time as an ISO 8601 string in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class Event:
+    """The base of all events. ``TYPE`` is also the topic on the bus."""
+
+    TYPE: ClassVar[str] = ""
+    JOURNALLED: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class JobQueued(Event):
+    """A job was accepted and waits for its turn."""
+
+    TYPE = "job.queued"
+    job: str
+    job_type: str
+    client: str = ""
+    repository: str = ""
+    plan: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class JobStarted(Event):
+    """A worker took up the job."""
+
+    TYPE = "job.started"
+    job: str
+    job_type: str
+    client: str = ""
+    repository: str = ""
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class JobPhase(Event):
+    """A running job entered a phase."""
+
+    TYPE = "job.phase"
+    job: str
+    phase: str
+
+
+@dataclass(frozen=True)
+class JobProgress(Event):
+    """Figures of a running job, a few times a second; published only.
+
+    ``files``, ``bytes_read``, ``bytes_new``, ``bytes_total`` and ``path`` are usual;
+    the path is the client's word.
+    """
+
+    TYPE = "job.progress"
+    JOURNALLED = False
+    job: str
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobCancelRequested(Event):
+    """Somebody asked for the job to stop."""
+
+    TYPE = "job.cancel_requested"
+    job: str
+
+
+@dataclass(frozen=True)
+class JobFinished(Event):
+    """The job ended as ``done``, ``warning``, ``failed`` or ``cancelled``.
+
+    ``cause`` is set when it failed: kind, problem, message, next_step.
+    """
+
+    TYPE = "job.finished"
+    job: str
+    job_type: str
+    state: str
+    client: str = ""
+    repository: str = ""
+    plan: str = ""
+    cause: dict[str, Any] | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobLost(Event):
+    """The daemon restarted and found no worker for a job that was running."""
+
+    TYPE = "job.lost"
+    job: str
+    job_type: str
+    client: str = ""
+    repository: str = ""
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class ArchiveAdded(Event):
+    """A durable archive was recorded, in the transaction that finished its job."""
+
+    TYPE = "archive.added"
+    archive: str
+    id: str
+    repository: str
+    client: str = ""
+    plan: str = ""
+    job: str = ""
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArchiveDeleted(Event):
+    """An archive was deleted from its repository."""
+
+    TYPE = "archive.deleted"
+    archive: str
+    id: str
+    repository: str
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class ClientAdded(Event):
+    """A client was added."""
+
+    TYPE = "client.added"
+    client: str
+    transport: str
+
+
+@dataclass(frozen=True)
+class ClientTrusted(Event):
+    """Host keys of a client were accepted; ``fingerprints`` are SHA-256."""
+
+    TYPE = "client.trusted"
+    client: str
+    fingerprints: list[str]
+
+
+@dataclass(frozen=True)
+class RepositoryCreated(Event):
+    """A repository was created, or an existing one taken in (``imported``)."""
+
+    TYPE = "repository.created"
+    repository: str
+    engine: str
+    encryption: str
+    imported: bool = False
+
+
+@dataclass(frozen=True)
+class RepositoryPassphraseRevealed(Event):
+    """Somebody was shown the passphrase of a repository."""
+
+    TYPE = "repository.passphrase_revealed"
+    repository: str
+
+
+@dataclass(frozen=True)
+class PlanAdded(Event):
+    """A plan was added."""
+
+    TYPE = "plan.added"
+    plan: str
+    client: str
+    repository: str
+
+
+@dataclass(frozen=True)
+class DaemonStarted(Event):
+    """The daemon is ready."""
+
+    TYPE = "daemon.started"
+    version: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class DaemonStopping(Event):
+    """The daemon was asked to stop and takes no more work."""
+
+    TYPE = "daemon.stopping"
+    pid: int
+
+
+@dataclass(frozen=True)
+class PluginQuarantined(Event):
+    """A plugin could not be used and was set aside."""
+
+    TYPE = "plugin.quarantined"
+    plugin: str
+    distribution: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """An event on its way. ``data`` is the event's fields as plain JSON data."""
+
+    type: str
+    data: dict[str, Any]
+    seq: int | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    at: str = field(default_factory=now)
+    v: int = VERSION
+
+    @classmethod
+    def of(cls, event: Event, *, seq: int | None = None) -> Envelope:
+        """Wrap an event."""
+        return cls(type=event.TYPE, data=asdict(event), seq=seq)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return plain JSON data in the order of the wire form."""
+        return {name: getattr(self, name) for name in ("v", "seq", "id", "type", "at", "data")}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Envelope:
+        """Rebuild from :meth:`as_data`; raises ``KeyError``."""
+        return cls(**{name: data[name] for name in ("v", "seq", "id", "type", "at", "data")})
+
+    def to_json(self) -> bytes:
+        """Return the wire form."""
+        return json.dumps(self.as_data(), separators=(",", ":")).encode()
+
+
+BUILT_IN: tuple[type[Event], ...] = (
+    JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
+    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientTrusted, RepositoryCreated,
+    RepositoryPassphraseRevealed, PlanAdded, DaemonStarted, DaemonStopping, PluginQuarantined,
+)  # fmt: skip

@@ -1,0 +1,141 @@
+"""The life of a job: its states, the legal transitions, and one function for each.
+
+Every function changes the job and journals its event in the same transaction. Only the
+daemon calls them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core import events
+from borgcube.core.errors import BorgCubeError, FailureCause
+from borgcube.core.model import Archive, Job
+from borgcube.core.store import Root
+
+QUEUED, STARTING, RUNNING, CANCELLING = "queued", "starting", "running", "cancelling"
+DONE, WARNING, FAILED, CANCELLED, LOST = "done", "warning", "failed", "cancelled", "lost"
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "": frozenset({QUEUED}),
+    QUEUED: frozenset({STARTING, CANCELLED, FAILED}),
+    STARTING: frozenset({RUNNING, CANCELLING, FAILED, LOST}),
+    RUNNING: frozenset({CANCELLING, DONE, WARNING, FAILED, CANCELLED, LOST}),
+    CANCELLING: frozenset({DONE, WARNING, FAILED, CANCELLED, LOST}),
+    DONE: frozenset(),
+    WARNING: frozenset(),
+    FAILED: frozenset(),
+    CANCELLED: frozenset(),
+    LOST: frozenset(),
+}
+ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
+ACTIVE = (STARTING, RUNNING, CANCELLING)
+
+
+class IllegalTransition(BorgCubeError):
+    """A job cannot go from its state to the one asked for."""
+
+
+def _move(root: Root, job: Job, state: str) -> None:
+    if state not in TRANSITIONS[job.state]:
+        raise IllegalTransition(f"Job {job.id} is {job.state}; it cannot become {state}.")
+    root.jobs.change(job, state=state)
+
+
+def _who(job: Job) -> dict[str, str]:
+    return {"job": job.id, "job_type": job.type, "client": job.client,
+            "repository": job.repository, "plan": job.plan}  # fmt: skip
+
+
+def queue(root: Root, job: Job) -> Job:
+    """Store a new job as queued."""
+    job.state, job.created_at = QUEUED, events.now()
+    root.jobs.add(job)
+    root.record(events.JobQueued(**_who(job), attempt=job.attempt))
+    return job
+
+
+def take(root: Root, job: Job) -> None:
+    """Take a queued job up: its vault and worker are being started. No event."""
+    _move(root, job, STARTING)
+
+
+def start(root: Root, job: Job) -> None:
+    """Note that the job's worker runs."""
+    _move(root, job, RUNNING)
+    job.started_at = events.now()
+    root.record(events.JobStarted(**_who(job)))
+
+
+def enter_phase(root: Root, job: Job, phase: str) -> None:
+    """Note the phase of a running job."""
+    job.phase = phase
+    root.record(events.JobPhase(job=job.id, phase=phase))
+
+
+def request_cancel(root: Root, job: Job) -> None:
+    """Ask a job to stop: a queued one is cancelled at once, an active one later."""
+    if job.state in ENDED or job.state == CANCELLING:
+        raise IllegalTransition(f"Job {job.id} is {job.state} already.")
+    root.record(events.JobCancelRequested(job=job.id))
+    if job.state == QUEUED:
+        finish(root, job, CANCELLED)
+    else:
+        _move(root, job, CANCELLING)
+
+
+def finish(
+    root: Root, job: Job, state: str, *, cause: FailureCause | None = None,
+    result: dict[str, Any] | None = None, warnings: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """End a job as done, warning, failed or cancelled."""
+    _move(root, job, state)
+    job.finished_at = events.now()
+    job.cause = cause.as_data() if cause else None
+    job.result, job.warnings = result or {}, warnings
+    root.record(
+        events.JobFinished(**_who(job), state=state, cause=job.cause, result=job.result)
+    )
+
+
+def lose(root: Root, job: Job) -> None:
+    """Note that a job's worker is gone with the daemon that watched it."""
+    _move(root, job, LOST)
+    job.finished_at = events.now()
+    root.record(events.JobLost(**_who(job)))
+
+
+def requeue(root: Root, job: Job) -> Job | None:
+    """Queue another attempt when the job's plan has retries left."""
+    plan = root.plans.find("name", job.plan) if job.plan else None
+    if plan is None or job.attempt > plan.retries:
+        return None
+    again = Job(
+        type=job.type, client=job.client, repository=job.repository, plan=job.plan,
+        parameters=job.parameters, attempt=job.attempt + 1, retry_of=job.id,
+    )  # fmt: skip
+    return queue(root, again)
+
+
+def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> None:
+    """Record an archive; a known ID of the same repository is left as it is."""
+    known = root.archives.find("id", archive.id)
+    if known is not None and known.repository == archive.repository:
+        return
+    root.archives.add(archive, number=number)
+    root.record(
+        events.ArchiveAdded(
+            archive=archive.name, id=archive.id, repository=archive.repository,
+            client=archive.client, plan=archive.plan, job=archive.job, stats=archive.stats,
+        )
+    )  # fmt: skip
+
+
+def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
+    """Forget an archive that was deleted."""
+    root.archives.remove(archive)
+    root.record(
+        events.ArchiveDeleted(
+            archive=archive.name, id=archive.id, repository=archive.repository, job=job
+        )
+    )

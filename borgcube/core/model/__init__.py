@@ -1,0 +1,6 @@
+"""The records of the store: small Persistent classes and the tables that index them."""
+
+from borgcube.core.model.records import Archive, Client, Job, Plan, Record, Repository
+from borgcube.core.model.table import Table
+
+__all__ = ["Archive", "Client", "Job", "Plan", "Record", "Repository", "Table"]

@@ -1,0 +1,131 @@
+"""One class for each thing the store keeps.
+
+Every field is a class-level default, so that records written by an older release gain
+new fields without being rewritten. Values are immutable or replaced as a whole. Times
+are ISO 8601 strings in UTC, references are names (which never change).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from persistent import Persistent
+
+
+class Record(Persistent):  # type: ignore[misc]  # persistent has no types
+    """A record; ``PRIVATE`` fields are left out of :meth:`as_data`."""
+
+    PRIVATE: ClassVar[frozenset[str]] = frozenset()
+    id: str = ""
+    created_at: str = ""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__()
+        for name, value in values.items():
+            if name not in self.field_names():
+                raise TypeError(f"{type(self).__name__} has no field {name!r}")
+            setattr(self, name, value)
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Return the names of all fields, the general ones first."""
+        names: list[str] = []
+        for kind in reversed(cls.__mro__):
+            if issubclass(kind, Record):
+                names += [n for n in kind.__annotations__ if n not in ("PRIVATE", *names)]
+        return tuple(names)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return plain JSON data without private fields."""
+        return {name: _plain(getattr(self, name)) for name in self.field_names()
+                if name not in self.PRIVATE}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+class Client(Record):
+    """A machine that is backed up."""
+
+    name: str = ""
+    transport: str = ""
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    identity: str = ""
+    borg: str = "borg"
+    domain: str = ""
+    options: dict[str, Any] = {}
+
+
+class Repository(Record):
+    """A repository on the server's storage; ``passphrase`` is sealed."""
+
+    PRIVATE = frozenset({"passphrase"})
+    name: str = ""
+    path: str = ""
+    engine: str = "borg"
+    repository_id: str = ""
+    encryption: str = ""
+    passphrase: bytes = b""
+
+
+class Plan(Record):
+    """What of a client goes into which repository, with which options."""
+
+    name: str = ""
+    client: str = ""
+    repository: str = ""
+    paths: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    exclude_caches: bool = False
+    exclude_if_present: tuple[str, ...] = ()
+    one_file_system: bool = False
+    compression: str = "lz4"
+    upload_ratelimit_kib: int = 0
+    numeric_ids: bool = False
+    atime: bool = False
+    sparse: bool = False
+    comment: str = ""
+    files_cache: str = "ctime,size"
+    retries: int = 0
+    idle_timeout_s: int = 900
+
+
+class Job(Record):
+    """One run of a job type."""
+
+    type: str = ""
+    state: str = ""
+    client: str = ""
+    repository: str = ""
+    plan: str = ""
+    parameters: dict[str, Any] = {}
+    started_at: str = ""
+    finished_at: str = ""
+    phase: str = ""
+    progress: dict[str, Any] = {}
+    result: dict[str, Any] = {}
+    warnings: tuple[str, ...] = ()
+    cause: dict[str, Any] | None = None
+    attempt: int = 1
+    retry_of: str = ""
+
+
+class Archive(Record):
+    """One archive of a repository; ``stats`` are the vault's figures."""
+
+    name: str = ""
+    client: str = ""
+    plan: str = ""
+    repository: str = ""
+    job: str = ""
+    start: str = ""
+    end: str = ""
+    stats: dict[str, Any] = {}

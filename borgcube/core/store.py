@@ -1,0 +1,148 @@
+"""The object store: the only door to ZODB.
+
+A unit of work is ``with store.transact() as root``: it commits at the end or aborts on an
+exception. Events recorded in it are journalled in the same transaction and handed to
+``store.on_committed`` after the commit. One store belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import transaction
+import zodburi
+from ZODB.DB import DB
+from ZODB.POSException import ConflictError
+
+from borgcube.core.errors import StoreError
+from borgcube.core.events import Envelope, Event
+from borgcube.core.evolution import CORE_STEPS, EvolutionStep
+from borgcube.core.journal import Journal
+from borgcube.core.model import Table
+
+DONE_STEPS = "evolution_steps"
+Result = TypeVar("Result")
+
+
+class Root:
+    """What a unit of work sees: the tables, the journal and the after-commit hooks."""
+
+    def __init__(self, mapping: Any) -> None:
+        self.clients: Table = mapping["clients"]
+        self.repositories: Table = mapping["repositories"]
+        self.plans: Table = mapping["plans"]
+        self.jobs: Table = mapping["jobs"]
+        self.archives: Table = mapping["archives"]
+        self.journal: Journal = mapping["journal"]
+        self.settings: Any = mapping["settings"]
+        self.plugins: Any = mapping["plugins"]
+        self.recorded: list[Envelope] = []
+        self.callbacks: list[Callable[[], None]] = []
+
+    def record(self, event: Event) -> Envelope:
+        """Journal a lifecycle event in this transaction."""
+        envelope = self.journal.append(event)
+        self.recorded.append(envelope)
+        return envelope
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once, after a successful commit."""
+        self.callbacks.append(callback)
+
+
+class Store:
+    """An open object store."""
+
+    def __init__(self, db: DB, *, file: Path | None = None) -> None:
+        self._db = db
+        self._file = file
+        self.on_committed: Callable[[Envelope], None] = lambda envelope: None
+
+    @classmethod
+    def open(cls, uri: str, *, steps: Sequence[EvolutionStep] = ()) -> Store:
+        """Open ``uri`` (zodburi) and evolve it; raises StoreError with one clear message."""
+        try:
+            factory, options = zodburi.resolve_uri(uri)
+            storage = factory()
+            db = DB(storage, **options)
+        except Exception as error:
+            raise StoreError(
+                f"The store {uri} cannot be opened: {error}.",
+                next_step="Is another daemon using it? Check store.uri in borgcube.toml.",
+            ) from error
+        # Only a FileStorage has its data in one file of that name.
+        name = getattr(storage, "_file_name", None)
+        store = cls(db, file=Path(name) if name else None)
+        try:
+            store._evolve((*CORE_STEPS, *steps))
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the store."""
+        self._db.close()
+
+    @contextmanager
+    def _mapping(self) -> Iterator[Any]:
+        manager = transaction.TransactionManager(explicit=True)
+        manager.begin()
+        connection = self._db.open(transaction_manager=manager)
+        try:
+            yield connection.root()
+            manager.commit()
+        except BaseException:
+            manager.abort()
+            raise
+        finally:
+            connection.close()
+
+    def _evolve(self, steps: Sequence[EvolutionStep]) -> None:
+        with self._mapping() as mapping:
+            done = tuple(mapping.get(DONE_STEPS, ()))
+        known = {step.id for step in CORE_STEPS}
+        newer = [step for step in done if step.startswith("core:") and step not in known]
+        if newer:
+            raise StoreError(
+                f"The store was written by a newer BorgCube (step {newer[0]}).",
+                next_step="Install that release again, or put back the copy made before it.",
+            )
+        pending = [step for step in steps if step.id not in done]
+        if done and pending:
+            self._copy(pending[0].id)
+        for step in pending:
+            with self._mapping() as mapping:
+                step.apply(mapping)
+                mapping[DONE_STEPS] = (*mapping.get(DONE_STEPS, ()), step.id)
+
+    def _copy(self, step: str) -> None:
+        if self._file is not None:
+            target = self._file.with_name(f"{self._file.name}.before-{step.replace(':', '-')}")
+            shutil.copy2(self._file, target)
+
+    @contextmanager
+    def transact(self) -> Iterator[Root]:
+        """Open a unit of work; commits at the end, aborts on any exception."""
+        with self._mapping() as mapping:
+            root = Root(mapping)
+            yield root
+        for callback in root.callbacks:
+            callback()
+        for envelope in root.recorded:
+            self.on_committed(envelope)
+
+    def run(self, work: Callable[[Root], Result], *, attempts: int = 5) -> Result:
+        """Do ``work`` in a unit of work, again on a conflict; raises StoreError at the end."""
+        for _ in range(attempts):
+            try:
+                with self.transact() as root:
+                    result = work(root)
+            except ConflictError:
+                continue
+            return result
+        raise StoreError("The store stayed busy.", next_step="Try again in a moment.")

@@ -1,0 +1,203 @@
+"""The control socket: checks requests, calls methods, answers.
+
+A request is one JSON frame ``{"v": 1, "id", "method", "params"}``, the answer one frame
+``{"id", "ok", "result"}`` or ``{"id", "ok", "error": {message, next_step, kind,
+exit_code}}``. A method's keyword-only signature is its schema: unknown, missing and
+wrongly typed parameters are refused. Methods run in the main thread; slow work is put off
+to a small pool as :class:`Later` and finished in the main thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import types
+import typing
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from borgcube.core.errors import BorgCubeError, InvalidInput
+
+LOG = logging.getLogger(__name__)
+MAX_REQUEST = 1 << 20
+MAX_PENDING = 64
+
+
+@dataclass(frozen=True)
+class Later:
+    """Work for the pool, which must not touch the store, and how to finish it here.
+
+    ``always`` is called in the main thread after both, also when one raised.
+    """
+
+    work: Callable[[], Any]
+    finish: Callable[[Any], Any] = lambda result: result
+    always: Callable[[], None] = lambda: None
+
+
+def method(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a function as the control method ``name``."""
+
+    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.control_method = name  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def methods_of(owner: object) -> dict[str, Callable[..., Any]]:
+    """Return the control methods of an object by name."""
+    found = {}
+    for _, function in inspect.getmembers(owner, callable):
+        name = getattr(function, "control_method", None)
+        if name:
+            found[name] = function
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    origin = typing.get_origin(hint)
+    if origin is list:
+        (part,) = typing.get_args(hint)
+        return isinstance(value, list) and all(_fits(item, part) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if hint is types.NoneType:
+        return value is None
+    return hint is Any or type(value) is hint
+
+
+def _described(hint: Any) -> str:
+    names = {str: "text", int: "a whole number", bool: "true or false"}
+    return names.get(hint, str(hint).replace("str", "text"))
+
+
+def check_params(function: Callable[..., Any], params: Any, *, name: str) -> dict[str, Any]:
+    """Check ``params`` against the signature; raises InvalidInput."""
+    if not isinstance(params, dict):
+        raise InvalidInput(f"{name}: params must be an object.")
+    signature = inspect.signature(function).parameters
+    hints = typing.get_type_hints(function)
+    for key, value in params.items():
+        if key not in signature:
+            raise InvalidInput(f"{name}: there is no parameter {key[:60]!r}.")
+        if not _fits(value, hints[key]):
+            raise InvalidInput(f"{name}: {key} must be {_described(hints[key])}.")
+        if isinstance(value, str) and ("\0" in value or "\n" in value):
+            raise InvalidInput(f"{name}: {key} must be one line.")
+    for key, parameter in signature.items():
+        if parameter.default is parameter.empty and key not in params:
+            raise InvalidInput(f"{name}: the parameter {key} is missing.")
+    return params
+
+
+def error_data(error: BaseException) -> dict[str, Any]:
+    """Return what a caller is told about an error; details of bugs stay in the log."""
+    if isinstance(error, BorgCubeError):
+        return {"message": error.message, "next_step": error.next_step,
+                "kind": type(error).__name__, "exit_code": error.exit_code}  # fmt: skip
+    return {"message": f"The daemon made a mistake ({type(error).__name__}).",
+            "next_step": "See logs/borgcubed.log in the home directory.",
+            "kind": "InternalError", "exit_code": 2}  # fmt: skip
+
+
+class Control:
+    """The server side of the control socket."""
+
+    def __init__(self, socket: zmq.Socket[bytes], methods: dict[str, Callable[..., Any]]) -> None:
+        self._socket = socket
+        self._methods = methods
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="control")
+        self._pending: list[tuple[bytes, Any, Future[Any], Later]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs in the pool."""
+        return bool(self._pending)
+
+    def receive(self) -> None:
+        """Answer all waiting requests."""
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if len(frames) == 2:
+                self._handle(frames[0], frames[1])
+
+    def _handle(self, peer: bytes, payload: bytes) -> None:
+        request_id: Any = None
+        try:
+            request = self._parse(payload)
+            request_id = request["id"]
+            name = request["method"]
+            function = self._methods.get(name)
+            if function is None:
+                raise InvalidInput(f"There is no method {name[:60]!r}.",
+                                   next_step="Is this program newer than the daemon?")  # fmt: skip
+            result = function(**check_params(function, request.get("params", {}), name=name))
+            if isinstance(result, Later):
+                if len(self._pending) >= MAX_PENDING:
+                    result.always()
+                    raise BorgCubeError("The daemon is busy.", next_step="Try again later.")
+                future = self._pool.submit(result.work)
+                self._pending.append((peer, request_id, future, result))
+                return
+        except Exception as error:
+            self._answer_error(peer, request_id, error)
+            return
+        self._answer(peer, {"id": request_id, "ok": True, "result": result})
+
+    @staticmethod
+    def _parse(payload: bytes) -> dict[str, Any]:
+        if len(payload) > MAX_REQUEST:
+            raise InvalidInput("The request is larger than 1 MiB.")
+        try:
+            request = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput("The request is not valid JSON.") from error
+        if (
+            not isinstance(request, dict)
+            or request.get("v") != 1
+            or not isinstance(request.get("id"), str)
+            or not isinstance(request.get("method"), str)
+        ):
+            raise InvalidInput("The request needs v (1), id and method.")
+        return request
+
+    def step(self) -> None:
+        """Finish what the pool has done."""
+        for entry in [e for e in self._pending if e[2].done()]:
+            self._pending.remove(entry)
+            peer, request_id, future, later = entry
+            try:
+                try:
+                    result = later.finish(future.result())
+                finally:
+                    later.always()
+            except Exception as error:
+                self._answer_error(peer, request_id, error)
+                continue
+            self._answer(peer, {"id": request_id, "ok": True, "result": result})
+
+    def _answer_error(self, peer: bytes, request_id: Any, error: Exception) -> None:
+        if not isinstance(error, BorgCubeError):
+            LOG.error("a control request failed", exc_info=error)
+        self._answer(peer, {"id": request_id, "ok": False, "error": error_data(error)})
+
+    def _answer(self, peer: bytes, answer: dict[str, Any]) -> None:
+        try:
+            self._socket.send_multipart([peer, json.dumps(answer).encode()], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            LOG.warning("a caller did not wait for its answer")
+
+    def close(self) -> None:
+        """End the pool without waiting."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

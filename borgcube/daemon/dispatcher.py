@@ -1,0 +1,239 @@
+"""The dispatcher: takes jobs from the queue, gets their vault and worker started, and
+changes their state as workers report. It alone calls the lifecycle.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from borgcube.core import events, lifecycle
+from borgcube.core import home as places
+from borgcube.core.config import Config
+from borgcube.core.errors import BorgCubeError, FailureCause, NotFound, Problem
+from borgcube.core.model import Job
+from borgcube.core.registry import Registry
+from borgcube.core.secrets import MasterKey
+from borgcube.core.store import Root, Store
+from borgcube.daemon.orders import build_order
+from borgcube.daemon.results import record_archives, result_of
+from borgcube.daemon.supervisor import Supervisor
+from borgcube.daemon.vaults import Vault, Vaults
+
+LOG = logging.getLogger(__name__)
+LOOK_AGAIN_S = 2.0  # a decide hook may change its mind without an event
+
+
+def passphrase_context(name: str) -> str:
+    """Return what a repository's sealed passphrase is tied to."""
+    return f"repository {name}"
+
+
+class Dispatcher:
+    """The queue's only consumer."""
+
+    def __init__(
+        self, home: Path, *, config: Config, store: Store, registry: Registry,
+        keys: MasterKey, socket: zmq.Socket[bytes],
+    ) -> None:  # fmt: skip
+        self._home, self._config, self._store = home, config, store
+        self._registry, self._keys = registry, keys
+        self.publish: Any = lambda envelope: None
+        self.vaults = Vaults(
+            home, idle_s=config.vault.idle_seconds, start_s=config.vault.start_seconds
+        )
+        self.supervisor = Supervisor(home, socket, self)
+        self.progress: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, str] = {}  # job -> repository whose vault is starting
+        self._look_at = 0.0
+        self.stopping = False
+
+    def wake(self) -> None:
+        """Look at the queue at the next step."""
+        self._look_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker or a starting vault needs frequent looking after."""
+        return bool(self._waiting) or len(self.supervisor) > 0
+
+    def step(self) -> None:
+        """Do what can be done now; never waits."""
+        self.supervisor.receive()
+        self.supervisor.step()
+        self.vaults.step()
+        for job_id, repository in list(self._waiting.items()):
+            self._try_vault(job_id, repository)
+        if not self.stopping and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_AGAIN_S
+            self._take_jobs()
+
+    def _running(self) -> int:
+        return len(self.supervisor) + len(self._waiting)
+
+    def _take_jobs(self) -> None:
+        if self._running() >= self._config.jobs.max_running:
+            return
+        with self._store.transact() as root:
+            queued = [(job.id, job.as_data()) for job in root.jobs.oldest("state", "queued")]
+            busy = {
+                job.plan
+                for state in lifecycle.ACTIVE
+                for job in root.jobs.oldest("state", state)
+                if job.type == "backup" and job.plan
+            }
+        for job_id, data in queued:
+            if self._running() >= self._config.jobs.max_running:
+                return
+            if data["type"] == "backup" and data["plan"] in busy:
+                continue
+            if self._registry.may_start(data):
+                busy.add(data["plan"])
+                self._take(job_id)
+
+    def _take(self, job_id: str) -> None:
+        with self._store.transact() as root:
+            job = root.jobs.find("id", job_id)
+            lifecycle.take(root, job)
+            kind, repository = job.type, job.repository
+        job_type = self._registry.job_types.get(kind)
+        if job_type is None:
+            self._fail(job_id, FailureCause(
+                "job-type-missing", Problem.CONFIGURATION, f"There is no job type {kind!r}.",
+                "See `borgcube plugins` for plugins in quarantine.",
+            ))  # fmt: skip
+        elif job_type.needs_vault:
+            self._waiting[job_id] = repository
+            self._try_vault(job_id, repository)
+        else:
+            self._spawn(job_id, "")
+
+    def _try_vault(self, job_id: str, repository: str) -> None:
+        try:
+            try:
+                answer = self.vaults.need(repository, job_id)
+            except KeyError:
+                self._start_vault(repository)
+                return
+        except BorgCubeError as error:
+            answer = FailureCause(
+                "vault-failed", Problem.CONFIGURATION, error.message, error.next_step
+            )
+        except OSError as error:
+            answer = FailureCause("vault-failed", Problem.SERVER, f"No vault: {error}.")
+        if isinstance(answer, FailureCause):
+            # The cause concerns every job that waits for this vault.
+            for waiting, name in list(self._waiting.items()):
+                if name == repository:
+                    del self._waiting[waiting]
+                    self._fail(waiting, answer)
+        elif isinstance(answer, Vault):
+            del self._waiting[job_id]
+            self._spawn(job_id, str(answer.socket))
+
+    def _start_vault(self, name: str) -> None:
+        with self._store.transact() as root:
+            repository = root.repositories.find("name", name)
+            if repository is None:
+                raise NotFound(f"There is no repository {name!r}.")
+            data, sealed = repository.as_data(), repository.passphrase
+        engine = self._registry.engines.get(data["engine"])
+        if engine is None:
+            raise NotFound(f"There is no engine {data['engine']!r}.",
+                           next_step="See `borgcube plugins`.")  # fmt: skip
+        socket = self.vaults.socket_for(data["repository_id"] or data["id"])
+        argv = engine.vault_command(
+            name=name, path=Path(data["path"]), socket=socket,
+            state_dir=places.engine_state_dir(self._home, data["engine"]),
+        )  # fmt: skip
+        passphrase = self._keys.unseal(sealed, context=passphrase_context(name))
+        self.vaults.start(name, argv=argv, socket=socket, passphrase=passphrase)
+
+    def _spawn(self, job_id: str, vault_socket: str) -> None:
+        try:
+            with self._store.transact() as root:
+                job = root.jobs.find("id", job_id)
+                order = build_order(root, job, vault_socket=vault_socket)
+                job.parameters = order.parameters
+            self.supervisor.start(order, log_max_bytes=self._config.jobs.log_max_bytes)
+        except BorgCubeError as error:
+            self.vaults.release(job_id)
+            self._fail(job_id, FailureCause(
+                "refused", Problem.CONFIGURATION, error.message, error.next_step
+            ))  # fmt: skip
+        except OSError as error:
+            LOG.exception("job %s: no worker", job_id)
+            self.vaults.release(job_id)
+            self._fail(job_id, FailureCause(
+                "worker-not-started", Problem.SERVER, f"No worker could be started: {error}."
+            ))  # fmt: skip
+
+    def _fail(self, job_id: str, cause: FailureCause) -> None:
+        with self._store.transact() as root:
+            job = root.jobs.find("id", job_id)
+            if job.state == lifecycle.CANCELLING:
+                lifecycle.finish(root, job, lifecycle.CANCELLED)
+            else:
+                lifecycle.finish(root, job, lifecycle.FAILED, cause=cause)
+                self._again(root, job, cause)
+        self.wake()
+
+    def _again(self, root: Root, job: Job, cause: FailureCause | None) -> None:
+        # What the network or a dead process did may go well the next time.
+        if cause and (cause.problem == Problem.NETWORK or cause.kind == "worker-died"):
+            lifecycle.requeue(root, job)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask a job to stop; raises NotFound or IllegalTransition."""
+        with self._store.transact() as root:
+            job = root.jobs.find("id", job_id)
+            if job is None:
+                raise NotFound(f"There is no job {job_id!r}.", next_step="See: borgcube job list")
+            lifecycle.request_cancel(root, job)
+            if job.state == lifecycle.CANCELLING and job_id in self._waiting:
+                lifecycle.finish(root, job, lifecycle.CANCELLED)
+                del self._waiting[job_id]
+        self.supervisor.cancel(job_id, grace_s=self._config.daemon.grace_seconds)
+
+    # What workers report
+
+    def worker_hello(self, job_id: str) -> None:
+        """The worker runs."""
+        with self._store.transact() as root:
+            job = root.jobs.find("id", job_id)
+            if job.state == lifecycle.STARTING:
+                lifecycle.start(root, job)
+
+    def worker_phase(self, job_id: str, phase: str) -> None:
+        """The job entered a phase."""
+        with self._store.transact() as root:
+            lifecycle.enter_phase(root, root.jobs.find("id", job_id), phase)
+
+    def worker_progress(self, job_id: str, figures: dict[str, Any]) -> None:
+        """Figures of the job: published, stored only at its end."""
+        self.progress[job_id] = figures
+        self.publish(events.Envelope.of(events.JobProgress(job=job_id, progress=figures)))
+
+    def worker_ended(self, job_id: str, result: dict[str, Any] | None, code: int) -> None:
+        """Finish the job with what its worker reported."""
+        self.vaults.release(job_id)
+        with self._store.transact() as root:
+            job = root.jobs.find("id", job_id)
+            outcome = result_of(result, code, job_id)
+            if job.state == lifecycle.STARTING and outcome.state != lifecycle.FAILED:
+                lifecycle.start(root, job)
+            if job.state == lifecycle.CANCELLING and outcome.state == lifecycle.FAILED:
+                outcome.state, outcome.cause = lifecycle.CANCELLED, None
+            job.progress = self.progress.pop(job_id, {})
+            record_archives(root, job, outcome)
+            lifecycle.finish(
+                root, job, outcome.state, cause=outcome.cause, result=outcome.data,
+                warnings=tuple(outcome.warnings),
+            )  # fmt: skip
+            if not self.stopping:
+                self._again(root, job, outcome.cause)
+        self.wake()

@@ -1,0 +1,76 @@
+"""A job's log: ``log.txt`` for people and ``log.jsonl`` beside it, both capped in size.
+
+A client may have chosen any byte of a message: control characters are escaped, so that
+no line can forge another or drive a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import unicodedata
+from pathlib import Path
+from typing import Any, TextIO
+
+from borgcube.core.events import now
+
+MAX_MESSAGE = 20_000
+TEXT, LINES = "log.txt", "log.jsonl"
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with control, format and surrogate characters as escapes."""
+    return "".join(
+        char if unicodedata.category(char)[0] != "C"
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )  # fmt: skip
+
+
+class JobLog:
+    """The two files of one job; may be used from several threads."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._left = max_bytes
+        self._lock = threading.Lock()
+        self._text: TextIO = (directory / TEXT).open("a", encoding="utf-8")
+        self._lines: TextIO = (directory / LINES).open("a", encoding="utf-8")
+
+    def write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        """Write one entry; several lines of text for a message with newlines."""
+        at = now()
+        shown = [escaped(line) for line in message[:MAX_MESSAGE].split("\n")]
+        extra = "".join(f" {k}={escaped(str(v)[:MAX_MESSAGE])}" for k, v in fields.items())
+        text = "".join(f"{at} {level[:10]:7} {line}{extra}\n" for line in shown)
+        entry = {"at": at, "level": level[:10], "message": "\n".join(shown), **({"fields":
+                 {k: escaped(str(v)[:MAX_MESSAGE]) for k, v in fields.items()}} if fields else {})}
+        with self._lock:
+            if self._left <= 0:
+                return
+            self._left -= len(text.encode())
+            if self._left <= 0:
+                text = f"{at} warning the log reached its size limit and ends here\n"
+                entry = {"at": at, "level": "warning", "message": text.strip()}
+            self._text.write(text)
+            self._text.flush()
+            self._lines.write(json.dumps(entry) + "\n")
+            self._lines.flush()
+
+    def close(self) -> None:
+        """Close both files."""
+        with self._lock:
+            self._text.close()
+            self._lines.close()
+
+
+def tail(directory: Path, limit: int) -> list[str]:
+    """Return the last ``limit`` lines of a job's log; empty when there is none."""
+    try:
+        with (directory / TEXT).open("rb") as source:
+            source.seek(0, 2)
+            size = source.tell()
+            source.seek(max(0, size - limit * 400 - 4096))
+            return source.read().decode("utf-8", "replace").splitlines()[-limit:]
+    except FileNotFoundError:
+        return []

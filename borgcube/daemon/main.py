@@ -1,0 +1,215 @@
+"""borgcubed: one main thread around a poller; all store work is done in it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import logging.handlers
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import zmq
+
+from borgcube import __version__
+from borgcube.core import config as configuration
+from borgcube.core import events, lifecycle, secrets
+from borgcube.core import home as places
+from borgcube.core.errors import BorgCubeError, ConfigurationError
+from borgcube.core.registry import Registry
+from borgcube.core.store import Store
+from borgcube.daemon.control import MAX_REQUEST, Control, methods_of
+from borgcube.daemon.dispatcher import Dispatcher
+from borgcube.daemon.methods_inventory import ClientMethods, PlanMethods, RepositoryMethods
+from borgcube.daemon.methods_jobs import JobMethods
+from borgcube.daemon.methods_system import SystemMethods
+from borgcube.daemon.supervisor import MAX_MESSAGE
+
+LOG = logging.getLogger(__name__)
+VAULT_STOP_S = 60.0
+
+
+def take_lock(home: Path) -> IO[str]:
+    """Lock the home for this process; raises ConfigurationError when another has it."""
+    lock = (home / "borgcubed.lock").open("a+", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        pid = lock.read(20).strip() or "unknown"
+        lock.close()
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise ConfigurationError(
+            f"A daemon runs on {home} already (process {pid}).",
+            next_step="Use that one, or stop it first.",
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def sweep_runtime(directory: Path) -> None:
+    """Remove the sockets and directories that a killed daemon left."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def reconcile(store: Store) -> None:
+    """Mark jobs without a worker as lost, and queue those again that have retries left."""
+    with store.transact() as root:
+        for state in lifecycle.ACTIVE:
+            for job in root.jobs.oldest("state", state):
+                cancelled = state == lifecycle.CANCELLING
+                lifecycle.lose(root, job)
+                if not cancelled:
+                    lifecycle.requeue(root, job)
+
+
+class Daemon:
+    """The parts of a running daemon."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = configuration.load(home)
+        self.keys = secrets.load_master_key(home)
+        plugins = self.config.plugins
+        self.registry = Registry.load(disabled=plugins.disabled, required=plugins.required)
+        steps = self.registry.registered["register_evolution_steps"].values()
+        self.store = Store.open(self.config.store_uri(home), steps=tuple(steps))
+        self._stop_asked = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        sweep_runtime(places.runtime_dir(home))
+        self._control_socket = self._bind(zmq.ROUTER, places.control_endpoint(home), MAX_REQUEST)
+        self._bus = self._bind(zmq.PUB, places.bus_endpoint(home), MAX_REQUEST)
+        self._workers_socket = self._bind(
+            zmq.ROUTER, places.workers_endpoint(home), MAX_MESSAGE
+        )
+        self._workers_socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.dispatcher = Dispatcher(
+            home, config=self.config, store=self.store, registry=self.registry,
+            keys=self.keys, socket=self._workers_socket,
+        )  # fmt: skip
+        self.dispatcher.publish = self.publish
+        self.store.on_committed = self.publish
+        methods: dict[str, Any] = {}
+        for kind in (RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods):
+            methods.update(methods_of(kind(self)))
+        self.control = Control(self._control_socket, methods)
+
+    def _bind(self, kind: int, endpoint: str, largest: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 1000)
+        # Twice the limit, so that a request just above it gets a clear answer.
+        socket.setsockopt(zmq.MAXMSGSIZE, 2 * largest)
+        socket.setsockopt(zmq.SNDHWM, 10_000)
+        socket.bind(endpoint)
+        return socket
+
+    def publish(self, envelope: events.Envelope) -> None:
+        """Send an event to the bus, and journalled ones to the observers."""
+        self._bus.send_multipart([envelope.type.encode(), envelope.to_json()])
+        if envelope.seq is not None:
+            self.registry.observe(envelope.as_data())
+
+    def ask_to_stop(self, *_: object) -> None:
+        """Stop soon; safe in a signal handler."""
+        self._stop_asked = True
+
+    def run(self) -> None:
+        """Serve until asked to stop."""
+        reconcile(self.store)
+        with self.store.transact() as root:
+            for plugin in self.registry.quarantined:
+                root.record(events.PluginQuarantined(
+                    plugin=plugin.name, distribution=plugin.distribution, error=plugin.error
+                ))  # fmt: skip
+            root.record(events.DaemonStarted(version=__version__, pid=os.getpid()))
+        LOG.info("borgcubed %s serves %s as process %d", __version__, self.home, os.getpid())
+        poller = zmq.Poller()
+        poller.register(self._control_socket, zmq.POLLIN)
+        poller.register(self._workers_socket, zmq.POLLIN)
+        while not self._stop_asked:
+            poller.poll(50 if self.dispatcher.busy or self.control.busy else 250)
+            self._turn()
+        self._stop(poller)
+
+    def _turn(self) -> None:
+        for part in (self.control.receive, self.control.step, self.dispatcher.step):
+            try:
+                part()
+            except Exception:
+                # One broken job must not take the others down; the pause keeps a lasting
+                # fault from filling the log.
+                LOG.exception("an error in the main loop")
+                time.sleep(0.2)
+
+    def _stop(self, poller: zmq.Poller) -> None:
+        LOG.info("stopping")
+        self.dispatcher.stopping = True
+        with self.store.transact() as root:
+            root.record(events.DaemonStopping(pid=os.getpid()))
+        self._control_socket.close()
+        poller.unregister(self._control_socket)
+        self.control.close()
+        grace = self.config.daemon.grace_seconds
+        self.dispatcher.supervisor.stop_all(grace_s=grace)
+        deadline = time.monotonic() + grace + 15
+        while len(self.dispatcher.supervisor) and time.monotonic() < deadline:
+            poller.poll(50)
+            self.dispatcher.step()
+        self.dispatcher.vaults.stop_all(timeout_s=VAULT_STOP_S)
+
+    def close(self) -> None:
+        """Close sockets and store."""
+        self._context.destroy(linger=1000)
+        self.store.close()
+        sweep_runtime(places.runtime_dir(self.home))
+
+
+def set_up_logging(home: Path, settings: configuration.LogConfig) -> logging.Handler:
+    """Log to logs/borgcubed.log, rotated by size."""
+    handler = logging.handlers.RotatingFileHandler(
+        places.log_dir(home) / "borgcubed.log", maxBytes=settings.max_bytes,
+        backupCount=settings.keep, encoding="utf-8",
+    )  # fmt: skip
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("borgcube").setLevel(logging.INFO)
+    return handler
+
+
+def serve(home: Path) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; returns the exit code.
+
+    Raises BorgCubeError when it cannot start.
+    """
+    places.require_home(home)
+    os.umask(0o077)
+    lock = take_lock(home)
+    handler = set_up_logging(home, configuration.load(home).log)
+    try:
+        daemon = Daemon(home)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, daemon.ask_to_stop)
+        try:
+            daemon.run()
+        finally:
+            daemon.close()
+        LOG.info("stopped")
+    except BorgCubeError as error:
+        LOG.error("%s", error)
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        lock.close()
+    return 0

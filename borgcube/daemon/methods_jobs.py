@@ -1,0 +1,160 @@
+"""Control methods for what runs and what came of it: backups, restores, archives, jobs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from borgcube.core import home as places
+from borgcube.core import lifecycle
+from borgcube.core.errors import InvalidInput, NotFound
+from borgcube.core.model import Archive, Job
+from borgcube.core.store import Root
+from borgcube.daemon import joblog
+from borgcube.daemon.control import method
+from borgcube.daemon.orders import find
+
+if TYPE_CHECKING:
+    from borgcube.daemon.main import Daemon
+
+MAX_LISTED = 10_000
+
+
+def find_archive(root: Root, name: str) -> Archive:
+    """Return the archive of that name or ID; ``repository::name`` where it is ambiguous."""
+    repository, _, short = name.rpartition("::")
+    found = [
+        archive
+        for archive in (*root.archives.oldest("name", short), *root.archives.oldest("id", short))
+        if not repository or archive.repository == repository
+    ]
+    if not found:
+        raise NotFound(f"There is no archive {name!r}.", next_step="See: borgcube archive list")
+    if len(found) > 1:
+        names = ", ".join(f"{a.repository}::{a.name}" for a in found)
+        raise InvalidInput(f"{name!r} is in several repositories.", next_step=f"Use: {names}")
+    return found[0]  # type: ignore[no-any-return]
+
+
+class JobMethods:
+    """backup.*, restore.*, archive.* and job.*"""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def _queue(self, root: Root, job: Job) -> dict[str, str]:
+        root.after_commit(self._daemon.dispatcher.wake)
+        return {"job_id": lifecycle.queue(root, job).id}
+
+    @method("backup.start")
+    def backup(self, *, plan: str) -> dict[str, str]:
+        """Queue a backup of a plan."""
+        with self._daemon.store.transact() as root:
+            found = find(root.plans, plan, what="plan")
+            return self._queue(root, Job(
+                type="backup", plan=plan, client=found.client, repository=found.repository
+            ))  # fmt: skip
+
+    @method("restore.start")
+    def restore(
+        self, *, archive: str, paths: list[str] | None = None,
+        to_client: dict[str, Any] | None = None, to_dir: str | None = None,
+        as_root: bool = False,
+    ) -> dict[str, str]:  # fmt: skip
+        """Queue a restore to a client's directory or to one of the server."""
+        if (to_client is None) == (to_dir is None):
+            raise InvalidInput("Say where to restore to: either to_client or to_dir.")
+        if to_client is not None and set(to_client) != {"client", "directory"}:
+            raise InvalidInput("to_client needs client and directory.")
+        target = to_dir if to_client is None else to_client["directory"]
+        if not isinstance(target, str) or not os.path.isabs(target) or "\0" in target:
+            raise InvalidInput("The directory to restore to must be an absolute path.")
+        with self._daemon.store.transact() as root:
+            found = find_archive(root, archive)
+            parameters = {"archive": found.name, "paths": paths or [], "target": target,
+                          "as_root": as_root}  # fmt: skip
+            client = ""
+            if to_client is None:
+                parameters |= {"server_side": True, "borg": "borg"}
+            else:
+                client = find(root.clients, str(to_client["client"]), what="client").name
+            return self._queue(root, Job(
+                type="restore", client=client, repository=found.repository,
+                parameters=parameters,
+            ))  # fmt: skip
+
+    @method("archive.list")
+    def archive_list(
+        self, *, client: str | None = None, repository: str | None = None, limit: int = 1000
+    ) -> list[dict[str, Any]]:
+        """Return archives, newest first."""
+        asked = {"client": client, "repository": repository}
+        equal = {key: value for key, value in asked.items() if value is not None}
+        with self._daemon.store.transact() as root:
+            return [a.as_data() for a in root.archives.newest(min(limit, MAX_LISTED), **equal)]
+
+    @method("archive.show")
+    def archive_show(self, *, name: str) -> dict[str, Any]:
+        """Return one archive."""
+        with self._daemon.store.transact() as root:
+            return find_archive(root, name).as_data()
+
+    @method("archive.delete")
+    def archive_delete(self, *, names: list[str]) -> dict[str, str]:
+        """Queue the deletion of archives of one repository."""
+        if not names:
+            raise InvalidInput("No archive was named.")
+        with self._daemon.store.transact() as root:
+            found = [find_archive(root, name) for name in names]
+            repositories = {archive.repository for archive in found}
+            if len(repositories) > 1:
+                raise InvalidInput("The archives are in different repositories.",
+                                   next_step="Delete those of one repository at a time.")  # fmt: skip
+            return self._queue(root, Job(
+                type="archive-delete", repository=repositories.pop(),
+                parameters={"archives": sorted({archive.name for archive in found})},
+            ))  # fmt: skip
+
+    def _shown(self, job: Job) -> dict[str, Any]:
+        data = job.as_data()
+        data["progress"] = self._daemon.dispatcher.progress.get(job.id, data["progress"])
+        return data
+
+    @method("job.list")
+    def job_list(
+        self, *, state: str | None = None, client: str | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """Return jobs, newest first."""
+        if state is not None and state not in lifecycle.TRANSITIONS:
+            known = ", ".join(name for name in lifecycle.TRANSITIONS if name)
+            raise InvalidInput(f"There is no state {state!r}.", next_step=f"One of: {known}.")
+        asked = {"state": state, "client": client}
+        equal = {key: value for key, value in asked.items() if value is not None}
+        with self._daemon.store.transact() as root:
+            return [self._shown(j) for j in root.jobs.newest(min(limit, MAX_LISTED), **equal)]
+
+    def _job(self, root: Root, job_id: str) -> Job:
+        job: Job | None = root.jobs.find("id", job_id)
+        if job is None:
+            raise NotFound(f"There is no job {job_id!r}.", next_step="See: borgcube job list")
+        return job
+
+    @method("job.show")
+    def job_show(self, *, id: str) -> dict[str, Any]:
+        """Return one job with its latest progress."""
+        with self._daemon.store.transact() as root:
+            return self._shown(self._job(root, id))
+
+    @method("job.log")
+    def job_log(self, *, id: str, limit: int = 1000) -> dict[str, Any]:
+        """Return the last lines of a job's log."""
+        with self._daemon.store.transact() as root:
+            job_id = self._job(root, id).id
+        directory = places.job_dir(self._daemon.home, job_id)
+        return {"lines": joblog.tail(directory, max(1, min(limit, MAX_LISTED)))}
+
+    @method("job.cancel")
+    def job_cancel(self, *, id: str) -> dict[str, Any]:
+        """Ask a job to stop."""
+        self._daemon.dispatcher.cancel(id)
+        return self.job_show(id=id)

@@ -1,0 +1,82 @@
+"""Control methods about the daemon itself: ping, bus, events, plugins, doctor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from borgcube import __version__
+from borgcube.core import home as places
+from borgcube.core.errors import InvalidInput
+from borgcube.daemon.control import method
+
+if TYPE_CHECKING:
+    from borgcube.daemon.main import Daemon
+
+LOW_SPACE_BYTES = 1 << 30
+
+
+class SystemMethods:
+    """Methods that change nothing."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    @method("ping")
+    def ping(self) -> dict[str, Any]:
+        """Say who answers."""
+        return {"version": __version__, "pid": os.getpid(), "home": str(self._daemon.home)}
+
+    @method("bus")
+    def bus(self) -> dict[str, Any]:
+        """Say where events are published."""
+        return {"endpoint": places.bus_endpoint(self._daemon.home)}
+
+    @method("events.since")
+    def events_since(self, *, seq: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return journalled envelopes above ``seq``."""
+        if seq < 0 or limit < 1:
+            raise InvalidInput("events.since: seq must be at least 0 and limit at least 1.")
+        with self._daemon.store.transact() as root:
+            return root.journal.since(seq, limit)
+
+    @method("plugins.list")
+    def plugins_list(self) -> dict[str, Any]:
+        """Return loaded plugins with their hooks, and those in quarantine."""
+        return self._daemon.registry.describe()
+
+    @method("doctor")
+    def doctor(self) -> list[dict[str, str]]:
+        """Return what is wrong here, worst first; empty when all is well."""
+        found: list[dict[str, str]] = []
+
+        def say(level: str, message: str, next_step: str) -> None:
+            found.append({"level": level, "message": message, "next_step": next_step})
+
+        registry = self._daemon.registry
+        for plugin in registry.quarantined:
+            say("error", f"Plugin {plugin.name} is in quarantine: {plugin.error}",
+                "Mend or remove it and restart the daemon, or name it in plugins.disabled.")  # fmt: skip
+        if not registry.engines:
+            say("error", "No repository engine is loaded.", "See: borgcube plugins")
+        if not registry.transports:
+            say("error", "No transport is loaded.", "See: borgcube plugins")
+        if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
+            say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
+        with self._daemon.store.transact() as root:
+            paths = [(r.name, r.path) for r in root.repositories.newest(1000)]
+            clients = [(c.name, c.transport) for c in root.clients.newest(10_000)]
+        for name, path in paths:
+            if not os.path.isdir(path):
+                say("error", f"Repository {name}: {path} is not there.", "Is the disk mounted?")
+            elif shutil.disk_usage(path).free < LOW_SPACE_BYTES:
+                say("warning", f"Repository {name}: less than 1 GiB is free at {path}.",
+                    "Delete archives or make room.")  # fmt: skip
+        for name, transport in clients:
+            if transport not in registry.transports:
+                say("error", f"Client {name}: there is no transport {transport}.",
+                    "See: borgcube plugins")  # fmt: skip
+        if not shutil.which("ssh"):
+            say("warning", "No ssh program is installed.", "Install the OpenSSH client.")
+        return found
