@@ -180,4 +180,5 @@ class JobMethods:
     def job_cancel(self, *, id: str) -> dict[str, Any]:
         """Ask a job to stop."""
         self._daemon.dispatcher.cancel(id)
-        return self.job_show(id=id)
+        shown: dict[str, Any] = self.job_show(id=id)
+        return shown

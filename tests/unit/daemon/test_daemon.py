@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,8 +20,9 @@ from .conftest import CODE, ROOT, Refused
 def children(daemon, word):
     found = []
     for process in psutil.Process(daemon.process.pid).children():
-        if any(word in part for part in process.cmdline()):
-            found.append(process)
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            if any(word in part for part in process.cmdline()):
+                found.append(process)
     return found
 
 
