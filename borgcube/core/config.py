@@ -105,13 +105,13 @@ def _checked(path: Path, key: str, spec: Field[Any], value: Any) -> Any:
 def parse(data: dict[str, Any], *, path: Path) -> Config:
     """Check plain data against the schema; raises ConfigurationError naming file and key."""
     sections: dict[str, Any] = {}
-    known = {section.name: type(section.default) for section in fields(Config)}
+    known: dict[str, Any] = {s.name: type(s.default) for s in fields(Config)}
     for name, values in data.items():
         if name not in known:
             raise _refuse(path, name, "is not a known section")
         if not isinstance(values, dict):
             raise _refuse(path, name, "must be a section")
-        specs = {spec.name: spec for spec in fields(cast(Any, known[name]))}
+        specs = {spec.name: spec for spec in fields(known[name])}
         checked = {}
         for key, value in values.items():
             if key not in specs:

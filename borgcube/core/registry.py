@@ -103,7 +103,8 @@ class Registry:
                 continue
             own = next(impl for impl in caller.get_hookimpls() if impl.plugin is plugin)
             values = found.setdefault(caller.name, {})
-            for instance in own.function() or ():
+            instances: Any = own.function()
+            for instance in instances or ():
                 name = getattr(instance, key)
                 if name in values or name in self.registered[caller.name]:
                     raise ValueError(f"{caller.name}: the name {name!r} is taken")

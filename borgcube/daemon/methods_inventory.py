@@ -121,7 +121,7 @@ class RepositoryMethods:
         )
 
     @method("repository.list")
-    def list(self) -> Any:
+    def every(self) -> Any:
         """Return all repositories."""
         with self._daemon.store.transact() as root:
             return listed(root.repositories)
@@ -187,7 +187,7 @@ class ClientMethods:
             return client.as_data()
 
     @method("client.list")
-    def list(self) -> Any:
+    def every(self) -> Any:
         """Return all clients."""
         with self._daemon.store.transact() as root:
             return listed(root.clients)
@@ -319,7 +319,7 @@ class PlanMethods:
             return plan.as_data()
 
     @method("plan.list")
-    def list(self) -> Any:
+    def every(self) -> Any:
         """Return all plans."""
         with self._daemon.store.transact() as root:
             return listed(root.plans)

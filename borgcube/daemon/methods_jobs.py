@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
 MAX_LISTED = 10_000
+OWN_METHODS = {
+    "backup": "backup.start", "restore": "restore.start", "archive-delete": "archive.delete"
+}  # fmt: skip
 
 
 def find_archive(root: Root, name: str) -> Archive:
@@ -53,6 +56,26 @@ class JobMethods:
             found = find(root.plans, plan, what="plan")
             return self._queue(root, Job(
                 type="backup", plan=plan, client=found.client, repository=found.repository
+            ))  # fmt: skip
+
+    @method("job.start")
+    def start(
+        self, *, type: str, client: str | None = None, repository: str | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> dict[str, str]:  # fmt: skip
+        """Queue a job of a plugin's own type; those of the core have methods of their own."""
+        if type in OWN_METHODS:
+            raise InvalidInput(f"A {type} job is started with {OWN_METHODS[type]}.")
+        if type not in self._daemon.registry.job_types:
+            raise NotFound(f"There is no job type {type!r}.", next_step="See: borgcube plugins")
+        with self._daemon.store.transact() as root:
+            if client is not None:
+                find(root.clients, client, what="client")
+            if repository is not None:
+                find(root.repositories, repository, what="repository")
+            return self._queue(root, Job(
+                type=type, client=client or "", repository=repository or "",
+                parameters=parameters or {},
             ))  # fmt: skip
 
     @method("restore.start")
@@ -157,4 +180,5 @@ class JobMethods:
     def job_cancel(self, *, id: str) -> dict[str, Any]:
         """Ask a job to stop."""
         self._daemon.dispatcher.cancel(id)
-        return self.job_show(id=id)
+        shown: dict[str, Any] = self.job_show(id=id)
+        return shown

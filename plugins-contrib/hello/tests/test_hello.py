@@ -1,0 +1,33 @@
+"""The plugin registers, greets and observes."""
+
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import borgcube_hello  # noqa: E402
+
+from borgcube.core.registry import Registry  # noqa: E402
+
+
+def test_it_registers_a_job_that_greets():
+    registry = Registry()
+    assert registry.add(borgcube_hello, name="hello")
+    context = SimpleNamespace(
+        order=SimpleNamespace(parameters={"name": "you"}),
+        phase=lambda name: None, log=lambda level, message: said.append(message),
+    )  # fmt: skip
+    said = []
+    assert registry.job_types["hello"].run(context).data == {"greeted": "you"}
+    assert said == ["Hello, you."]
+
+
+def test_it_notes_new_archives_and_nothing_else(caplog):
+    registry = Registry()
+    registry.add(borgcube_hello, name="hello")
+    with caplog.at_level(logging.INFO, "borgcube.hello"):
+        registry.observe({"type": "job.phase", "data": {}})
+        registry.observe({"type": "archive.added", "data": {"archive": "web-1"}})
+    assert caplog.messages == ["a new archive: web-1"]

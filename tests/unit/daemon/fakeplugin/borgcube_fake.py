@@ -1,0 +1,130 @@
+"""A plugin for the daemon's tests: an engine with a real vault process, a transport, and
+job types that end in every way a job can."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from borgcube.core.engines import RepositoryFacts
+from borgcube.core.errors import BorgCubeError, FailureCause, JobFailed, Problem
+from borgcube.core.hookspecs import hookimpl
+from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.transports import Completed
+
+VAULT = """
+import json, signal, sys
+secret = sys.stdin.readline().strip()
+if secret != "right":
+    print(json.dumps({"error": {"kind": "passphrase-wrong", "problem": "repository",
+          "message": "The passphrase is wrong.", "next_step": "Give the right one."}}), flush=True)
+    sys.exit(1)
+open(sys.argv[1], "w").write("vault")
+print(json.dumps({"ready": True}), flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+signal.pause()
+"""
+
+
+class FakeEngine:
+    name = "fake"
+
+    def create(self, path: Path, *, encryption: str, passphrase: str, state_dir: Path):
+        if path.exists():
+            raise BorgCubeError(f"{path} exists.", next_step="Choose another path.")
+        path.mkdir()
+        return RepositoryFacts("ab" * 32, encryption)
+
+    def inspect(self, path: Path, *, passphrase: str, state_dir: Path):
+        old = {"id": "e1", "name": "old", "start": "2020-01-01T00:00:00+00:00", "files": 3}
+        return RepositoryFacts("cd" * 32, "repokey", (old,))
+
+    def vault_command(self, *, name: str, path: Path, socket: Path, state_dir: Path):
+        return [sys.executable, "-c", VAULT, str(socket)]
+
+
+class Connection:
+    def run(self, argv: Any, **_: Any) -> Completed:
+        return Completed(0, b"borg 1.4.5\n", b"")
+
+    def close(self) -> None:
+        pass
+
+
+class Local:
+    name = "local"
+
+    def connect(self, address: Any, context: Any) -> Connection:
+        return Connection()
+
+    def scan_host_keys(self, address: Any, context: Any) -> list[str]:
+        return []
+
+
+class Backup:
+    """What it does is told by the plan's comment."""
+
+    name = "backup"
+    needs_vault = True
+    needs_client = True
+
+    def run(self, context: JobContext) -> JobResult:
+        parameters = context.order.parameters
+        assert Path(context.order.vault_socket).read_text() == "vault"
+        assert parameters["domain"] and parameters["borg"] == "borg"
+        assert context.runtime_dir.is_dir() and context.engine().name == "fake"
+        context.connect()
+        context.phase("reading")
+        context.progress(files=1)
+        match parameters["comment"]:
+            case "bug":
+                raise RuntimeError("the secret is right\x1b[2J")
+            case "cause":
+                raise JobFailed("host-unreachable", Problem.NETWORK, "No.", next_step="Wait.")
+            case "die":
+                os._exit(7)
+            case "long":
+                while True:
+                    time.sleep(0.05)
+                    context.check_cancelled()
+            case "deaf":
+                time.sleep(600)
+        context.log("info", "a\x1b[31mname", path="x\ny")
+        entry = {"id": f"id-{parameters['archive']}", "name": parameters["archive"], "files": 1}
+        return JobResult(data={"files": 1}, archives_added=[entry])
+
+
+class Delete:
+    name = "archive-delete"
+    needs_vault = False
+    needs_client = False
+
+    def run(self, context: JobContext) -> JobResult:
+        return JobResult(
+            state="warning", warnings=["careful"],
+            archives_deleted=context.order.parameters["archives"],
+            cause=FailureCause("w", Problem.SERVER, "w"),
+        )
+
+
+@hookimpl
+def register_job_types() -> list[Any]:
+    return [Backup(), Delete()]
+
+
+@hookimpl
+def register_engines() -> list[Any]:
+    return [FakeEngine()]
+
+
+@hookimpl
+def register_transports() -> list[Any]:
+    return [Local()]
+
+
+@hookimpl
+def observe_event(event: dict[str, Any]) -> None:
+    raise RuntimeError("observers must not matter")
