@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         "pairs": args.pairs,
         "scenarios": {},
     }
-    console = Console()
+    console = Console(width=max(120, Console().width))
     wanted = list(TARGETS) if args.scenario == "all" else [args.scenario]
     try:
         for scenario in wanted:

@@ -85,9 +85,13 @@ def _timed(
         sampler.add_root(root_side, process.pid)
         try:
             code = process.wait(RUN_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
+        except BaseException:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
             sampler.stop()
             raise
         wall = time.perf_counter() - begin
@@ -98,7 +102,8 @@ def _timed(
         before.children_user + before.children_system
     )
     usage = sampler.stop(waited_cpu={root_side: spent})
-    if code not in (0, 1):
+    # A warning too: then something was not backed up, and the time means nothing.
+    if code != 0:
         raise RuntimeError(f"{shlex.join(arguments[:3])} ended with {code}: see {log}")
     return Result(wall, usage["client"], usage["server"], not idle)
 

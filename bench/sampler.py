@@ -72,13 +72,18 @@ def _label(pid: int) -> str:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    words = [os.path.basename(word) for word in raw.decode(errors="replace").split("\0") if word]
+    words = [word for word in raw.decode(errors="replace").split("\0") if word]
     if not words:
         return ""
+    # sshd writes a title of many words over its arguments: "sshd: user [priv]".
+    words[0] = words[0].split(":")[0].split(" ")[0]
+    words = [os.path.basename(word) for word in words]
     if words[0].startswith("python"):
+        if "-c" in words[1:3]:
+            return "python -c"
         words = [word for word in words[1:] if not word.startswith("-")] or words
         return " ".join(words[:2])[:40]
-    return words[0].split(":")[0][:40]
+    return words[0][:40]
 
 
 class Sampler:
@@ -156,13 +161,25 @@ class Sampler:
                 peaks = self._peaks[side]
                 peaks[label] = max(peaks.get(label, 0), _read_peak(pid))
             queue += children_of(pid)
-        for pid, item in list(seen.items()):
-            stat = _read_stat(pid)
-            if stat is not None and stat[0] == item.start:
-                continue
+        ended = {
+            pid
+            for pid, item in seen.items()
+            if (stat := _read_stat(pid)) is None or stat[0] != item.start
+        }
+        self._lost[side] += sum(
+            seen[pid].cpu for pid in ended if not self._is_passed_on(side, pid, ended)
+        )
+        for pid in ended:
             del seen[pid]
-            # Its parent, when one of ours, has it in the time of children waited for;
-            # of a root or a detached process the last sample is all there is.
-            exact_root = pid in self._roots[side]
-            if item.parent not in seen and not exact_root:
-                self._lost[side] += item.cpu
+
+    def _is_passed_on(self, side: str, pid: int, ended: set[int]) -> bool:
+        """Say whether the time of the ended `pid` is in that of a process still counted.
+
+        A parent that waited for it has it, and passes it on when it ends itself; at the
+        end of the line stands a living process or a root the caller waits for.
+        """
+        while pid in ended:
+            if pid in self._roots[side]:
+                return True
+            pid = self._seen[side][pid].parent
+        return pid in self._seen[side]
