@@ -1,0 +1,1 @@
+"""The room of the bench: BorgCube against stock Borg, alternating, in one run."""
