@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from borgcube.core.transports import ClientAddress
@@ -77,6 +78,12 @@ class PrivateSSHD:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+    def drop_connections(self) -> None:
+        """Kill the process of every connection, as a broken network would look."""
+        assert self._process is not None
+        for child in psutil.Process(self._process.pid).children():
+            child.kill()
 
     def change_host_key(self) -> None:
         """Restart with another host key."""

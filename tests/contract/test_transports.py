@@ -18,17 +18,13 @@ from borgcube.core.errors import InvalidInput, JobFailed
 from borgcube.core.transports import ClientAddress, TransportContext
 from borgcube.plugins.transport_local import LocalTransport
 from borgcube.plugins.transport_openssh import OpenSSHTransport
+from borgcube.plugins.transport_openssh.connection import ssh_command
+from borgcube.plugins.transport_paramiko import ParamikoTransport
 from borgcube.testing.sshd import PrivateSSHD, make_key, private_sshd
 from borgcube.testing.transport_contract import Reach, TransportContract, becomes, running_with
 
 __all__ = ["private_sshd"]
-SSH = [OpenSSHTransport()]
-try:
-    from borgcube.plugins.transport_paramiko import ParamikoTransport
-
-    SSH.append(ParamikoTransport())
-except ImportError:
-    pass
+SSH = [OpenSSHTransport(), ParamikoTransport()]
 
 
 @pytest.fixture
@@ -88,6 +84,21 @@ class TestSSH(TransportContract):
             transport.connect(address, context)
         assert failure.value.cause.kind == "host-unreachable"
 
+    def test_broken_connection(self, reach: Reach, private_sshd: PrivateSSHD) -> None:
+        transport, address, context = reach
+        connection = transport.connect(address, context)
+        process = connection.start(["sleep", "60"])
+        private_sshd.drop_connections()
+        with pytest.raises(JobFailed) as failure:
+            process.wait(10)
+        assert failure.value.cause.kind == "connection-lost"
+        with pytest.raises(JobFailed) as failure:
+            connection.run(["true"])
+        assert failure.value.cause.kind == "connection-lost"
+        connection.close()
+        for descriptor in (process.stdin_fd, process.stdout_fd, process.stderr_fd):
+            os.close(descriptor)
+
     def test_host_cannot_be_an_option(self, reach: Reach) -> None:
         transport, address, context = reach
         with pytest.raises(InvalidInput):
@@ -111,3 +122,19 @@ class TestSSH(TransportContract):
             os.kill(holder.pid, signal.SIGKILL)
             holder.wait()
         assert becomes(lambda: not running_with(marker))
+
+
+def test_given_ssh_config_cannot_loosen(context: TransportContext, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "ForwardAgent yes\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n"
+        "PermitLocalCommand yes\nLocalForward 4000 localhost:4000\n"
+    )
+    address = ClientAddress("one", "openssh", "host", options={"ssh_config": str(config)})
+    command = [*ssh_command(address, context, tmp_path / "s"), "-G", "--", "host"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    settings = set(text.splitlines())
+    assert {
+        "forwardagent no", "stricthostkeychecking true", "permitlocalcommand no",
+        "clearallforwardings yes", f"userknownhostsfile {context.known_hosts}",
+    } <= settings  # fmt: skip

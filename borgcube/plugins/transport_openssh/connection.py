@@ -90,7 +90,7 @@ class OpenSSHProcess:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
-        if code == 255 and not self._connection.alive():
+        if code == 255 and not self._connection.alive(grace_s=0.3):
             raise streams.connection_lost(self._connection.address)
         return code if code >= 0 else 128 - code
 
@@ -170,8 +170,10 @@ class OpenSSHConnection:
             return _fingerprints(found.stdout)
         return []
 
-    def alive(self) -> bool:
-        """Whether the login still stands."""
+    def alive(self, *, grace_s: float = 0.0) -> bool:
+        """Whether the login still stands, after giving a dying master ``grace_s``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._master.wait(grace_s)
         return self._master.poll() is None
 
     def spawn(self, command: str) -> subprocess.Popen[bytes]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import paramiko
+import paramiko  # type: ignore[import-untyped]
 
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.transports import ClientAddress, Connection, TransportContext
-from borgcube.plugins.transport_local.streams import check_address, known_hosts_name
+from borgcube.plugins.transport_local.streams import (
+    check_address,
+    host_unreachable,
+    known_hosts_name,
+)
 from borgcube.plugins.transport_paramiko.connection import ParamikoConnection, open_socket
 
 
@@ -41,8 +45,6 @@ class ParamikoTransport:
 
 def unreadable(address: ClientAddress, error: Exception) -> Exception:
     """Return the failure for a host whose key cannot be read."""
-    from borgcube.plugins.transport_local.streams import host_unreachable
-
     return host_unreachable(address, str(error) or type(error).__name__)
 
 

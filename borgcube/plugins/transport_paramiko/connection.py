@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import paramiko
+import paramiko  # type: ignore[import-untyped]
 
 from borgcube.core.transports import ClientAddress, Completed, TransportContext
 from borgcube.plugins.transport_local import streams
@@ -95,7 +95,7 @@ class ParamikoProcess:
         """Return the exit code or None; raises JobFailed when the connection broke."""
         if not self._channel.status_event.wait(timeout_s):
             return None
-        code = self._channel.exit_status
+        code = int(self._channel.exit_status)
         if code >= 0:
             return code
         if not self._ended and not self._connection.alive():
@@ -124,6 +124,8 @@ class ParamikoConnection:
         limit = context.connect_timeout_s
         self._client = paramiko.SSHClient()
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        if not context.known_hosts.exists():
+            raise streams.host_key_unknown(address)
         self._client.load_host_keys(str(context.known_hosts))
         stored = self._client.get_host_keys().lookup(streams.known_hosts_name(address))
         if not stored:
@@ -143,9 +145,9 @@ class ParamikoConnection:
                 raise streams.host_key_changed(
                     address, _print(error.expected_key), _print(error.key)
                 ) from error
-            if isinstance(error, paramiko.AuthenticationException | paramiko.PasswordRequiredException):
+            if isinstance(error, paramiko.AuthenticationException):
                 raise streams.login_refused(address, str(error)) from error
-            if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
+            if "not found in known_hosts" in str(error):
                 offered = "a key of another type"
                 raise streams.host_key_changed(
                     address, ", ".join(_print(key) for key in stored.values()), offered
@@ -162,7 +164,7 @@ class ParamikoConnection:
 
     def alive(self) -> bool:
         """Whether the login still stands."""
-        return self._transport.is_active()
+        return bool(self._transport.is_active())
 
     def open_channel(self) -> paramiko.Channel:
         """Open a session channel; raises JobFailed ``connection-lost``."""
