@@ -59,14 +59,15 @@ printf '\\n%s %s\\n' {mark} "$d"
 """
 
 # Borg starts this instead of ssh. It tells its process number, and either lends its two
-# pipes to the outer script ("direct", where /proc has them) or relays them itself.
+# pipes to the outer script ("direct", where /proc has them) or relays them itself. The
+# outer script alone holds the write end of "e": this one ends when that one does.
 _RSH = """#!/bin/sh
-exec 3<&0 4>&1 </dev/null >/dev/null
+exec 3<&0 4>&1 </dev/null >/dev/null 5<"$D/e"
 echo "$$" >"$D/c"
 read -r how <"$D/g"
 if [ "$how" = direct ]; then
   exec 3<&- 4>&-
-  read -r over <"$D/e"
+  read -r over <&5
   exit 0
 fi
 cat <"$D/i" >&4 3<&- 4>&- &
@@ -80,7 +81,7 @@ echo "$$" >pid
 trap 'cd /; rm -rf "$D"' EXIT
 trap 'exit 2' HUP INT TERM
 exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
-( {change_directory}{environment} {command} </dev/null 3<&- 4>&- 5>&- 8>&- 9>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- &
+( {change_directory}{environment} {command} </dev/null 5>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- 8>&- 9>&- &
 read -r p <&5
 if [ "$p" != 0 ]; then
   if [ -e "/proc/$p/fd/3" ] && [ -e "/proc/$p/fd/4" ]; then
