@@ -282,11 +282,12 @@ def _make_links(root: bytes, rng: random.Random) -> None:
 
 
 def _make_sparse(root: bytes, rng: random.Random) -> None:
+    # Holes of several maximum chunks (8 MiB): Borg restores only whole chunks as holes.
     with open(os.path.join(root, b"sparse.img"), "wb") as file:
         file.write(rng.randbytes(4096))
-        file.seek(8 << 20)
+        file.seek(40 << 20)
         file.write(rng.randbytes(4096))
-        file.truncate(16 << 20)
+        file.truncate(64 << 20)
 
 
 def _make_attributes(root: bytes) -> None:
@@ -376,6 +377,6 @@ def _make_times(root: bytes, rng: random.Random) -> None:
             if name == b"empty-file":
                 when = 1  # one nanosecond after the epoch
             elif name == b"read-only":
-                when = 4_000_000_000 * 10**9 + 999_999_999  # after 2038
+                when = 2_147_000_000 * 10**9 + 999_999_999  # late in what Borg keeps
             os.utime(os.path.join(folder, name), ns=(when, when), follow_symlinks=False)
     os.utime(root, ns=(_BASE_TIME_NS, _BASE_TIME_NS))
