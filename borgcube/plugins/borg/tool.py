@@ -88,7 +88,7 @@ def inspect(path: Path, passphrase: str) -> dict[str, Any]:
             "id": opened.repository.id_str,
             "encryption": opened.encryption,
             "archives": [
-                {"id": info.id.hex(), "name": info.name, "started_at": info.ts.isoformat()}
+                {"id": info.id.hex(), "name": info.name, "start": info.ts.isoformat()}
                 for info in opened.manifest.archives.list()
             ],
         }

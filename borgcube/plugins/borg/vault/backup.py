@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,8 @@ class BackupSession:
         return {
             "id": real_id.hex(),
             "name": self.archive,
-            "started_at": started_at(metadata).isoformat(),
+            "start": started_at(metadata).isoformat(),
+            "end": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": found.files,
             "items": found.items,
             "size": found.size,

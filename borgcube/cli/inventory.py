@@ -1,0 +1,243 @@
+"""Commands about what there is: repositories, clients, plans."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from borgcube.cli import output
+from borgcube.cli.control import SLOW_S, Control
+from borgcube.core.errors import BorgCubeError, InvalidInput
+
+MAX_PASSPHRASE = 4096
+
+
+def read_passphrase(options: argparse.Namespace, *, ask: bool) -> str | None:
+    """Return the passphrase from the file that was named, or from the terminal."""
+    if options.passphrase_file:
+        if options.passphrase_file == "-":
+            text = sys.stdin.readline(MAX_PASSPHRASE)
+        else:
+            try:
+                with Path(options.passphrase_file).open(encoding="utf-8") as file:
+                    text = file.readline(MAX_PASSPHRASE)
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidInput(
+                    f"The passphrase file cannot be read: {error}.",
+                    next_step="Its first line is the passphrase.",
+                ) from error
+        passphrase = text.rstrip("\r\n")
+        if not passphrase:
+            raise InvalidInput("The passphrase file is empty.")
+        return passphrase
+    if ask and sys.stdin.isatty():
+        return getpass.getpass("Passphrase of the repository: ")
+    if ask:
+        raise InvalidInput("A passphrase is needed.", next_step="Give --passphrase-file FILE.")
+    return None
+
+
+def absolute(path: str) -> str:
+    """Return a path of this machine as an absolute one."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def repository_create(control: Control, options: argparse.Namespace) -> int:
+    """Create a repository."""
+    params: dict[str, Any] = {
+        "name": options.name, "path": absolute(options.path), "encryption": options.encryption
+    }
+    passphrase = read_passphrase(options, ask=False)
+    if passphrase is not None:
+        params["passphrase"] = passphrase
+    made = control.call("repository.create", timeout_s=SLOW_S, **params)
+    if options.json:
+        output.as_json(made)
+        return 0
+    output.say(f"Repository {made['name']} at {made['path']}, {made['encryption']}.")
+    if passphrase is None:
+        output.say(
+            "Its passphrase was generated. Keep a copy away from this machine: "
+            f"borgcube repository passphrase {made['name']}"
+        )
+    return 0
+
+
+def repository_import(control: Control, options: argparse.Namespace) -> int:
+    """Take in a repository that exists already."""
+    passphrase = read_passphrase(options, ask=True)
+    made = control.call(
+        "repository.import", timeout_s=SLOW_S, name=options.name,
+        path=absolute(options.path), passphrase=passphrase,
+    )  # fmt: skip
+    if options.json:
+        output.as_json(made)
+    else:
+        output.say(f"Repository {made['name']} at {made['path']} is taken in.")
+    return 0
+
+
+def repository_list(control: Control, options: argparse.Namespace) -> int:
+    """List repositories."""
+    found = control.call("repository.list")
+    if options.json:
+        output.as_json(found)
+    else:
+        output.table(
+            ["NAME", "PATH", "ENCRYPTION", "ID"],
+            [(r["name"], r["path"], r["encryption"], r["repository_id"][:12]) for r in found],
+            empty="No repository yet. Make one: borgcube repository create NAME --path DIR",
+        )
+    return 0
+
+
+def show(control: Control, options: argparse.Namespace) -> int:
+    """Show one repository, client or plan."""
+    data = control.call(f"{options.noun}.show", name=options.name)
+    if options.json:
+        output.as_json(data)
+    else:
+        data["created_at"] = output.local_time(data["created_at"])
+        output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
+    return 0
+
+
+def repository_passphrase(control: Control, options: argparse.Namespace) -> int:
+    """Reveal a passphrase."""
+    data = control.call("repository.passphrase", name=options.name)
+    if options.json:
+        output.as_json(data)
+    else:
+        sys.stdout.write(data["passphrase"] + "\n")
+        if sys.stdout.isatty():
+            output.console(stderr=True).print(
+                f"With it, plain borg opens {data['path']}. This was noted in the journal."
+            )
+    return 0
+
+
+def client_add(control: Control, options: argparse.Namespace) -> int:
+    """Add a client, and its host keys when asked."""
+    made = control.call(
+        "client.add", name=options.name, transport=options.transport,
+        host=options.host or "", port=options.port, user=options.user or "",
+        identity=absolute(options.identity) if options.identity else "",
+        borg=options.borg, domain=options.domain or "", options=dict(options.option or ()),
+    )  # fmt: skip
+    if options.accept_host_key:
+        _trust(control, options.name, accept=True)
+    if options.json:
+        output.as_json(made)
+        return 0
+    output.say(f"Client {made['name']} added.")
+    if made["transport"] != "local" and not options.accept_host_key:
+        output.say(f"Next, compare its host key: borgcube client trust {made['name']}")
+    return 0
+
+
+def client_list(control: Control, options: argparse.Namespace) -> int:
+    """List clients."""
+    found = control.call("client.list")
+    if options.json:
+        output.as_json(found)
+    else:
+        output.table(
+            ["NAME", "TRANSPORT", "LOGIN", "BORG", "DOMAIN"],
+            [(c["name"], c["transport"], _login(c), c["borg"], c["domain"]) for c in found],
+            empty="No client yet. Add one: borgcube client add NAME --transport openssh --host H",
+        )
+    return 0
+
+
+def _login(client: dict[str, Any]) -> str:
+    if not client["host"]:
+        return "this server"
+    user = f"{client['user']}@" if client["user"] else ""
+    return f"{user}{client['host']}:{client['port']}"
+
+
+def client_test(control: Control, options: argparse.Namespace) -> int:
+    """Log in to a client and look for its borg."""
+    answer = control.call("client.test", timeout_s=SLOW_S, name=options.name)
+    if options.json:
+        output.as_json(answer)
+    else:
+        output.say(f"Login to {options.name} works; it has {answer['borg_version']}.")
+    return 0
+
+
+def client_trust(control: Control, options: argparse.Namespace) -> int:
+    """Compare and accept the host keys of a client."""
+    return _trust(control, options.name, accept=options.yes, fingerprints=options.fingerprint)
+
+
+def _trust(
+    control: Control, name: str, *, accept: bool, fingerprints: list[str] | None = None
+) -> int:
+    answer = control.call("client.host_keys", timeout_s=SLOW_S, name=name)
+    keys = answer["keys"]
+    if not keys:
+        output.say(f"{name} has no host keys; nothing to do.")
+        return 0
+    if answer["known"]:
+        output.say(f"The host keys of {name} are known already.")
+        return 0
+    if fingerprints:
+        keys = [key for key in keys if key["fingerprint_sha256"] in fingerprints]
+        if not keys:
+            raise BorgCubeError(
+                "The host offers no key with that fingerprint.",
+                next_step="Something may sit between you and it: do not go on before you know.",
+            )
+    for key in keys:
+        output.say(f"  {key['type']:<22} {key['fingerprint_sha256']}")
+    if not accept and not fingerprints:
+        if not sys.stdin.isatty():
+            raise InvalidInput(
+                "These keys were not accepted.",
+                next_step="Compare them, then use --fingerprint SHA256:... or --yes.",
+            )
+        print("On the client, `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows the same.")
+        if input("Accept them? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise BorgCubeError("Nothing was changed.")
+    control.call("client.trust", name=name, lines=[key["line"] for key in keys])
+    output.say(f"{len(keys)} host {'key' if len(keys) == 1 else 'keys'} of {name} accepted.")
+    return 0
+
+
+def plan_add(control: Control, options: argparse.Namespace) -> int:
+    """Add a plan."""
+    made = control.call(
+        "plan.add", name=options.name, client=options.client, repository=options.repository,
+        paths=options.path, excludes=options.exclude or [], patterns=options.pattern or [],
+        exclude_caches=options.exclude_caches,
+        exclude_if_present=options.exclude_if_present or [],
+        one_file_system=options.one_file_system, compression=options.compression,
+        upload_ratelimit_kib=options.upload_ratelimit, numeric_ids=options.numeric_ids,
+        atime=options.atime, sparse=options.sparse, comment=options.comment,
+        files_cache=options.files_cache, retries=options.retries,
+        idle_timeout_s=options.idle_timeout,
+    )  # fmt: skip
+    if options.json:
+        output.as_json(made)
+    else:
+        output.say(f"Plan {made['name']} added. Run it: borgcube backup {made['name']} --wait")
+    return 0
+
+
+def plan_list(control: Control, options: argparse.Namespace) -> int:
+    """List plans."""
+    found = control.call("plan.list")
+    if options.json:
+        output.as_json(found)
+    else:
+        output.table(
+            ["NAME", "CLIENT", "REPOSITORY", "PATHS"],
+            [(p["name"], p["client"], p["repository"], " ".join(p["paths"])) for p in found],
+            empty="No plan yet. Add one: borgcube plan add NAME --client C --repository R --path P",
+        )
+    return 0

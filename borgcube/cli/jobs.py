@@ -1,0 +1,191 @@
+"""Commands about what runs and what came of it: backup, restore, archives, jobs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from rich.text import Text
+
+from borgcube.cli import output
+from borgcube.cli.control import Control
+from borgcube.cli.follow import follow
+from borgcube.cli.inventory import absolute
+from borgcube.core.errors import InvalidInput
+
+
+def started(control: Control, options: argparse.Namespace, job_id: str) -> int:
+    """Follow a job that was just queued, or say how to."""
+    if not options.wait:
+        if getattr(options, "json", False):
+            output.as_json({"job_id": job_id})
+        else:
+            output.say(f"Job {job_id} is queued. Look at it: borgcube job show {job_id}")
+        return 0
+    try:
+        code = follow(control, job_id)
+    except KeyboardInterrupt:
+        output.complain(
+            f"The job goes on. Look at it: borgcube job show {job_id};",
+            f"stop it: borgcube job cancel {job_id}",
+        )
+        return 130
+    if getattr(options, "json", False):
+        output.as_json(control.call("job.show", id=job_id))
+    return code
+
+
+def backup(control: Control, options: argparse.Namespace) -> int:
+    """Back up a plan now."""
+    return started(control, options, control.call("backup.start", plan=options.plan)["job_id"])
+
+
+def restore(control: Control, options: argparse.Namespace) -> int:
+    """Restore an archive or some of its paths."""
+    params: dict[str, Any] = {
+        "archive": options.archive, "paths": options.path, "as_root": options.as_root
+    }
+    if options.to_client:
+        client, _, directory = options.to_client.partition(":")
+        if not client or not directory:
+            raise InvalidInput("--to-client wants CLIENT:DIRECTORY.")
+        params["to_client"] = {"client": client, "directory": directory}
+    else:
+        params["to_dir"] = absolute(options.to_dir)
+    return started(control, options, control.call("restore.start", **params)["job_id"])
+
+
+def archive_list(control: Control, options: argparse.Namespace) -> int:
+    """List archives, newest first."""
+    asked = {"client": options.client, "repository": options.repository}
+    found = control.call(
+        "archive.list", limit=options.limit, **{k: v for k, v in asked.items() if v}
+    )
+    if options.json:
+        output.as_json(found)
+        return 0
+    output.table(
+        ["ARCHIVE", "CLIENT", "REPOSITORY", "BEGUN", "FILES", "SIZE", "NEW"],
+        [
+            (
+                a["name"], a["client"] or "-", a["repository"], output.local_time(a["start"]),
+                output.count(a["stats"].get("files")), output.size(a["stats"].get("size")),
+                output.size(a["stats"].get("new_size")),
+            )
+            for a in found
+        ],
+        empty="No archive yet. Back up a plan: borgcube backup PLAN --wait",
+        right=("FILES", "SIZE", "NEW"),
+    )  # fmt: skip
+    return 0
+
+
+def archive_show(control: Control, options: argparse.Namespace) -> int:
+    """Show one archive."""
+    data = control.call("archive.show", name=options.name)
+    if options.json:
+        output.as_json(data)
+        return 0
+    stats = data.pop("stats")
+    for key in ("start", "end", "created_at"):
+        data[key] = output.local_time(data[key])
+    for key, value in stats.items():
+        data[key] = output.size(value) if key.endswith("size") else value
+    output.fields({key.replace("_", " "): value for key, value in data.items()})
+    return 0
+
+
+def archive_delete(control: Control, options: argparse.Namespace) -> int:
+    """Delete archives."""
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput("Nothing was deleted.", next_step="Add --yes to delete.")
+        what = ", ".join(options.name)
+        if input(f"Delete {output.harmless(what)} for good? [y/N] ").lower() not in ("y", "yes"):
+            raise InvalidInput("Nothing was deleted.")
+    answer = control.call("archive.delete", names=options.name)
+    return started(control, options, answer["job_id"])
+
+
+def job_list(control: Control, options: argparse.Namespace) -> int:
+    """List jobs, newest first."""
+    asked = {"state": options.state, "client": options.client}
+    found = control.call("job.list", limit=options.limit, **{k: v for k, v in asked.items() if v})
+    if options.json:
+        output.as_json(found)
+        return 0
+    output.table(
+        ["JOB", "TYPE", "PLAN", "CLIENT", "STATE", "QUEUED", "TOOK"],
+        [
+            (
+                j["id"], j["type"], j["plan"] or "-", j["client"] or "-",
+                output.state_text(j["state"]), output.local_time(j["created_at"]),
+                output.duration(j["started_at"], j["finished_at"]),
+            )
+            for j in found
+        ],
+        empty="No job.",
+    )  # fmt: skip
+    return 0
+
+
+def job_show(control: Control, options: argparse.Namespace) -> int:
+    """Show one job."""
+    data = control.call("job.show", id=options.id)
+    if options.json:
+        output.as_json(data)
+        return 0
+    cause, warnings = data.pop("cause"), data.pop("warnings")
+    data.pop("parameters")
+    shown: dict[str, object] = {**data, "state": output.state_text(data["state"])}
+    for key in ("created_at", "started_at", "finished_at"):
+        shown[key] = output.local_time(data[key]) if data[key] else ""
+    for name in ("progress", "result"):
+        shown[name] = Text(output.harmless(", ".join(
+            f"{key} {output.size(value) if 'size' in key or 'bytes' in key else value}"
+            for key, value in data[name].items()
+        )), style="not bold") if data[name] else ""  # fmt: skip
+    if cause:
+        shown["cause"] = f"{cause['message']} {cause['next_step']}"
+        shown["whose problem"] = cause["problem"]
+    output.fields({key.replace("_", " "): value for key, value in shown.items()})
+    for warning in warnings:
+        output.say(f"  warning: {warning}")
+    return 0
+
+
+def job_log(control: Control, options: argparse.Namespace) -> int:
+    """Print the end of a job's log."""
+    answer = control.call("job.log", id=options.id, limit=options.lines)
+    if options.json:
+        output.as_json(answer["lines"])
+        return 0
+    for line in answer["lines"]:
+        output.say(line)
+    return 0
+
+
+def job_cancel(control: Control, options: argparse.Namespace) -> int:
+    """Ask a job to stop."""
+    data = control.call("job.cancel", id=options.id)
+    if options.json:
+        output.as_json(data)
+    else:
+        output.say(f"Job {data['id']} is {data['state']}.")
+    return 0
+
+
+def job_wait(control: Control, options: argparse.Namespace) -> int:
+    """Follow a job to its end."""
+    options.wait = True
+    return started(control, options, options.id)
+
+
+def job_start(control: Control, options: argparse.Namespace) -> int:
+    """Start a job of a plugin's type."""
+    params: dict[str, Any] = {"type": options.type, "parameters": dict(options.set or ())}
+    for key in ("client", "repository"):
+        if getattr(options, key):
+            params[key] = getattr(options, key)
+    return started(control, options, control.call("job.start", **params)["job_id"])

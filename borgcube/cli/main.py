@@ -1,0 +1,229 @@
+"""The command ``borgcube``: its arguments, and what becomes of errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from borgcube import __version__
+from borgcube.cli import inventory, jobs, output, system
+from borgcube.cli.control import Control
+from borgcube.core import home as places
+from borgcube.core.errors import BorgCubeError
+
+EPILOG = """\
+exit codes: 0 done, 1 done with warnings, 2 failed or refused, 3 no daemon answers
+"""
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError("must be NAME=VALUE")
+    return name, value
+
+
+class Parser:
+    """Builds the tree of commands; every leaf gets its function and ``--json``."""
+
+    def __init__(self) -> None:
+        self.top = argparse.ArgumentParser(
+            prog="borgcube", description="The backup server that pulls, on BorgBackup.",
+            epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        self.top.add_argument("--version", action="version", version=f"borgcube {__version__}")
+        self.top.add_argument(
+            "--home", metavar="DIR",
+            help=f"the home directory (default: BORGCUBE_HOME, else {places.DEFAULT_HOME})",
+        )  # fmt: skip
+        self.commands = self.top.add_subparsers(metavar="COMMAND", required=True)
+
+    def leaf(
+        self, name: str, function: Callable[..., int], *, parent: Any = None, online: bool = True,
+        json: bool = True,
+    ) -> argparse.ArgumentParser:  # fmt: skip
+        """Add a command; its help is the function's docstring."""
+        text = (function.__doc__ or "").strip()
+        made: argparse.ArgumentParser = (parent or self.commands).add_parser(
+            name, help=text[0].lower() + text[1:].rstrip("."), description=text
+        )
+        if json:
+            made.add_argument("--json", action="store_true", help="print JSON")
+        made.set_defaults(function=function, online=online)
+        return made
+
+    def noun(self, name: str, help_text: str) -> Any:
+        """Add a command that has commands of its own."""
+        made = self.commands.add_parser(name, help=help_text, description=help_text)
+        made.set_defaults(noun=name)
+        return made.add_subparsers(metavar="COMMAND", required=True)
+
+
+def build() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = Parser()
+    _system(parser)
+    _repositories(parser)
+    _clients(parser)
+    _plans(parser)
+    _work(parser)
+    return parser.top
+
+
+def _system(parser: Parser) -> None:
+    parser.leaf("init", system.init, online=False)
+    parser.leaf("serve", system.serve, online=False, json=False)
+    parser.leaf("doctor", system.doctor, online=False)
+    parser.leaf("plugins", system.plugins, online=False)
+    events = parser.leaf("events", system.events, json=False)
+    events.add_argument("--follow", action="store_true", help="go on with what is published")
+    events.add_argument("--since", type=int, metavar="SEQ", help="begin after this number")
+    events.add_argument("--json", action="store_true", help="(events are always JSON)")
+
+
+def _repositories(parser: Parser) -> None:
+    nouns = parser.noun("repository", "Borg repositories on this server")
+    for name, function in (
+        ("create", inventory.repository_create), ("import", inventory.repository_import)
+    ):  # fmt: skip
+        made = parser.leaf(name, function, parent=nouns)
+        made.add_argument("name")
+        made.add_argument("--path", required=True, metavar="DIR", help="its directory")
+        made.add_argument(
+            "--passphrase-file", metavar="FILE", help="its first line is the passphrase; - is stdin"
+        )
+        if name == "create":
+            made.add_argument(
+                "--encryption", default="auto", metavar="MODE",
+                help="auto measures which of repokey and repokey-blake2 is faster here",
+            )  # fmt: skip
+    parser.leaf("list", inventory.repository_list, parent=nouns)
+    parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
+    secret = parser.leaf("passphrase", inventory.repository_passphrase, parent=nouns)
+    secret.add_argument("name")
+
+
+def _clients(parser: Parser) -> None:
+    nouns = parser.noun("client", "machines that are backed up")
+    add = parser.leaf("add", inventory.client_add, parent=nouns)
+    add.add_argument("name")
+    add.add_argument("--transport", default="openssh", help="openssh, paramiko or local")
+    add.add_argument("--host")
+    add.add_argument("--port", type=int, default=22)
+    add.add_argument("--user")
+    add.add_argument("--identity", metavar="FILE", help="the private key on this server")
+    add.add_argument("--borg", default="borg", metavar="PATH", help="borg on the client")
+    add.add_argument("--domain", help="share chunk IDs with the other clients of this domain")
+    add.add_argument("--option", action="append", type=_pair, metavar="NAME=VALUE",
+                     help="an option of the transport")  # fmt: skip
+    add.add_argument("--accept-host-key", action="store_true",
+                     help="trust the host keys that are offered now, without comparing")  # fmt: skip
+    parser.leaf("list", inventory.client_list, parent=nouns)
+    parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
+    parser.leaf("test", inventory.client_test, parent=nouns).add_argument("name")
+    trust = parser.leaf("trust", inventory.client_trust, parent=nouns, json=False)
+    trust.add_argument("name")
+    trust.add_argument("--fingerprint", action="append", metavar="SHA256:...",
+                       help="accept only a key with this fingerprint")  # fmt: skip
+    trust.add_argument("--yes", action="store_true", help="accept without asking")
+
+
+def _plans(parser: Parser) -> None:
+    nouns = parser.noun("plan", "what of a client goes into which repository")
+    add = parser.leaf("add", inventory.plan_add, parent=nouns)
+    add.add_argument("name")
+    add.add_argument("--client", required=True)
+    add.add_argument("--repository", required=True)
+    add.add_argument("--path", action="append", required=True, metavar="PATH")
+    add.add_argument("--exclude", action="append", metavar="PATTERN")
+    add.add_argument("--pattern", action="append", metavar="PATTERN", help="as in borg patterns")
+    add.add_argument("--exclude-caches", action="store_true")
+    add.add_argument("--exclude-if-present", action="append", metavar="NAME")
+    add.add_argument("--one-file-system", action="store_true")
+    add.add_argument("--compression", default="lz4", metavar="SPEC")
+    add.add_argument("--upload-ratelimit", type=int, default=0, metavar="KIB_PER_S")
+    add.add_argument("--numeric-ids", action="store_true")
+    add.add_argument("--atime", action="store_true", help="keep access times")
+    add.add_argument("--sparse", action="store_true", help="look for holes in files")
+    add.add_argument("--comment", default="")
+    add.add_argument("--files-cache", default="ctime,size", metavar="MODE",
+                     help="ctime,size or mtime,size or disabled")  # fmt: skip
+    add.add_argument("--retries", type=int, default=0)
+    add.add_argument("--idle-timeout", type=int, default=900, metavar="SECONDS")
+    parser.leaf("list", inventory.plan_list, parent=nouns)
+    parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
+
+
+def _work(parser: Parser) -> None:
+    backup = parser.leaf("backup", jobs.backup)
+    backup.add_argument("plan")
+    restore = parser.leaf("restore", jobs.restore)
+    restore.add_argument("archive")
+    restore.add_argument("path", nargs="*", help="only these paths of the archive")
+    target = restore.add_mutually_exclusive_group(required=True)
+    target.add_argument("--to-client", metavar="CLIENT:DIR")
+    target.add_argument("--to-dir", metavar="DIR", help="a directory of this server")
+    restore.add_argument("--as-root", action="store_true",
+                         help="on this server: keep owners, set-user-ID bits and devices")  # fmt: skip
+
+    archives = parser.noun("archive", "what was backed up")
+    listing = parser.leaf("list", jobs.archive_list, parent=archives)
+    listing.add_argument("--client")
+    listing.add_argument("--repository")
+    listing.add_argument("--limit", type=int, default=1000)
+    parser.leaf("show", jobs.archive_show, parent=archives).add_argument("name")
+    delete = parser.leaf("delete", jobs.archive_delete, parent=archives)
+    delete.add_argument("name", nargs="+")
+    delete.add_argument("--yes", action="store_true", help="delete without asking")
+
+    nouns = parser.noun("job", "runs of backups, restores and the rest")
+    listing = parser.leaf("list", jobs.job_list, parent=nouns)
+    listing.add_argument("--state")
+    listing.add_argument("--client")
+    listing.add_argument("--limit", type=int, default=50)
+    parser.leaf("show", jobs.job_show, parent=nouns).add_argument("id")
+    log = parser.leaf("log", jobs.job_log, parent=nouns)
+    log.add_argument("id")
+    log.add_argument("--lines", type=int, default=1000)
+    parser.leaf("cancel", jobs.job_cancel, parent=nouns).add_argument("id")
+    parser.leaf("wait", jobs.job_wait, parent=nouns).add_argument("id")
+    start = parser.leaf("start", jobs.job_start, parent=nouns)
+    start.add_argument("type", help="a type that a plugin brought")
+    start.add_argument("--client")
+    start.add_argument("--repository")
+    start.add_argument("--set", action="append", type=_pair, metavar="NAME=VALUE",
+                       help="a parameter of the job")  # fmt: skip
+    for command in (backup, restore, delete, start):
+        command.add_argument("--wait", action="store_true", help="follow the job to its end")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = build().parse_args(arguments)
+    try:
+        home = places.resolve_home(options.home)
+        if not options.online:
+            code: int = options.function(home, options)
+            return code
+        with Control(home) as control:
+            code = options.function(control, options)
+            return code
+    except BorgCubeError as error:
+        output.complain(error.message, error.next_step)
+        return error.exit_code
+    except KeyboardInterrupt:
+        output.complain("Interrupted.")
+        return 130
+    except BrokenPipeError:
+        system.quiet_exit()
+        return 0
+    except OSError as error:
+        output.complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ") + ".")
+        return 2
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run())
