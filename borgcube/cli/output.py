@@ -21,7 +21,11 @@ STATE_STYLE = {
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console for standard output or standard error."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        # To a file or a pipe every row is one line, whatever its length.
+        made.width = 10_000
+    return made
 
 
 def harmless(value: object) -> str:
@@ -95,8 +99,7 @@ def table(
         shown.add_column(head, justify="right" if head in right else "left", overflow="fold")
     for row in listed:
         shown.add_row(*(c if isinstance(c, Text) else Text(harmless(c)) for c in row))
-    # To a file or a pipe every row is one line, whatever its length.
-    out.print(shown, width=None if out.is_terminal else 10_000, crop=False)
+    out.print(shown, soft_wrap=False, crop=False)
 
 
 def fields(pairs: Mapping[str, object]) -> None:
