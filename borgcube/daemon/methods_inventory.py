@@ -163,8 +163,10 @@ class ClientMethods:
             check_name(domain, what="domain")
         transports = self._daemon.registry.transports
         if transport not in transports:
-            raise NotFound(f"There is no transport {transport!r}.",
-                           next_step=f"Choose one of: {', '.join(sorted(transports))}.")  # fmt: skip
+            raise NotFound(
+                f"There is no transport {transport!r}.",
+                next_step=f"Choose one of: {', '.join(sorted(transports))}.",
+            )
         if transport != "local" and not host:
             raise InvalidInput("This transport needs a host.", next_step="Give --host.")
         for value, what in ((host, "host"), (user, "user"), (borg, "borg")):
@@ -261,8 +263,10 @@ class ClientMethods:
             said = done.stdout.decode("utf-8", "replace").strip()[:200]
             version = "".join(char for char in said if char.isprintable())
             if done.exit_code != 0:
-                raise NotFound(f"Login works, but {borg!r} was not found on {name}.",
-                               next_step="Install borg there, or give its path with --borg.")  # fmt: skip
+                raise NotFound(
+                    f"Login works, but {borg!r} was not found on {name}.",
+                    next_step="Install borg there, or give its path with --borg.",
+                )
             return {"ok": True, "borg_version": version}
 
         return Later(work, always=lambda: hostkeys.remove_directory(context.runtime_dir))

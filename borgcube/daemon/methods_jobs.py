@@ -131,8 +131,10 @@ class JobMethods:
             found = [find_archive(root, name) for name in names]
             repositories = {archive.repository for archive in found}
             if len(repositories) > 1:
-                raise InvalidInput("The archives are in different repositories.",
-                                   next_step="Delete those of one repository at a time.")  # fmt: skip
+                raise InvalidInput(
+                    "The archives are in different repositories.",
+                    next_step="Delete those of one repository at a time.",
+                )
             return self._queue(root, Job(
                 type="archive-delete", repository=repositories.pop(),
                 parameters={"archives": sorted({archive.name for archive in found})},

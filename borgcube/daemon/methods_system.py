@@ -56,8 +56,11 @@ class SystemMethods:
 
         registry = self._daemon.registry
         for plugin in registry.quarantined:
-            say("error", f"Plugin {plugin.name} is in quarantine: {plugin.error}",
-                "Mend or remove it and restart the daemon, or name it in plugins.disabled.")  # fmt: skip
+            say(
+                "error",
+                f"Plugin {plugin.name} is in quarantine: {plugin.error}",
+                "Mend or remove it and restart the daemon, or name it in plugins.disabled.",
+            )
         if not registry.engines:
             say("error", "No repository engine is loaded.", "See: borgcube plugins")
         if not registry.transports:

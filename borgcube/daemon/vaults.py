@@ -124,8 +124,11 @@ class Vaults:
                 return
             cause = FailureCause.from_data(answer["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            cause = _cause("vault-protocol", f"The vault of {vault.repository} did not answer"
-                           " as a vault does.", f"See logs/vault-{vault.repository}.log.")  # fmt: skip
+            cause = _cause(
+                "vault-protocol",
+                f"The vault of {vault.repository} did not answer as a vault does.",
+                f"See logs/vault-{vault.repository}.log.",
+            )
         self._fail(vault.repository, cause)
         self._terminate(vault)
 

@@ -141,7 +141,8 @@ def judge(
     facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in}
     return JobResult(
         state=state,
-        data={key: value for key, value in facts.items() if key != "id"} | {"archive": facts["name"]},
+        data={key: value for key, value in facts.items() if key != "id"}
+        | {"archive": facts["name"]},
         warnings=warnings,
         archives_added=[facts],
         archives_deleted=list(superseded),

@@ -168,7 +168,8 @@ class RemoteBorg:
         with data:
             descriptors = (process.stdout_fd, process.stdin_fd, data.fileno(), report_out)
             command = [sys.executable, "-m", "borgcube.plugins.borg.gate.main"]
-            for name, fd in zip(("peer-in", "peer-out", "vault", "report"), descriptors, strict=True):
+            names = ("peer-in", "peer-out", "vault", "report")
+            for name, fd in zip(names, descriptors, strict=True):
                 command += [f"--{name}", str(fd)]
             gate = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=descriptors)
         keep = ("repository_id", "key_blob", "manifest", "type_byte", "id_kind", "id_key")

@@ -59,7 +59,9 @@ def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:
         return _error("directory-not-empty", f"{path} exists and is not an empty directory.",
                       "Choose another directory.")
     try:
-        with Repository(str(path), create=True, exclusive=True, make_parent_dirs=True) as repository:
+        with Repository(
+            str(path), create=True, exclusive=True, make_parent_dirs=True
+        ) as repository:
             key_class = {kind.ARG_NAME: kind for kind in AVAILABLE_KEY_TYPES}[encryption]
             key = key_class(repository)
             key.repository_id = repository.id

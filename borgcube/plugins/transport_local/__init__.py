@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from borgcube.core.hookspecs import hookimpl
+from borgcube.core.streams import run_to_end, take_descriptors
 from borgcube.core.transports import ClientAddress, Completed, Connection, TransportContext
-from borgcube.plugins.transport_local.streams import run_to_end, take_descriptors
 
 
 class LocalProcess:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 
 from borgcube.core.hookspecs import hookimpl
+from borgcube.core.streams import check_address, host_unreachable
 from borgcube.core.transports import ClientAddress, Connection, TransportContext
-from borgcube.plugins.transport_local.streams import check_address, host_unreachable
 from borgcube.plugins.transport_openssh.connection import OpenSSHConnection
 
 

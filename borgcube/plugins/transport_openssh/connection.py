@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from borgcube.core import streams
 from borgcube.core.errors import JobFailed
 from borgcube.core.transports import ClientAddress, Completed, TransportContext
-from borgcube.plugins.transport_local import streams
 
 _FIXED = (
     "BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import paramiko  # type: ignore[import-untyped]
 
 from borgcube.core.hookspecs import hookimpl
-from borgcube.core.transports import ClientAddress, Connection, TransportContext
-from borgcube.plugins.transport_local.streams import (
+from borgcube.core.streams import (
     check_address,
     host_unreachable,
     known_hosts_name,
 )
+from borgcube.core.transports import ClientAddress, Connection, TransportContext
 from borgcube.plugins.transport_paramiko.connection import ParamikoConnection, open_socket
 
 

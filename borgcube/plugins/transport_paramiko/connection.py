@@ -15,8 +15,8 @@ from pathlib import Path
 
 import paramiko  # type: ignore[import-untyped]
 
+from borgcube.core import streams
 from borgcube.core.transports import ClientAddress, Completed, TransportContext
-from borgcube.plugins.transport_local import streams
 
 _BLOCK = 1 << 16
 _LOST = (paramiko.SSHException, OSError, EOFError)

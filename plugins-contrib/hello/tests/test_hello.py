@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import borgcube_hello  # noqa: E402
+import borgcube_hello
 
-from borgcube.core.registry import Registry  # noqa: E402
+from borgcube.core.registry import Registry
 
 
 def test_it_registers_a_job_that_greets():

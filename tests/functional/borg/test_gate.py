@@ -203,7 +203,13 @@ def test_decompression_bomb_is_cut_off(peer: Peer) -> None:
 
 @pytest.mark.parametrize(
     "junk",
-    [b"\xc1" * 100, b"\xdd\xff\xff\xff\xff", b"\x81" * 5000, os.urandom(4096), b"GET / HTTP/1.1\r\n"],
+    [
+        b"\xc1" * 100,
+        b"\xdd\xff\xff\xff\xff",
+        b"\x81" * 5000,
+        os.urandom(4096),
+        b"GET / HTTP/1.1\r\n",
+    ],
 )
 def test_bytes_that_are_not_requests_end_the_session(peer: Peer, junk: bytes) -> None:
     peer.raw(junk)
@@ -223,7 +229,8 @@ def test_archive_that_references_another_domains_chunk_is_refused(rig: Rig, peer
     [
         {"path": "/etc/shadow"}, {"path": "a/../../b"}, {"path": ""}, {"surprise": 1},
         {"mtime": "now"}, {"size": 1}, {"xattrs": {"user.x": 7}}, {"mode": "0644"},
-        {"chunks": [(b"\x03" * 32, 4, 4)]}, {"chunks": [[1, 2]]}, {"chunks_healthy": [(b"z" * 32, 1, 1)]},
+        {"chunks": [(b"\x03" * 32, 4, 4)]}, {"chunks": [[1, 2]]},
+        {"chunks_healthy": [(b"z" * 32, 1, 1)]},
     ],
 )  # fmt: skip
 def test_archive_with_a_malformed_item_is_refused(peer: Peer, change: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ class Rejected(Exception):
 def _lz4(data: memoryview, limit: int) -> bytes:
     # LZ4 cannot expand more than 255 times, so that small input needs no large buffer.
     bound = min(limit, 255 * len(data) + 64)
-    return lz4.block.decompress(data, uncompressed_size=bound)
+    plain: bytes = lz4.block.decompress(data, uncompressed_size=bound)
+    return plain
 
 
 def _zstd(data: memoryview, limit: int) -> bytes:
@@ -92,7 +93,8 @@ def decompress(data: bytes | memoryview, *, limit: int = MAX_PLAIN) -> bytes:
 
 def hmac_sha256_id(key: bytes) -> IdHash:
     """Return the HMAC-SHA256 chunk ID function (RFC 2104) with the pads precomputed."""
-    block = key.ljust(64, b"\0") if len(key) <= 64 else hashlib.sha256(key).digest().ljust(64, b"\0")
+    short = key if len(key) <= 64 else hashlib.sha256(key).digest()
+    block = short.ljust(64, b"\0")
     inner_start = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
     outer_start = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 

@@ -60,7 +60,7 @@ class BackupSession:
         self.comment = comment
         self.files_cache = files_cache
         self.domain = Domain(vault.state_dir / "domains", domain)
-        self.plan_cache = vault.state_dir / "plans" / (self.domain.path.name + "-" + plan + ".files")
+        self.plan_cache = vault.state_dir / "plans" / f"{self.domain.path.name}-{plan}.files"
         self.directory: Path = vault.state_dir / "sessions" / token
         self.uploaded = ChunkIndex()
         self.order = bytearray()

@@ -63,7 +63,8 @@ def synthesise(stored: Path, target: Path, known: Any, *, mode: str) -> int:
         if mode == "disabled" or not stored.exists():
             return 0
         try:
-            newest = max((record[column] for record in _records(stored) if len(record) == 5), default=0)
+            times = (record[column] for record in _records(stored) if len(record) == 5)
+            newest = max(times, default=0)
             records = _records(stored)
             version, started_ns = next(records)
             if version != VERSION:

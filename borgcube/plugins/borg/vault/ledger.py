@@ -1,8 +1,8 @@
 """References and commits: the one place that changes what the repository holds.
 
-Whatever changes something runs under :attr:`Ledger.lock`. Borg's cache (reference counts) is changed in
-step with the repository and committed right after it; a crash in between makes Borg
-resynchronise, never miscount.
+Whatever changes something runs under :attr:`Ledger.lock`. Borg's cache (reference counts)
+is changed in step with the repository and committed right after it; a crash in between makes
+Borg resynchronise, never miscount.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class Ledger:
         metadata = {
             "version": 1, "name": name, "items": tuple(ids), "cmdline": ("borgcube",),
             "hostname": "", "username": "", "time": now, "time_end": now,
-            "comment": "chunks of an unfinished backup", "chunker_params": ("buzhash", 19, 23, 21, 4095),
+            "comment": "chunks of an unfinished backup",
+            "chunker_params": ("buzhash", 19, 23, 21, 4095),
             "size": total, "csize": total, "nfiles": len(ids),
         }
         if previous:

@@ -27,7 +27,6 @@ from borgcube.plugins.borg.wire import (
     COMMIT,
     DATA,
     GET,
-    JSON,
     MANIFEST,
     PUT,
     PUT_HEADER,

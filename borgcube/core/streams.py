@@ -1,6 +1,6 @@
-"""What the built-in transports share: pipes, the run-to-end loop, the remote guard.
+"""What transports share: pipes, the run-to-end loop, the remote guard.
 
-Nothing here knows a network. Used by the local, OpenSSH and Paramiko transports.
+Nothing here knows a network. It is in core because plugins do not import each other.
 """
 
 from __future__ import annotations
