@@ -119,7 +119,7 @@ def _clients(parser: Parser) -> None:
     add.add_argument("--option", action="append", type=_pair, metavar="NAME=VALUE",
                      help="an option of the transport")  # fmt: skip
     add.add_argument("--accept-host-key", action="store_true",
-                     help="trust the host keys that are offered now, without comparing")  # fmt: skip
+                     help="trust the host keys that are offered now, without comparing")
     parser.leaf("list", inventory.client_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
     parser.leaf("test", inventory.client_test, parent=nouns).add_argument("name")
@@ -166,7 +166,7 @@ def _work(parser: Parser) -> None:
     target.add_argument("--to-client", metavar="CLIENT:DIR")
     target.add_argument("--to-dir", metavar="DIR", help="a directory of this server")
     restore.add_argument("--as-root", action="store_true",
-                         help="on this server: keep owners, set-user-ID bits and devices")  # fmt: skip
+                         help="on this server: keep owners, set-user-ID bits and devices")
 
     archives = parser.noun("archive", "what was backed up")
     listing = parser.leaf("list", jobs.archive_list, parent=archives)
