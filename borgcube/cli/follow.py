@@ -1,11 +1,14 @@
-"""Following a job to its end: a live line on a terminal, plain lines elsewhere."""
+"""Following jobs to their ends: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -88,39 +91,80 @@ def _picture(job: dict[str, Any], speed: Speed, total: int) -> Table:
     return grid
 
 
-def follow(control: Control, job_id: str) -> int:
-    """Follow a job to its end, report it, and return the exit code.
+@dataclass
+class Watched:
+    """A job that is followed, as last seen."""
 
-    Raises KeyboardInterrupt as it comes; the job does not mind.
+    job: dict[str, Any]
+    total: int
+    speed: Speed = field(default_factory=Speed)
+    said_phase: str = ""
+    said_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has ended."""
+        return bool(self.job["finished_at"])
+
+    def picture(self) -> Table:
+        """Return the live lines."""
+        total = self.total or int(self.job["progress"].get("bytes_total") or 0)
+        return _picture(self.job, self.speed, total)
+
+    def plain_line(self) -> str:
+        """Return a line when there is something to say: a new phase, or after a while."""
+        phase, now = self.job["phase"] or self.job["state"], time.monotonic()
+        if self.ended or (phase == self.said_phase and now - self.said_at < PLAIN_EVERY_S):
+            return ""
+        self.said_phase, self.said_at = phase, now
+        return f"{self.job['plan'] or self.job['type']}: {phase}  {_figures(self.job, self.speed)}"
+
+
+def follow(control: Control, job_ids: Sequence[str], *, quiet: bool = False) -> int:
+    """Follow jobs to their ends, report each unless ``quiet``, and return the worst exit code.
+
+    Raises KeyboardInterrupt as it comes; the jobs do not mind.
     """
-    job = control.call("job.show", id=job_id)
-    total = expected_bytes(control, job)
-    speed = Speed()
-    if sys.stderr.isatty():
+    watched = []
+    for job_id in job_ids:
+        job = control.call("job.show", id=job_id)
+        watched.append(Watched(job, expected_bytes(control, job)))
+
+    def look() -> bool:
+        time.sleep(LOOK_S)
+        for one in watched:
+            if not one.ended:
+                one.job = _look(control, one.job["id"])
+        return not all(one.ended for one in watched)
+
+    if all(one.ended for one in watched):
+        pass
+    elif sys.stderr.isatty():
         screen = output.console(stderr=True)
         screen.soft_wrap = False
         with Live(console=screen, refresh_per_second=8, transient=True) as live:
-            while not job["finished_at"]:
-                live.update(_picture(job, speed, total or job["progress"].get("bytes_total", 0)))
-                job = _next(control, job)
+            going = True
+            while going:
+                live.update(Group(*(one.picture() for one in watched if not one.ended)))
+                going = look()
     else:
-        phase, said = "", time.monotonic()
-        while not job["finished_at"]:
-            if job["phase"] != phase or time.monotonic() - said > PLAIN_EVERY_S:
-                phase, said = job["phase"], time.monotonic()
-                line = f"{job['plan'] or job['type']}: {phase or job['state']}  "
-                print(line + _figures(job, speed), file=sys.stderr, flush=True)
-            job = _next(control, job)
-    report(job)
-    return EXIT_CODES.get(job["state"], 2)
+        going = True
+        while going:
+            for one in watched:
+                line = one.plain_line()
+                if line:
+                    print(output.harmless(line), file=sys.stderr, flush=True)
+            going = look()
+    for one in watched if not quiet else ():
+        report(one.job)
+    return max(EXIT_CODES.get(one.job["state"], 2) for one in watched)
 
 
-def _next(control: Control, job: dict[str, Any]) -> dict[str, Any]:
-    time.sleep(LOOK_S)
+def _look(control: Control, job_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            shown: dict[str, Any] = control.call("job.show", id=job["id"])
+            shown: dict[str, Any] = control.call("job.show", id=job_id)
         except DaemonUnreachable:
             if time.monotonic() > deadline:
                 raise

@@ -15,30 +15,38 @@ from borgcube.cli.inventory import absolute
 from borgcube.core.errors import InvalidInput
 
 
-def started(control: Control, options: argparse.Namespace, job_id: str) -> int:
-    """Follow a job that was just queued, or say how to."""
+def started(control: Control, options: argparse.Namespace, *job_ids: str) -> int:
+    """Follow jobs that were just queued, or say how to."""
+    as_json = getattr(options, "json", False)
     if not options.wait:
-        if getattr(options, "json", False):
-            output.as_json({"job_id": job_id})
-        else:
-            output.say(f"Job {job_id} is queued. Look at it: borgcube job show {job_id}")
+        if as_json:
+            output.as_json([{"job_id": job_id} for job_id in job_ids])
+            return 0
+        for job_id in job_ids:
+            output.say(f"Job {job_id} is queued. Follow it: borgcube job wait {job_id}")
         return 0
     try:
-        code = follow(control, job_id)
+        code = follow(control, job_ids, quiet=as_json)
     except KeyboardInterrupt:
-        output.complain(
-            f"The job goes on. Look at it: borgcube job show {job_id};",
-            f"stop it: borgcube job cancel {job_id}",
-        )
+        if len(job_ids) == 1:
+            output.complain(
+                f"The job goes on. Follow it: borgcube job wait {job_ids[0]};",
+                f"stop it: borgcube job cancel {job_ids[0]}",
+            )
+        else:
+            output.complain(f"The jobs {', '.join(job_ids)} go on.", "See: borgcube job list")
         return 130
-    if getattr(options, "json", False):
-        output.as_json(control.call("job.show", id=job_id))
+    if as_json:
+        output.as_json([control.call("job.show", id=job_id) for job_id in job_ids])
     return code
 
 
 def backup(control: Control, options: argparse.Namespace) -> int:
-    """Back up a plan now."""
-    return started(control, options, control.call("backup.start", plan=options.plan)["job_id"])
+    """Back up plans now."""
+    for plan in options.plan:  # all or none
+        control.call("plan.show", name=plan)
+    queued = [control.call("backup.start", plan=plan)["job_id"] for plan in options.plan]
+    return started(control, options, *queued)
 
 
 def restore(control: Control, options: argparse.Namespace) -> int:

@@ -158,7 +158,7 @@ def _plans(parser: Parser) -> None:
 
 def _work(parser: Parser) -> None:
     backup = parser.leaf("backup", jobs.backup)
-    backup.add_argument("plan")
+    backup.add_argument("plan", nargs="+")
     restore = parser.leaf("restore", jobs.restore)
     restore.add_argument("archive")
     restore.add_argument("path", nargs="*", help="only these paths of the archive")

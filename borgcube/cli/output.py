@@ -36,6 +36,11 @@ def harmless(value: object) -> str:
     )
 
 
+def harmless_lines(text: str) -> str:
+    """Return lines of text, each made harmless."""
+    return "".join(f"{harmless(line)}\n" for line in text.splitlines())
+
+
 def size(count: object) -> str:
     """Return a number of bytes with a binary unit, such as ``1.5 GiB``."""
     if not isinstance(count, int | float):

@@ -72,6 +72,11 @@ class PrivateSSHD:
         self.stop()
         raise RuntimeError(f"sshd did not start; see {self.directory}/sshd.log")
 
+    @property
+    def pid(self) -> int | None:
+        """The listener's process, None when it does not run."""
+        return self._process.pid if self._process else None
+
     def stop(self) -> None:
         """Stop the listener."""
         if self._process is not None:
