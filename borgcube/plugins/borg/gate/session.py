@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ READ_BYTES = 1 << 20
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 8
 REPORT_EVERY_S = 0.4
+HELD_ANSWERS = 64
+HELD_MS = 5
 
 
 @dataclass
@@ -81,19 +84,32 @@ class GateSession:
     def run(self) -> None:
         """Serve to the end of the stream."""
         parser = RequestParser()
-        while data := os.read(self.peer_in, READ_BYTES):
+        poller = select.poll()
+        poller.register(self.peer_in, select.POLLIN)
+        held: list[bytes] = []
+        while True:
+            # Answers to puts are held for a moment: the client does not wait for them, and
+            # every one that goes alone costs each process on its way several system calls.
+            if held and (len(held) >= HELD_ANSWERS or not poller.poll(HELD_MS)):
+                self._write(b"".join(held))
+                held.clear()
+            data = os.read(self.peer_in, READ_BYTES)
+            if not data:
+                break
             self.bytes_in += len(data)
             if self.bytes_in > self.terms.max_bytes:
                 raise Rejected("the client sent more than the job's byte limit")
-            answers = []
+            urgent = False
             for request in parser.feed(data):
                 try:
-                    answers.append(self._answer(request))
+                    held.append(self._answer(request))
                 except Rejected:
-                    self._write(b"".join(answers) + refusal(request))
+                    self._write(b"".join(held) + refusal(request))
                     raise
-            if answers:
-                self._write(b"".join(answers))
+                urgent = urgent or request.method != "put"
+            if urgent:
+                self._write(b"".join(held))
+                held.clear()
             self._raise_failure()
             now = time.monotonic()
             if now >= self._next_report:
