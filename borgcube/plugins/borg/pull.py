@@ -7,11 +7,16 @@ from typing import Any
 
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
+from borgcube.core.transports import Connection
 from borgcube.plugins.borg import remote
 from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, Outcome, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
-_MISSING = 'for p; do [ -e "$p" ] || [ -L "$p" ] || printf "%s\\0" "$p"; done; printf "end"'
+# Looking costs nothing; asking borg for its version costs half a second. It tells it anyway.
+_MISSING = (
+    'command -v "$1" >/dev/null || exit 127; shift; '
+    'for p; do [ -e "$p" ] || [ -L "$p" ] || printf "%s\\0" "$p"; done; printf "end"'
+)
 
 
 def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
@@ -50,8 +55,7 @@ def backup(context: JobContext) -> JobResult:
     context.phase("connecting")
     connection = context.connect()
     borg = str(options.get("borg") or "borg")
-    find_borg(context, connection, borg)
-    missing = _missing_paths(connection, options["paths"])
+    missing = _missing_paths(context, connection, options["paths"], borg=borg)
     if len(missing) == len(options["paths"]):
         raise JobFailed(
             "path-missing", Problem.CONFIGURATION,
@@ -79,14 +83,20 @@ def backup(context: JobContext) -> JobResult:
         )
         context.phase("finishing")
         admitted = session.end()
+        if admitted is None and not outcome.version and not outcome.refused:
+            find_borg(context, connection, borg)  # says what is wrong with it, if anything
     finally:
         session.close()
         run.clean_up()
     return judge(outcome, admitted, missing=missing, options=options)
 
 
-def _missing_paths(connection: Any, paths: list[str]) -> list[str]:
-    done = connection.run(["sh", "-c", _MISSING, "sh", *paths], timeout_s=60)
+def _missing_paths(
+    context: JobContext, connection: Connection, paths: list[str], *, borg: str
+) -> list[str]:
+    done = connection.run(["sh", "-c", _MISSING, "sh", borg, *paths], timeout_s=60)
+    if done.exit_code == 127:
+        find_borg(context, connection, borg)
     *missing, end = done.stdout.split(b"\0")
     if end != b"end" and not end.endswith(b"end"):
         return []

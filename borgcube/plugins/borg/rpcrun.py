@@ -41,6 +41,7 @@ class Outcome:
     refused: str = ""
     committed: bool = False
     bytes_in: int = 0
+    version: tuple[int, ...] = ()
 
 
 def find_borg(context: JobContext, connection: Connection, borg: str) -> str:
@@ -53,15 +54,19 @@ def find_borg(context: JobContext, connection: Connection, borg: str) -> str:
             "borg-missing", Problem.CLIENT, f"There is no usable borg at {borg!r} on the client.",
             next_step="Install borgbackup there, or set the client's --borg to its path.",
         )
-    version = tuple(int(part) for part in match.groups())
+    check_version(tuple(int(part) for part in match.groups()))
+    context.log("info", f"client has borg {'.'.join(match.groups())}")
+    return ".".join(match.groups())
+
+
+def check_version(version: tuple[int, ...]) -> None:
+    """Raise JobFailed when a client's borg is not one that BorgCube speaks with."""
     if version < MINIMUM_VERSION or version >= (2,):
         raise JobFailed(
             "borg-version", Problem.CLIENT,
-            f"The client's borg {'.'.join(match.groups())} is not one of 1.2 to 1.4.",
+            f"The client's borg {'.'.join(map(str, version))} is not one of 1.2 to 1.4.",
             next_step="Install borgbackup 1.4 there.",
         )
-    context.log("info", f"client has borg {'.'.join(match.groups())}")
-    return ".".join(match.groups())
 
 
 class RemoteBorg:
@@ -142,6 +147,8 @@ class RemoteBorg:
         try:
             while gate.poll() is None:
                 self.context.check_cancelled()
+                if self.outcome.version:
+                    check_version(self.outcome.version)
                 if time.monotonic() - self.last_sign > idle_timeout_s:
                     raise JobFailed(
                         "client-silent", Problem.CLIENT,
@@ -204,6 +211,10 @@ class RemoteBorg:
         if message.get("refused"):
             self.outcome.refused = str(message["refused"])[:500]
             self.context.log("error", f"gate: {self.outcome.refused}")
+        if message.get("client_version"):
+            self.outcome.version = tuple(message["client_version"])
+            version = ".".join(map(str, self.outcome.version))
+            self.context.log("info", f"the client runs borg {version}")
         if message.get("committing"):
             self.context.log("info", "the client asks for the commit")
         if self.mode == "backup":

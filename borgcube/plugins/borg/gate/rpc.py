@@ -64,10 +64,23 @@ def _request(message: Any) -> Request:
         if type(number) is int and type(method) is bytes and type(arguments) is dict:
             return Request(number, method[:64].decode("ascii", "replace"), arguments)
     elif type(message) is tuple and len(message) == 4:
-        _, number, method, _arguments = message
+        _, number, method, arguments = message
         if type(number) is int and type(method) is bytes:
-            return Request(number, method[:64].decode("ascii", "replace"), {}, positional=True)
+            client = arguments[0] if type(arguments) is tuple and arguments else None
+            return Request(
+                number, method[:64].decode("ascii", "replace"),
+                client if type(client) is dict else {}, positional=True,
+            )  # fmt: skip
     raise Rejected("a request has an unknown shape")
+
+
+def client_version(request: Request) -> list[int]:
+    """Return the version a negotiating client claims, such as ``[1, 4, 5]``; [] for none."""
+    version = request.arguments.get(b"client_version")
+    if type(version) is not tuple or not 3 <= len(version) <= 8:
+        return []
+    numbers = list(version[:3])
+    return numbers if all(type(n) is int and 0 <= n < 1000 for n in numbers) else []
 
 
 def reply(request: Request, result: Any) -> bytes:

@@ -22,6 +22,7 @@ from borgcube.plugins.borg.gate.rpc import (
     SERVER_VERSION,
     Request,
     RequestParser,
+    client_version,
     refusal,
     reply,
 )
@@ -144,6 +145,7 @@ class GateSession:
     def _negotiate(self, request: Request) -> bytes:
         self._require("new", what="negotiate")
         self.phase = "negotiated"
+        self.tell(client_version=client_version(request))
         return reply(request, {b"server_version": SERVER_VERSION})
 
     def _open(self, request: Request) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 import zstandard
 
+from borgcube.plugins.borg.gate.verify import id_hash_for
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter
 from borgcube.plugins.borg.vault.items import (
     ArchiveRefused,
@@ -132,17 +133,26 @@ def walk(
     """Audit every item, without changing a reference count.
 
     ``reference_size`` refuses chunks the session may not use. ``step`` is called every
-    1,000 items and may raise to stop. Raises ArchiveRefused.
+    500 items and may raise to stop. Raises ArchiveRefused.
     """
     found = Walk()
-    id_hash = ledger.key.id_hash
+    id_hash = id_hash_for("blake2b" if ledger.opened.blake2 else "hmac-sha256", ledger.key.id_key)
     out = zstandard.open(catalog, "wb") if catalog else None
     pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+    names: list[bytes] = []
+    references: list[bytes] = []
+
+    def flush() -> None:
+        found.references.write(b"".join(references))
+        references.clear()
+        if out is not None:
+            out.write(b"".join(names))
+        names.clear()
 
     def metadata_chunks() -> Any:
         for chunk_id in metadata[b"items"]:
             reference_size(chunk_id)
-            found.references.write(chunk_id)
+            references.append(chunk_id)
             yield ledger.read(chunk_id)
 
     try:
@@ -151,25 +161,24 @@ def walk(
             found.items += 1
             kind = item_kind(item.get(b"mode", 0))
             chunks = item.get(b"chunks") or ()
+            ids = [entry[0] for entry in chunks]
+            references += ids
+            mtime = as_ns(item[b"mtime"])
             if kind == "-":
                 found.files += 1
                 if cache is not None and b"source" not in item and b"chunks" in item:
-                    cache.add(
-                        id_hash(b"/" + item[b"path"]),
-                        size,
-                        (as_ns(item.get(b"ctime", 1 << 62)), as_ns(item[b"mtime"])),
-                        [entry[0] for entry in chunks],
-                    )
+                    times = (as_ns(item.get(b"ctime", 1 << 62)), mtime)
+                    cache.add(id_hash(b"/" + item[b"path"]), size, times, ids)
             found.size += size
-            found.chunks += len(chunks)
-            for entry in chunks:
-                found.references.write(entry[0])
+            found.chunks += len(ids)
             for entry in item.get(b"chunks_healthy") or ():
-                found.references.write(entry[0])
+                references.append(entry[0])
             if out is not None:
-                out.write(pack((item[b"path"], kind, size, as_ns(item[b"mtime"]))))
-            if found.items % 1000 == 0:
+                names.append(pack((item[b"path"], kind, size, mtime)))
+            if found.items % 500 == 0 or len(references) > 100_000:
                 step()
+                flush()
+        flush()
     finally:
         if out is not None:
             out.close()
