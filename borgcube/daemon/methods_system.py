@@ -26,7 +26,10 @@ class SystemMethods:
     @method("ping")
     def ping(self) -> dict[str, Any]:
         """Say who answers."""
-        return {"version": __version__, "pid": os.getpid(), "home": str(self._daemon.home)}
+        with self._daemon.store.transact() as root:
+            server_id = str(root.settings["server_id"])
+        return {"version": __version__, "pid": os.getpid(), "home": str(self._daemon.home),
+                "server_id": server_id}  # fmt: skip
 
     @method("bus")
     def bus(self) -> dict[str, Any]:

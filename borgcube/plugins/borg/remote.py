@@ -76,6 +76,7 @@ exec cat <&3 >"$D/o" 3<&- 4>&-"""
 _RUN = """#!/bin/sh
 D={directory}
 export D
+unset SSH_CLIENT SSH_CONNECTION SSH_TTY
 cd "$D" || exit 2
 echo "$$" >pid
 trap 'cd /; rm -rf "$D"' EXIT
