@@ -14,7 +14,7 @@ from borgcube.plugins.borg.vaultclient import VaultSession
 
 # Looking costs nothing; asking borg for its version costs half a second. It tells it anyway.
 _MISSING = (
-    'command -v "$1" >/dev/null || exit 127; shift; '
+    'command -v "$1" >/dev/null || exit 127; shift; printf "\\0"; '
     'for p; do [ -e "$p" ] || [ -L "$p" ] || printf "%s\\0" "$p"; done; printf "end"'
 )
 
@@ -97,8 +97,8 @@ def _missing_paths(
     done = connection.run(["sh", "-c", _MISSING, "sh", borg, *paths], timeout_s=60)
     if done.exit_code == 127:
         find_borg(context, connection, borg)
-    *missing, end = done.stdout.split(b"\0")
-    if end != b"end" and not end.endswith(b"end"):
+    _banner, *missing = done.stdout.split(b"\0")
+    if not missing or missing.pop() != b"end":
         return []
     return [
         name for name in (part.decode("utf-8", "surrogateescape") for part in missing)

@@ -7,10 +7,14 @@ the run removes itself and a later run sweeps when its process is gone.
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
+import time
 from collections.abc import Sequence
 
 MARK = "borgcube-ready"
+MAX_BANNER = 64 * 1024
 REPOSITORY_URL = "ssh://borgcube/r"
 REPOSITORY_PATH = "/r"
 
@@ -81,6 +85,7 @@ cd "$D" || exit 2
 echo "$$" >pid
 trap 'cd /; rm -rf "$D"' EXIT
 trap 'exit 2' HUP INT TERM
+printf '\\n%s\\n' {mark}
 exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
 ( {change_directory}{environment} {command} </dev/null 5>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- 8>&- 9>&- &
 read -r p <&5
@@ -139,6 +144,7 @@ def run_script(
     """
     settings = " ".join(f"{name}={value}" for name, value in environment.items())
     return _RUN.format(
+        mark=MARK,
         directory=directory or '"${0%/*}"',
         change_directory=f"cd {shlex.quote(into)} && " if into else "",
         environment=settings,
@@ -162,6 +168,26 @@ def borg_environment() -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "LANG": "C.UTF-8",
     }
+
+
+def skip_banner(fd: int, *, timeout_s: float = 60.0) -> bool:
+    """Read what a login shell prints before the outer script's mark, and nothing after it.
+
+    Returns False when the mark does not come in time, or not within 64 KiB. An early end of
+    the stream is left to the reader of what follows.
+    """
+    mark = f"\n{MARK}\n".encode()
+    seen, deadline = bytearray(), time.monotonic() + timeout_s
+    while not seen.endswith(mark):
+        left = deadline - time.monotonic()
+        if left <= 0 or len(seen) > MAX_BANNER or not select.select([fd], [], [], left)[0]:
+            return False
+        # One byte at a time: what follows the mark is for the gate.
+        byte = os.read(fd, 1)
+        if not byte:
+            return True
+        seen += byte
+    return True
 
 
 def ready_directory(output: bytes, *, server: str, token: str) -> str | None:

@@ -42,6 +42,7 @@ class Outcome:
     committed: bool = False
     bytes_in: int = 0
     version: tuple[int, ...] = ()
+    gate_ended: bool = False
 
 
 def find_borg(context: JobContext, connection: Connection, borg: str) -> str:
@@ -128,6 +129,15 @@ class RemoteBorg:
     def run(self, *, idle_timeout_s: float, max_bytes: int) -> Outcome:
         """Run to the end; raises JobCancelled, or JobFailed for a silent client."""
         process = self.connection.start(["sh", f"{self.directory}/run"])
+        if not remote.skip_banner(process.stdout_fd):
+            process.terminate()
+            for fd in (process.stdin_fd, process.stdout_fd, process.stderr_fd):
+                os.close(fd)
+            raise JobFailed(
+                "login-output", Problem.CLIENT,
+                "The login prints something other than the output of the command.",
+                next_step="Try `ssh CLIENT true`: it must print nothing.",
+            )
         report_in, report_out = os.pipe()
         try:
             gate = self._start_gate(process, report_out, max_bytes=max_bytes)
@@ -165,6 +175,12 @@ class RemoteBorg:
                 process.terminate()
             for reader in readers:
                 reader.join(timeout=5)
+        if not self.outcome.gate_ended:
+            raise JobFailed(
+                "gate-died", Problem.SERVER,
+                f"The gate ended without a word (code {gate.returncode}).",
+                next_step="Run the backup again; what was stored is reused.",
+            )
         return self.outcome
 
     def _start_gate(
@@ -208,6 +224,7 @@ class RemoteBorg:
             return
         self.outcome.bytes_in = int(message.get("bytes_in", 0))
         self.outcome.committed = bool(message.get("committed", False))
+        self.outcome.gate_ended = self.outcome.gate_ended or bool(message.get("ended"))
         if message.get("refused"):
             self.outcome.refused = str(message["refused"])[:500]
             self.context.log("error", f"gate: {self.outcome.refused}")

@@ -44,7 +44,7 @@ def test_no_secret_and_no_address_is_on_the_client(cube: Cube) -> None:
     ).stdout.split()  # fmt: skip
     secrets = [bytes.fromhex(shown[0]), bytes.fromhex(shown[1]), b"correct horse"]
     secrets += [shown[0].encode(), shown[1].encode(), os.fsencode(cube.repository)]
-    secrets += [os.fsencode(cube.home), b"ipc://", b"SSH_CONNECTION", b"SSH_CLIENT"]
+    secrets += [os.fsencode(cube.home), b"ipc://", b"SSH_CONNECTION=", b"SSH_CLIENT="]
     job_id = cube.begin("tree")
     cube.transferring(job_id)
     directories = cube.session_directories()
