@@ -1,8 +1,9 @@
-"""The Paramiko transport: SSH in pure Python, for servers without an ssh program."""
+"""The Paramiko transport: SSH in pure Python, for servers without an ssh program.
+
+Paramiko is imported when it is used: every worker loads this plugin, few log in with it.
+"""
 
 from __future__ import annotations
-
-import paramiko  # type: ignore[import-untyped]
 
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.streams import (
@@ -11,7 +12,6 @@ from borgcube.core.streams import (
     known_hosts_name,
 )
 from borgcube.core.transports import ClientAddress, Connection, TransportContext
-from borgcube.plugins.transport_paramiko.connection import ParamikoConnection, open_socket
 
 
 class ParamikoTransport:
@@ -21,11 +21,17 @@ class ParamikoTransport:
 
     def connect(self, address: ClientAddress, context: TransportContext) -> Connection:
         """Log in; raises JobFailed as the contract says, InvalidInput for a bad address."""
+        from borgcube.plugins.transport_paramiko.connection import ParamikoConnection
+
         check_address(address)
         return ParamikoConnection(address, context)
 
     def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[str]:
         """Return the known_hosts line of the key the host prefers, unverified."""
+        import paramiko  # type: ignore[import-untyped]
+
+        from borgcube.plugins.transport_paramiko.connection import open_socket
+
         check_address(address)
         sock = open_socket(address, context.connect_timeout_s)
         try:
