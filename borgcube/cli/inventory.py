@@ -49,7 +49,9 @@ def absolute(path: str) -> str:
 def repository_create(control: Control, options: argparse.Namespace) -> int:
     """Create a repository."""
     params: dict[str, Any] = {
-        "name": options.name, "path": absolute(options.path), "encryption": options.encryption
+        "name": options.name,
+        "path": absolute(options.path),
+        "encryption": options.encryption,
     }
     passphrase = read_passphrase(options, ask=False)
     if passphrase is not None:

@@ -52,7 +52,9 @@ def backup(control: Control, options: argparse.Namespace) -> int:
 def restore(control: Control, options: argparse.Namespace) -> int:
     """Restore an archive or some of its paths."""
     params: dict[str, Any] = {
-        "archive": options.archive, "paths": options.path, "as_root": options.as_root
+        "archive": options.archive,
+        "paths": options.path,
+        "as_root": options.as_root,
     }
     if options.to_client:
         client, _, directory = options.to_client.partition(":")

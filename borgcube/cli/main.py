@@ -118,8 +118,11 @@ def _clients(parser: Parser) -> None:
     add.add_argument("--domain", help="share chunk IDs with the other clients of this domain")
     add.add_argument("--option", action="append", type=_pair, metavar="NAME=VALUE",
                      help="an option of the transport")  # fmt: skip
-    add.add_argument("--accept-host-key", action="store_true",
-                     help="trust the host keys that are offered now, without comparing")
+    add.add_argument(
+        "--accept-host-key",
+        action="store_true",
+        help="trust the host keys that are offered now, without comparing",
+    )
     parser.leaf("list", inventory.client_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
     parser.leaf("test", inventory.client_test, parent=nouns).add_argument("name")
@@ -165,8 +168,11 @@ def _work(parser: Parser) -> None:
     target = restore.add_mutually_exclusive_group(required=True)
     target.add_argument("--to-client", metavar="CLIENT:DIR")
     target.add_argument("--to-dir", metavar="DIR", help="a directory of this server")
-    restore.add_argument("--as-root", action="store_true",
-                         help="on this server: keep owners, set-user-ID bits and devices")
+    restore.add_argument(
+        "--as-root",
+        action="store_true",
+        help="on this server: keep owners, set-user-ID bits and devices",
+    )
 
     archives = parser.noun("archive", "what was backed up")
     listing = parser.leaf("list", jobs.archive_list, parent=archives)

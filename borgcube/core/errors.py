@@ -95,9 +95,7 @@ class FailureCause:
 class JobFailed(BorgCubeError):
     """Raised inside a worker to end its job with a typed cause."""
 
-    def __init__(
-        self, kind: str, problem: Problem, message: str, *, next_step: str = ""
-    ) -> None:
+    def __init__(self, kind: str, problem: Problem, message: str, *, next_step: str = "") -> None:
         super().__init__(message, next_step=next_step)
         self.cause = FailureCause(kind, problem, message, next_step)
 

@@ -93,9 +93,7 @@ def finish(
     job.finished_at = events.now()
     job.cause = cause.as_data() if cause else None
     job.result, job.warnings = result or {}, warnings
-    root.record(
-        events.JobFinished(**_who(job), state=state, cause=job.cause, result=job.result)
-    )
+    root.record(events.JobFinished(**_who(job), state=state, cause=job.cause, result=job.result))
 
 
 def lose(root: Root, job: Job) -> None:

@@ -43,9 +43,7 @@ def trusted_lines(path: Path) -> set[str]:
 def trust(path: Path, keys: list[dict[str, str]]) -> None:
     """Add keys; an older key of the same host and type is no longer trusted."""
     replaced = {tuple(key["line"].split()[:2]) for key in keys}
-    kept = sorted(
-        line for line in trusted_lines(path) if tuple(line.split()[:2]) not in replaced
-    )
+    kept = sorted(line for line in trusted_lines(path) if tuple(line.split()[:2]) not in replaced)
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as out:

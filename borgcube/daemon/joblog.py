@@ -43,8 +43,16 @@ class JobLog:
         shown = [escaped(line) for line in message[:MAX_MESSAGE].split("\n")]
         extra = "".join(f" {k}={escaped(str(v)[:MAX_MESSAGE])}" for k, v in fields.items())
         text = "".join(f"{at} {level[:10]:7} {line}{extra}\n" for line in shown)
-        entry = {"at": at, "level": level[:10], "message": "\n".join(shown), **({"fields":
-                 {k: escaped(str(v)[:MAX_MESSAGE]) for k, v in fields.items()}} if fields else {})}
+        entry = {
+            "at": at,
+            "level": level[:10],
+            "message": "\n".join(shown),
+            **(
+                {"fields": {k: escaped(str(v)[:MAX_MESSAGE]) for k, v in fields.items()}}
+                if fields
+                else {}
+            ),
+        }
         with self._lock:
             if self._left <= 0:
                 return

@@ -90,9 +90,7 @@ class Daemon:
         sweep_runtime(places.runtime_dir(home))
         self._control_socket = self._bind(zmq.ROUTER, places.control_endpoint(home), MAX_REQUEST)
         self._bus = self._bind(zmq.PUB, places.bus_endpoint(home), MAX_REQUEST)
-        self._workers_socket = self._bind(
-            zmq.ROUTER, places.workers_endpoint(home), MAX_MESSAGE
-        )
+        self._workers_socket = self._bind(zmq.ROUTER, places.workers_endpoint(home), MAX_MESSAGE)
         self._workers_socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.dispatcher = Dispatcher(
             home, config=self.config, store=self.store, registry=self.registry,

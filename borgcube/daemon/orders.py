@@ -23,9 +23,7 @@ def find(table: Any, name: str, *, what: str) -> Any:
     """Return the record of that name; raises NotFound."""
     record = table.find("name", name)
     if record is None:
-        raise NotFound(
-            f"There is no {what} {name!r}.", next_step=f"See: borgcube {what} list"
-        )
+        raise NotFound(f"There is no {what} {name!r}.", next_step=f"See: borgcube {what} list")
     return record
 
 

@@ -101,8 +101,10 @@ class Vaults:
                     f"See logs/vault-{name}.log; another program may hold the lock.",
                 ))  # fmt: skip
                 vault.state = STOPPING
-            elif vault.state == READY and not vault.jobs and (
-                time.monotonic() - vault.idle_since > self._idle_s
+            elif (
+                vault.state == READY
+                and not vault.jobs
+                and (time.monotonic() - vault.idle_since > self._idle_s)
             ):
                 LOG.info("vault %s: idle, ending", name)
                 self._terminate(vault)

@@ -152,7 +152,8 @@ class Rig:
             self.engine.vault_command(
                 name="rig", path=self.path, socket=self.socket, state_dir=self.state_dir
             ),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=(self.root / "vault.log").open("ab"),
         )
         assert self.vault.stdin is not None and self.vault.stdout is not None
@@ -172,19 +173,32 @@ class Rig:
     def context(self, kind: str, **parameters: Any) -> RecordingContext:
         """Return a context for a job of this repository."""
         order = JobOrder(
-            f"test-{time.monotonic_ns()}", kind,
-            vault_socket=str(self.socket), server_id="testserver", parameters=parameters,
+            f"test-{time.monotonic_ns()}",
+            kind,
+            vault_socket=str(self.socket),
+            server_id="testserver",
+            parameters=parameters,
         )
         return RecordingContext(order, self.root)
 
     def backup(
-        self, archive: str, *paths: Path, plan: str = "plan", domain: str = "client:a",
-        borg: str = "", context: RecordingContext | None = None, **options: Any,
+        self,
+        archive: str,
+        *paths: Path,
+        plan: str = "plan",
+        domain: str = "client:a",
+        borg: str = "",
+        context: RecordingContext | None = None,
+        **options: Any,
     ) -> JobResult:
         """Run a backup job to its end."""
         parameters = {
-            "archive": archive, "plan": plan, "domain": domain, "borg": borg or stock_borg(),
-            "paths": [str(path) for path in paths], **options,
+            "archive": archive,
+            "plan": plan,
+            "domain": domain,
+            "borg": borg or stock_borg(),
+            "paths": [str(path) for path in paths],
+            **options,
         }
         context = context or self.context("backup")
         context.order.parameters.update(parameters)
@@ -196,8 +210,12 @@ class Rig:
         """Run a restore job to its end."""
         return self.engine.restore(
             self.context(
-                "restore", archive=archive, target=str(target), paths=list(paths),
-                borg=borg or stock_borg(), **options,
+                "restore",
+                archive=archive,
+                target=str(target),
+                paths=list(paths),
+                borg=borg or stock_borg(),
+                **options,
             )
         )
 
@@ -212,6 +230,10 @@ class Rig:
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
         }
         return subprocess.run(
-            [stock_borg(), *argv], env=environment, capture_output=True, text=True,
-            timeout=300, check=False,
+            [stock_borg(), *argv],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )

@@ -37,8 +37,11 @@ class Record(Persistent):  # type: ignore[misc]  # persistent has no types
 
     def as_data(self) -> dict[str, Any]:
         """Return plain JSON data without private fields."""
-        return {name: _plain(getattr(self, name)) for name in self.field_names()
-                if name not in self.PRIVATE}
+        return {
+            name: _plain(getattr(self, name))
+            for name in self.field_names()
+            if name not in self.PRIVATE
+        }
 
 
 def _plain(value: Any) -> Any:

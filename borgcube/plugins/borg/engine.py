@@ -26,15 +26,24 @@ class BorgEngine:
     ) -> RepositoryFacts:
         """Create a repository; ``auto`` measures which mode this processor does faster."""
         return self._tool(
-            {"op": "create", "path": str(path), "encryption": encryption,
-             "passphrase": passphrase, "state_dir": str(state_dir)}
+            {
+                "op": "create",
+                "path": str(path),
+                "encryption": encryption,
+                "passphrase": passphrase,
+                "state_dir": str(state_dir),
+            }
         )
 
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path) -> RepositoryFacts:
         """Open an existing repository and list its archives."""
         return self._tool(
-            {"op": "inspect", "path": str(path), "passphrase": passphrase,
-             "state_dir": str(state_dir)}
+            {
+                "op": "inspect",
+                "path": str(path),
+                "passphrase": passphrase,
+                "state_dir": str(state_dir),
+            }
         )
 
     def _tool(self, request: dict[str, Any]) -> RepositoryFacts:
@@ -52,9 +61,7 @@ class BorgEngine:
                 "The repository could not be opened.", next_step="See the daemon's log."
             ) from error
         if "error" in answer:
-            raise BorgCubeError(
-                answer["error"]["message"], next_step=answer["error"]["next_step"]
-            )
+            raise BorgCubeError(answer["error"]["message"], next_step=answer["error"]["next_step"])
         return RepositoryFacts(
             id=answer["id"], encryption=answer["encryption"], archives=tuple(answer["archives"])
         )
@@ -64,9 +71,17 @@ class BorgEngine:
     ) -> Sequence[str]:
         """Return the argv of the vault process."""
         return [
-            sys.executable, "-m", "borgcube.plugins.borg.vault.main",
-            "--name", name, "--path", str(path),
-            "--socket", str(socket), "--state-dir", str(state_dir),
+            sys.executable,
+            "-m",
+            "borgcube.plugins.borg.vault.main",
+            "--name",
+            name,
+            "--path",
+            str(path),
+            "--socket",
+            str(socket),
+            "--state-dir",
+            str(state_dir),
         ]
 
     def backup(self, context: JobContext) -> JobResult:

@@ -23,10 +23,16 @@ def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
     """Return the argv of ``borg create`` for a plan's options."""
     files_cache = options.get("files_cache") or "ctime,size"
     argv = [
-        borg, "create", "--progress", "--log-json",
-        "--checkpoint-interval", "0",
-        "--files-cache", files_cache,
-        "--compression", options.get("compression") or "lz4",
+        borg,
+        "create",
+        "--progress",
+        "--log-json",
+        "--checkpoint-interval",
+        "0",
+        "--files-cache",
+        files_cache,
+        "--compression",
+        options.get("compression") or "lz4",
     ]
     for flag, key in (
         ("--exclude-caches", "exclude_caches"),
@@ -58,7 +64,8 @@ def backup(context: JobContext) -> JobResult:
     missing = _missing_paths(context, connection, options["paths"], borg=borg)
     if len(missing) == len(options["paths"]):
         raise JobFailed(
-            "path-missing", Problem.CONFIGURATION,
+            "path-missing",
+            Problem.CONFIGURATION,
             f"No path of the plan exists on the client: {', '.join(missing)}.",
             next_step="Correct the plan's paths.",
         )
@@ -66,8 +73,11 @@ def backup(context: JobContext) -> JobResult:
     session = VaultSession(
         context.order.vault_socket,
         {
-            "op": "backup", "archive": options["archive"], "plan": options["plan"],
-            "domain": options["domain"], "comment": options.get("comment") or "",
+            "op": "backup",
+            "archive": options["archive"],
+            "plan": options["plan"],
+            "domain": options["domain"],
+            "comment": options.get("comment") or "",
             "files_cache": options.get("files_cache") or "ctime,size",
         },
     )
@@ -101,7 +111,8 @@ def _missing_paths(
     if not missing or missing.pop() != b"end":
         return []
     return [
-        name for name in (part.decode("utf-8", "surrogateescape") for part in missing)
+        name
+        for name in (part.decode("utf-8", "surrogateescape") for part in missing)
         if name in paths
     ]
 
@@ -119,25 +130,32 @@ def _progress(context: JobContext, message: Mapping[str, Any]) -> None:
 
 
 def judge(
-    outcome: Outcome, admitted: dict[str, Any] | None, *, missing: list[str],
+    outcome: Outcome,
+    admitted: dict[str, Any] | None,
+    *,
+    missing: list[str],
     options: Mapping[str, Any],
 ) -> JobResult:
     """Decide how the job ended; raises JobFailed when there is no archive."""
     if outcome.refused and admitted is None:
         raise JobFailed(
-            "client-refused", Problem.CLIENT, f"The client was refused: {outcome.refused}.",
+            "client-refused",
+            Problem.CLIENT,
+            f"The client was refused: {outcome.refused}.",
             next_step="Stock borg does not do this: look at the client before trusting it again.",
         )
     if admitted is None:
         last = (outcome.errors or outcome.warnings or ["no message"])[-1]
         if outcome.exit_code is None or outcome.exit_code < 0 or outcome.exit_code == 255:
             raise JobFailed(
-                "connection-lost", Problem.NETWORK,
+                "connection-lost",
+                Problem.NETWORK,
                 f"The connection ended before the archive was complete ({last}).",
                 next_step="Run the backup again; what was stored is reused.",
             )
         raise JobFailed(
-            "borg-failed", Problem.CLIENT,
+            "borg-failed",
+            Problem.CLIENT,
             f"borg on the client ended with code {outcome.exit_code}: {last}.",
             next_step="The job's log has all it said.",
         )
@@ -159,7 +177,9 @@ def judge(
         cause=None
         if state == JOB_DONE
         else FailureCause(
-            "backup-warnings", Problem.CLIENT, f"{len(warnings)} warnings on the client.",
+            "backup-warnings",
+            Problem.CLIENT,
+            f"{len(warnings)} warnings on the client.",
             "The archive holds everything else.",
         ),
     )

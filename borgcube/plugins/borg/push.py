@@ -20,7 +20,8 @@ def restore(context: JobContext) -> JobResult:
     made = connection.run(["mkdir", "-p", "--", target], timeout_s=60)
     if made.exit_code != 0:
         raise JobFailed(
-            "target-unusable", Problem.CLIENT,
+            "target-unusable",
+            Problem.CLIENT,
             f"The directory {target} cannot be made: "
             + made.stderr.decode("utf-8", "replace").strip()[-300:],
             next_step="Choose another directory.",
@@ -30,14 +31,21 @@ def restore(context: JobContext) -> JobResult:
     session = VaultSession(
         context.order.vault_socket,
         {
-            "op": "restore", "archive": options["archive"],
-            "paths": list(options.get("paths") or ()), "harmless": harmless,
+            "op": "restore",
+            "archive": options["archive"],
+            "paths": list(options.get("paths") or ()),
+            "harmless": harmless,
         },
     )
     context.progress(bytes_total=session.terms["size"], files=session.terms["files"])
     run = RemoteBorg(context, connection, session, mode="restore")
     command = [
-        borg, "extract", "--log-json", "--sparse", "--numeric-ids", "--",
+        borg,
+        "extract",
+        "--log-json",
+        "--sparse",
+        "--numeric-ids",
+        "--",
         f"{remote.REPOSITORY_URL}::{options['archive']}",
     ]
     if options.get("names"):
@@ -55,22 +63,27 @@ def restore(context: JobContext) -> JobResult:
         run.clean_up()
     if outcome.refused:
         raise JobFailed(
-            "client-refused", Problem.CLIENT, f"The client was refused: {outcome.refused}.",
+            "client-refused",
+            Problem.CLIENT,
+            f"The client was refused: {outcome.refused}.",
             next_step="Stock borg does not do this: look at the client.",
         )
     code = outcome.exit_code
     warnings = [*outcome.warnings, *outcome.errors]
     if code is None or code in (2, 255) or 3 <= code < 100 or code < 0:
         raise JobFailed(
-            "borg-failed", Problem.CLIENT,
+            "borg-failed",
+            Problem.CLIENT,
             f"borg extract ended with code {code}: {(warnings or ['no message'])[-1]}.",
             next_step="The job's log has all it said.",
         )
     return JobResult(
         state=JOB_DONE if code == 0 and not warnings else JOB_WARNING,
         data={
-            "archive": options["archive"], "target": target,
-            "files": session.terms["files"], "size": session.terms["size"],
+            "archive": options["archive"],
+            "target": target,
+            "files": session.terms["files"],
+            "size": session.terms["size"],
         },
         warnings=warnings,
     )

@@ -52,7 +52,9 @@ def find_borg(context: JobContext, connection: Connection, borg: str) -> str:
     match = re.search(r"borg[^ \n]* (\d+)\.(\d+)\.(\d+)", text)
     if done.exit_code != 0 or match is None:
         raise JobFailed(
-            "borg-missing", Problem.CLIENT, f"There is no usable borg at {borg!r} on the client.",
+            "borg-missing",
+            Problem.CLIENT,
+            f"There is no usable borg at {borg!r} on the client.",
             next_step="Install borgbackup there, or set the client's --borg to its path.",
         )
     check_version(tuple(int(part) for part in match.groups()))
@@ -64,7 +66,8 @@ def check_version(version: tuple[int, ...]) -> None:
     """Raise JobFailed when a client's borg is not one that BorgCube speaks with."""
     if version < MINIMUM_VERSION or version >= (2,):
         raise JobFailed(
-            "borg-version", Problem.CLIENT,
+            "borg-version",
+            Problem.CLIENT,
             f"The client's borg {'.'.join(map(str, version))} is not one of 1.2 to 1.4.",
             next_step="Install borgbackup 1.4 there.",
         )
@@ -90,8 +93,10 @@ class RemoteBorg:
         terms = self.session.terms
         server, token = self.context.order.server_id or "server", terms["token"]
         script = remote.prepare_script(
-            server=server, token=token,
-            repository_id=terms["repository_id"], manifest_id=terms["manifest_id"],
+            server=server,
+            token=token,
+            repository_id=terms["repository_id"],
+            manifest_id=terms["manifest_id"],
             key_type=int(terms["type_byte"]),
             run=remote.run_script(
                 command=command, environment=remote.borg_environment(), into=into
@@ -101,7 +106,8 @@ class RemoteBorg:
         directory = remote.ready_directory(done.stdout, server=server, token=token)
         if done.exit_code != 0 or directory is None:
             raise JobFailed(
-                "seed-failed", Problem.CLIENT,
+                "seed-failed",
+                Problem.CLIENT,
                 "The session directory cannot be made on the client: "
                 + (done.stderr.decode("utf-8", "replace").strip()[-300:] or "no answer"),
                 next_step="Check that TMPDIR or /tmp there is writable and has room.",
@@ -120,7 +126,8 @@ class RemoteBorg:
         )
         if done.exit_code != 0:
             raise JobFailed(
-                "seed-failed", Problem.CLIENT,
+                "seed-failed",
+                Problem.CLIENT,
                 "The session's index cannot be written on the client: "
                 + done.stderr.decode("utf-8", "replace").strip()[-300:],
                 next_step="Make room in TMPDIR or /tmp there.",
@@ -134,7 +141,8 @@ class RemoteBorg:
             for fd in (process.stdin_fd, process.stdout_fd, process.stderr_fd):
                 os.close(fd)
             raise JobFailed(
-                "login-output", Problem.CLIENT,
+                "login-output",
+                Problem.CLIENT,
                 "The login prints something other than the output of the command.",
                 next_step="Try `ssh CLIENT true`: it must print nothing.",
             )
@@ -147,9 +155,7 @@ class RemoteBorg:
             os.close(process.stdout_fd)
         readers = [
             threading.Thread(target=self._read_lines, args=(fd, handle), daemon=True)
-            for fd, handle in (
-                (process.stderr_fd, self._client_line), (report_in, self._gate_line)
-            )
+            for fd, handle in ((process.stderr_fd, self._client_line), (report_in, self._gate_line))
         ]
         for reader in readers:
             reader.start()
@@ -161,7 +167,8 @@ class RemoteBorg:
                     check_version(self.outcome.version)
                 if time.monotonic() - self.last_sign > idle_timeout_s:
                     raise JobFailed(
-                        "client-silent", Problem.CLIENT,
+                        "client-silent",
+                        Problem.CLIENT,
                         f"The client sent nothing for {idle_timeout_s:.0f} s.",
                         next_step="Look at the client; the next run goes on from here.",
                     )
@@ -177,7 +184,8 @@ class RemoteBorg:
                 reader.join(timeout=5)
         if not self.outcome.gate_ended:
             raise JobFailed(
-                "gate-died", Problem.SERVER,
+                "gate-died",
+                Problem.SERVER,
                 f"The gate ended without a word (code {gate.returncode}).",
                 next_step="Run the backup again; what was stored is reused.",
             )

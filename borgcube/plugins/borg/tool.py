@@ -50,14 +50,23 @@ def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:
         encryption = faster_mode()
     allowed = ("repokey", "repokey-blake2", "authenticated", "authenticated-blake2")
     if encryption not in allowed:
-        return _error("unknown-encryption", f"There is no encryption mode {encryption!r}.",
-                      f"Choose one of {', '.join(allowed)}.")
+        return _error(
+            "unknown-encryption",
+            f"There is no encryption mode {encryption!r}.",
+            f"Choose one of {', '.join(allowed)}.",
+        )
     if (path / "config").exists() and Repository.is_repository(str(path)):
-        return _error("repository-exists", f"There is a Borg repository at {path} already.",
-                      "Use `borgcube repository import` to take it over.")
+        return _error(
+            "repository-exists",
+            f"There is a Borg repository at {path} already.",
+            "Use `borgcube repository import` to take it over.",
+        )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        return _error("directory-not-empty", f"{path} exists and is not an empty directory.",
-                      "Choose another directory.")
+        return _error(
+            "directory-not-empty",
+            f"{path} exists and is not an empty directory.",
+            "Choose another directory.",
+        )
     try:
         with Repository(
             str(path), create=True, exclusive=True, make_parent_dirs=True
@@ -76,8 +85,11 @@ def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:
                 pass
             return {"id": repository.id_str, "encryption": encryption, "archives": []}
     except PermissionError as error:
-        return _error("directory-not-writable", f"{path} cannot be written: {error.strerror}.",
-                      "Give the user of BorgCube access to it.")
+        return _error(
+            "directory-not-writable",
+            f"{path} cannot be written: {error.strerror}.",
+            "Give the user of BorgCube access to it.",
+        )
 
 
 def inspect(path: Path, passphrase: str) -> dict[str, Any]:
@@ -113,8 +125,9 @@ def main() -> int:
         else:
             answer = inspect(Path(request.path), request.passphrase)
     except BorgCubeError as error:
-        answer = _error(getattr(getattr(error, "cause", None), "kind", "failed"),
-                        error.message, error.next_step)
+        answer = _error(
+            getattr(getattr(error, "cause", None), "kind", "failed"), error.message, error.next_step
+        )
     except OSError as error:
         answer = _error("storage", f"{error.strerror}: {error.filename}.", "Check the storage.")
     print(json.dumps(answer))

@@ -31,7 +31,9 @@ class VaultSession:
             sock.connect(self.socket_path)
         except OSError as error:
             raise JobFailed(
-                "vault-lost", Problem.SERVER, f"The vault does not answer: {error.strerror}.",
+                "vault-lost",
+                Problem.SERVER,
+                f"The vault does not answer: {error.strerror}.",
                 next_step="Run the job again; the vault's log says why.",
             ) from error
         return Wire(sock)
@@ -42,7 +44,9 @@ class VaultSession:
             answer = self._wire.receive_json()
         except WireError as error:
             raise JobFailed(
-                "vault-lost", Problem.SERVER, "The vault ended while the job ran.",
+                "vault-lost",
+                Problem.SERVER,
+                "The vault ended while the job ran.",
                 next_step="Run the job again; the vault's log says why.",
             ) from error
         if "error" in answer:

@@ -55,7 +55,7 @@ class Wire:
                 sent = self.sock.sendmsg(buffers)
                 if sent < length + HEADER.size:
                     self.sock.sendall(b"".join(buffers)[sent:])
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise WireError(f"the other process is gone ({error})") from error
 
     def send_json(self, data: dict[str, Any]) -> None:
@@ -72,8 +72,9 @@ class Wire:
             if length > self.max_frame:
                 raise WireError("a frame is too long")
             payload = self._file.read(length)
-        except OSError as error:
-            raise WireError(f"the other process is gone ({error})") from error
+        except (OSError, ValueError) as error:
+            # ValueError: another thread closed this end while we were about to read.
+            raise WireError(f"the stream is closed ({error})") from error
         if len(payload) < length:
             raise WireError("the stream ended inside a frame")
         return kind, payload
@@ -85,7 +86,7 @@ class Wire:
             raise WireError("expected a JSON frame")
         try:
             data = json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WireError("a JSON frame does not parse") from error
         if not isinstance(data, dict):
             raise WireError("a JSON frame is not an object")

@@ -101,9 +101,7 @@ def test_two_clients_overlap_in_one_repository(tmp_path: Path) -> None:
             )
             spans[name] = (begin, time.monotonic())
 
-        threads = [
-            threading.Thread(target=run, args=(source.name, source)) for source in sources
-        ]
+        threads = [threading.Thread(target=run, args=(source.name, source)) for source in sources]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -198,7 +196,9 @@ def test_nothing_is_left_on_the_client_and_nothing_secret_was_there(tmp_path: Pa
                         if file.is_file():
                             seen.append(file.read_bytes())
                 listing = subprocess.run(
-                    ["pgrep", "-f", "borg create.*ssh://borgcube/r"], capture_output=True, check=False
+                    ["pgrep", "-f", "borg create.*ssh://borgcube/r"],
+                    capture_output=True,
+                    check=False,
                 )
                 for pid in listing.stdout.split():
                     for name in (b"cmdline", b"environ"):

@@ -27,9 +27,7 @@ class Peer:
     """A hostile client in front of a real gate and a real vault."""
 
     def __init__(self, rig: Rig, mode: str = "backup", **request: Any) -> None:
-        request = {
-            "op": mode, "archive": "bad-1", "plan": "bad", "domain": "client:bad", **request
-        }
+        request = {"op": mode, "archive": "bad-1", "plan": "bad", "domain": "client:bad", **request}
         self.session = VaultSession(rig.socket, request)
         self.terms = self.session.terms
         self.id_hash = id_hash_for(self.terms["id_kind"], bytes.fromhex(self.terms["id_key"]))
@@ -120,13 +118,22 @@ class Peer:
         """Write an archive and a manifest as a client would, with the given items."""
         stream = b"".join(msgpack.packb(item, use_bin_type=False) for item in items)
         metadata = {
-            "version": 1, "name": name, "items": ids or [self.put(stream)], "cmdline": [],
-            "hostname": "h", "username": "u", "time": "2026-01-01T00:00:00.000000",
-            "time_end": "2026-01-01T00:00:01.000000", "chunker_params": [],
+            "version": 1,
+            "name": name,
+            "items": ids or [self.put(stream)],
+            "cmdline": [],
+            "hostname": "h",
+            "username": "u",
+            "time": "2026-01-01T00:00:00.000000",
+            "time_end": "2026-01-01T00:00:01.000000",
+            "chunker_params": [],
         }
         archive_id = self.put(msgpack.packb(metadata, use_bin_type=False))
         manifest = {
-            "version": 1, "timestamp": "2026-01-01T00:00:00", "config": {}, "item_keys": [],
+            "version": 1,
+            "timestamp": "2026-01-01T00:00:00",
+            "config": {},
+            "item_keys": [],
             "archives": {name: {"id": archive_id, "time": "2026-01-01T00:00:00.000000"}},
         }
         packed = msgpack.packb(manifest, use_bin_type=False)
@@ -156,8 +163,16 @@ def peer(rig: Rig) -> Iterator[Peer]:
 
 def file_item(path: str, chunks: list[tuple[bytes, int, int]], **more: Any) -> dict[str, Any]:
     return {
-        "path": path, "mode": 0o100644, "mtime": 1, "uid": 0, "gid": 0, "user": "u", "group": "g",
-        "size": sum(size for _, size, _ in chunks), "chunks": chunks, **more,
+        "path": path,
+        "mode": 0o100644,
+        "mtime": 1,
+        "uid": 0,
+        "gid": 0,
+        "user": "u",
+        "group": "g",
+        "size": sum(size for _, size, _ in chunks),
+        "chunks": chunks,
+        **more,
     }
 
 

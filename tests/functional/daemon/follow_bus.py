@@ -1,4 +1,5 @@
 """Follows one job on the bus, with pyzmq and nothing else: python follow_bus.py ENDPOINT"""
+
 import json
 import sys
 

@@ -56,9 +56,12 @@ def test_repositories(cube: Cube) -> None:
     )  # fmt: skip
     assert made.returncode == 0
     assert "import" in cube.refused("repository", "create", "r", "--path", str(other))
-    assert "passphrase" in cube.refused(
-        "repository", "import", "r", "--path", str(other), "--passphrase-file", str(secret)
-    ).lower()
+    assert (
+        "passphrase"
+        in cube.refused(
+            "repository", "import", "r", "--path", str(other), "--passphrase-file", str(secret)
+        ).lower()
+    )
     secret.write_text("right\n")
     cube.ok("repository", "import", "r", "--path", str(other), "--passphrase-file", str(secret))
 

@@ -19,11 +19,19 @@ import zmq
 from borgcube.core.home import bus_endpoint, control_endpoint, init_home
 
 ROOT = Path(__file__).parents[3]
-CODE = "import sys; from pathlib import Path; from borgcube.daemon.main import serve; " \
-       "sys.exit(serve(Path(sys.argv[1])))"
+CODE = (
+    "import sys; from pathlib import Path; from borgcube.daemon.main import serve; "
+    "sys.exit(serve(Path(sys.argv[1])))"
+)
 # The built-in plugins have names of their own; this daemon has only the fake ones.
-DISABLED = ["borg", "backup", "restore", "transport_openssh", "transport_paramiko",
-            "transport_local"]
+DISABLED = [
+    "borg",
+    "backup",
+    "restore",
+    "transport_openssh",
+    "transport_paramiko",
+    "transport_local",
+]
 
 
 class Refused(Exception):
@@ -40,7 +48,9 @@ class RunningDaemon:
         path = f"{ROOT}:{Path(__file__).parent / 'fakeplugin'}"
         self.process = subprocess.Popen(
             [sys.executable, "-c", CODE, str(self.home)],
-            env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.control = self.context.socket(zmq.DEALER)
         self.control.connect(control_endpoint(self.home))
@@ -113,8 +123,15 @@ def backup(daemon: RunningDaemon, tmp_path: Path) -> Any:
 
     def start(comment: str = "", *, retries: int = 0) -> str:
         plan = f"plan-{comment or 'plain'}"
-        daemon.call("plan.add", name=plan, client="web", repository="main", paths=["/etc"],
-                    comment=comment, retries=retries)
+        daemon.call(
+            "plan.add",
+            name=plan,
+            client="web",
+            repository="main",
+            paths=["/etc"],
+            comment=comment,
+            retries=retries,
+        )
         return daemon.call("backup.start", plan=plan)["job_id"]
 
     return start

@@ -171,8 +171,11 @@ def test_sigterm_cancels_jobs_ends_vaults_and_exits_with_zero(daemon, backup):
 
 def test_a_second_daemon_on_the_same_home_is_refused(daemon):
     second = subprocess.run(
-        [sys.executable, "-c", CODE, str(daemon.home)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=20,
+        [sys.executable, "-c", CODE, str(daemon.home)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=20,
     )
     assert second.returncode != 0
     assert f"runs on {daemon.home} already (process {daemon.process.pid})" in second.stderr

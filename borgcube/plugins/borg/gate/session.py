@@ -55,7 +55,11 @@ class GateSession:
     """Answers one client until it closes the stream. Raises Rejected when it misbehaves."""
 
     def __init__(
-        self, terms: Terms, peer_in: int, peer_out: int, vault: Wire,
+        self,
+        terms: Terms,
+        peer_in: int,
+        peer_out: int,
+        vault: Wire,
         report: Callable[[dict[str, Any]], None],
     ) -> None:
         self.terms = terms

@@ -62,9 +62,7 @@ def claimed_archive(manifest_plain: bytes, *, expected: str) -> bytes:
     Raises ArchiveRefused unless it lists exactly one, under the ``expected`` name.
     """
     try:
-        manifest = msgpack.unpackb(
-            manifest_plain, raw=True, use_list=False, strict_map_key=False
-        )
+        manifest = msgpack.unpackb(manifest_plain, raw=True, use_list=False, strict_map_key=False)
         archives = manifest[b"archives"]
         names = list(archives)
         archive_id = archives[names[0]][b"id"] if len(names) == 1 else b""

@@ -194,8 +194,12 @@ class BackupSession:
         catalog.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             found = walk(
-                ledger, metadata, reference_size=reference_size, cache=cache,
-                catalog=catalog, step=self.vault.check_alive,
+                ledger,
+                metadata,
+                reference_size=reference_size,
+                cache=cache,
+                catalog=catalog,
+                step=self.vault.check_alive,
             )
             with ledger.lock:
                 added = self._commit(metadata, found)
@@ -232,8 +236,10 @@ class BackupSession:
                 ledger.remove_archive(name)
         self.vault.commit(finishing=self)
         self.domain.add(
-            ledger, real_id.hex(),
-            {"name": self.archive, "plan": self.plan, "partial": False}, chunks,
+            ledger,
+            real_id.hex(),
+            {"name": self.archive, "plan": self.plan, "partial": False},
+            chunks,
         )
         return {
             "id": real_id.hex(),
@@ -282,8 +288,10 @@ class BackupSession:
             if found:
                 chunks.append((chunk_id, found[0]))
         self.domain.add(
-            ledger, info.id.hex(),
-            {"name": self.partial_name, "plan": self.plan, "partial": True}, chunks,
+            ledger,
+            info.id.hex(),
+            {"name": self.partial_name, "plan": self.plan, "partial": True},
+            chunks,
         )
 
     def close(self) -> None:

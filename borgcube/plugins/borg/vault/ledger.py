@@ -145,16 +145,31 @@ class Ledger:
             size = sum(entry[1] for entry in entries)
             total += size
             item = {
-                "path": f"partial/{number:06d}", "mode": 0o100600, "uid": 0, "gid": 0,
-                "user": "root", "group": "root", "mtime": 0, "size": size, "chunks": entries,
+                "path": f"partial/{number:06d}",
+                "mode": 0o100600,
+                "uid": 0,
+                "gid": 0,
+                "user": "root",
+                "group": "root",
+                "mtime": 0,
+                "size": size,
+                "chunks": entries,
             }
             ids.append(self.add_metadata(msgpack.packb(item, use_bin_type=False)))
         metadata = {
-            "version": 1, "name": name, "items": tuple(ids), "cmdline": ("borgcube",),
-            "hostname": "", "username": "", "time": now, "time_end": now,
+            "version": 1,
+            "name": name,
+            "items": tuple(ids),
+            "cmdline": ("borgcube",),
+            "hostname": "",
+            "username": "",
+            "time": now,
+            "time_end": now,
             "comment": "chunks of an unfinished backup",
             "chunker_params": ("buzhash", 19, 23, 21, 4095),
-            "size": total, "csize": total, "nfiles": len(ids),
+            "size": total,
+            "csize": total,
+            "nfiles": len(ids),
         }
         if previous:
             # The new references stand already, so that nothing shared is deleted here.

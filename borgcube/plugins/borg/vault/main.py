@@ -67,7 +67,9 @@ class Vault:
         """Raise when the vault is shutting down or broken."""
         if self.stopping or self.broken:
             raise JobFailed(
-                "vault-stopped", Problem.SERVER, self.broken or "The vault is stopping.",
+                "vault-stopped",
+                Problem.SERVER,
+                self.broken or "The vault is stopping.",
                 next_step="Run the backup again.",
             )
 
@@ -100,18 +102,23 @@ def _cause_of(error: BaseException) -> dict[str, Any]:
         return error.cause.as_data()
     if isinstance(error, ArchiveRefused):
         return {
-            "kind": "archive-refused", "problem": "client", "message": f"Refused: {error}.",
+            "kind": "archive-refused",
+            "problem": "client",
+            "message": f"Refused: {error}.",
             "next_step": "Look at the client: stock borg does not do this.",
         }
     if isinstance(error, OSError):
         return {
-            "kind": "repository-write-failed", "problem": "repository",
+            "kind": "repository-write-failed",
+            "problem": "repository",
             "message": f"The repository cannot be written: {error.strerror or error}.",
             "next_step": "Make room on its storage, then run the backup again.",
         }
     return {
-        "kind": "internal-error", "problem": "server",
-        "message": f"{type(error).__name__} in the vault.", "next_step": "See the vault's log.",
+        "kind": "internal-error",
+        "problem": "server",
+        "message": f"{type(error).__name__} in the vault.",
+        "next_step": "See the vault's log.",
     }
 
 
@@ -146,14 +153,20 @@ class SessionServer:
         vault, token = self.vault, secrets.token_hex(16)
         if request["op"] == "backup":
             session: Any = BackupSession(
-                vault, token,
-                archive=request["archive"], plan=request["plan"], domain=request["domain"],
+                vault,
+                token,
+                archive=request["archive"],
+                plan=request["plan"],
+                domain=request["domain"],
                 files_cache=request.get("files_cache", "ctime,size"),
                 comment=request.get("comment", ""),
             )
         else:
             session = RestoreSession(
-                vault, token, archive=request["archive"], paths=list(request["paths"]),
+                vault,
+                token,
+                archive=request["archive"],
+                paths=list(request["paths"]),
                 harmless=bool(request.get("harmless")),
             )
         session.wires = [self.wire]
@@ -262,7 +275,8 @@ class SessionServer:
             with ledger.lock:
                 if vault.sessions:
                     raise JobFailed(
-                        "repository-busy", Problem.REPOSITORY,
+                        "repository-busy",
+                        Problem.REPOSITORY,
                         "A backup or restore is using the repository.",
                         next_step="Delete the archive when it is over.",
                     )

@@ -73,9 +73,7 @@ class OpenedRepository:
             self.blake2 = self.key.TYPE in BLAKE2_TYPES
             self.encryption = str(self.key.ARG_NAME)
             if with_cache:
-                self.cache = Cache(
-                    self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S
-                )
+                self.cache = Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
         except (LockTimeout, LockError) as error:
             raise _failed(
                 "repository-locked",
@@ -84,12 +82,14 @@ class OpenedRepository:
             ) from error
         except PermissionError as error:
             raise _failed(
-                "repository-unusable", f"The repository cannot be opened: {error}.",
+                "repository-unusable",
+                f"The repository cannot be opened: {error}.",
                 "Give the user of BorgCube access to it.",
             ) from error
         except (Repository.DoesNotExist, Repository.InvalidRepository) as error:
             raise _failed(
-                "repository-missing", f"There is no usable Borg repository at {path}.",
+                "repository-missing",
+                f"There is no usable Borg repository at {path}.",
                 "Mount its storage or correct the path.",
             ) from error
 

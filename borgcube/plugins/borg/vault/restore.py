@@ -64,7 +64,8 @@ class RestoreSession:
         packed = client.key.pack_and_authenticate_metadata(own, context=b"archive")
         archive_id = self._keep(packed)
         envelope, manifest_id = make_manifest(
-            client, repository_id,
+            client,
+            repository_id,
             {self.archive: (archive_id, metadata[b"time"].decode("ascii"))},
         )
         return {

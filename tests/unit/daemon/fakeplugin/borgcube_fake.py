@@ -104,7 +104,8 @@ class Delete:
 
     def run(self, context: JobContext) -> JobResult:
         return JobResult(
-            state="warning", warnings=["careful"],
+            state="warning",
+            warnings=["careful"],
             archives_deleted=context.order.parameters["archives"],
             cause=FailureCause("w", Problem.SERVER, "w"),
         )
