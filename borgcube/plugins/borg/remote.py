@@ -92,6 +92,7 @@ read -r p <&5
 if [ "$p" != 0 ]; then
   if [ -e "/proc/$p/fd/3" ] && [ -e "/proc/$p/fd/4" ]; then
     exec 6<"/proc/$p/fd/3" 7>"/proc/$p/fd/4"
+    perl -e 'fcntl(STDIN, 1031, 1048576)' <&6 >/dev/null 2>&1 3<&- 4>&- 5>&- 7>&- 8>&- 9>&- || :
     cat <&3 >&7 3<&- 4>&- 5>&- 6<&- &
     inward=$!
     exec 7>&-

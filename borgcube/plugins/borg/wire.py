@@ -18,17 +18,20 @@ D    data, empty when refused     the answer to G
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import struct
 import threading
-from typing import Any
+from typing import Any, cast
 
 HEADER = struct.Struct(">IB")
 PUT_HEADER = struct.Struct(">32sI")
 JSON, PUT, MANIFEST, COMMIT, GET, DATA = (ord(c) for c in "JPMCGD")
 MAX_FRAME = 32 << 20
 BUFFER = 1 << 20
+READ_AHEAD = 64 * 1024
+DIRECT_BYTES = 64 * 1024
 
 
 class WireError(Exception):
@@ -43,18 +46,21 @@ class Wire:
         self.max_frame = max_frame
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-        self._file = sock.makefile("rb", buffering=BUFFER)
+        self._file = cast(io.BufferedReader, sock.makefile("rb", buffering=READ_AHEAD))
         self._lock = threading.Lock()
 
-    def send(self, kind: int, *parts: bytes | memoryview) -> None:
+    def send(self, kind: int, *parts: bytes | bytearray | memoryview) -> None:
         """Send one frame made of ``parts``; raises WireError when the peer is gone."""
         length = sum(len(part) for part in parts)
-        buffers = [HEADER.pack(length, kind), *parts]
+        views = [memoryview(part) for part in (HEADER.pack(length, kind), *parts)]
         try:
             with self._lock:
-                sent = self.sock.sendmsg(buffers)
-                if sent < length + HEADER.size:
-                    self.sock.sendall(b"".join(buffers)[sent:])
+                while views:
+                    sent = self.sock.sendmsg(views)
+                    while views and sent >= len(views[0]):
+                        sent -= len(views.pop(0))
+                    if sent:
+                        views[0] = views[0][sent:]
         except (OSError, ValueError) as error:
             raise WireError(f"the other process is gone ({error})") from error
 
@@ -62,7 +68,7 @@ class Wire:
         """Send one JSON frame."""
         self.send(JSON, json.dumps(data).encode())
 
-    def receive(self) -> tuple[int, bytes]:
+    def receive(self) -> tuple[int, bytearray]:
         """Return the next frame; raises WireError at the end of the stream."""
         try:
             header = self._file.read(HEADER.size)
@@ -71,11 +77,22 @@ class Wire:
             length, kind = HEADER.unpack(header)
             if length > self.max_frame:
                 raise WireError("a frame is too long")
-            payload = self._file.read(length)
+            payload = bytearray(length)
+            if length < DIRECT_BYTES:
+                got = self._file.readinto(payload)
+            else:
+                # What the buffer holds already, then from the socket into place: no copy.
+                view = memoryview(payload)
+                got = self._file.readinto(view[: len(self._file.peek(1)[:length])])
+                while got < length:
+                    more = self.sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+                    if not more:
+                        break
+                    got += more
         except (OSError, ValueError) as error:
             # ValueError: another thread closed this end while we were about to read.
             raise WireError(f"the stream is closed ({error})") from error
-        if len(payload) < length:
+        if got < length:
             raise WireError("the stream ended inside a frame")
         return kind, payload
 

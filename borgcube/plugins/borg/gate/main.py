@@ -20,6 +20,7 @@ from typing import Any
 
 from borgcube.plugins.borg.gate.session import GateSession, Terms
 from borgcube.plugins.borg.gate.verify import Rejected, id_hash_for
+from borgcube.plugins.borg.malloc import keep_large_buffers
 from borgcube.plugins.borg.wire import Wire, WireError
 
 MEMORY_BYTES = 1 << 30
@@ -58,6 +59,7 @@ def main() -> int:
     for name in ("peer-in", "peer-out", "vault", "report"):
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
+    keep_large_buffers()
     terms = _terms(json.loads(sys.stdin.readline()))
     for descriptor in (options.peer_in, options.peer_out):
         try:

@@ -178,7 +178,7 @@ class GateSession:
             raise Rejected("the client asked for a chunk outside its restore")
         self.bytes_out += len(payload)
         self.chunks += 1
-        return reply(request, bytes([self.terms.type_byte]) + payload)
+        return reply(request, b"".join((bytes([self.terms.type_byte]), payload)))
 
     def _put(self, request: Request) -> bytes:
         self._require("open", "manifest", what="put")

@@ -106,7 +106,7 @@ class BackupSession:
 
     # Chunks ---------------------------------------------------------------------------
 
-    def put(self, chunk_id: bytes, size: int, data: bytes) -> None:
+    def put(self, chunk_id: bytes, size: int, data: memoryview) -> None:
         """Take a verified chunk. What is stored already is dropped."""
         ledger = self.ledger
         if chunk_id in self.uploaded:
@@ -129,7 +129,7 @@ class BackupSession:
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
             self._settle()
 
-    def _seal(self, chunk_id: bytes, size: int, data: bytes) -> None:
+    def _seal(self, chunk_id: bytes, size: int, data: memoryview) -> None:
         envelope = self.ledger.sealer.seal(data)
         with self.ledger.lock:
             try:

@@ -23,6 +23,7 @@ from typing import Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg import borgenv
+from borgcube.plugins.borg.malloc import keep_large_buffers
 from borgcube.plugins.borg.wire import (
     COMMIT,
     DATA,
@@ -242,9 +243,9 @@ class SessionServer:
                 kind, payload = self.wire.receive()
                 if kind == PUT and len(payload) > header:
                     chunk_id, size = PUT_HEADER.unpack_from(payload)
-                    session.put(chunk_id, size, payload[header:])
+                    session.put(chunk_id, size, memoryview(payload)[header:])
                 elif kind == MANIFEST:
-                    session.manifest_plain = payload
+                    session.manifest_plain = bytes(payload)
                 elif kind == COMMIT:
                     try:
                         session.result = session.admit()
@@ -267,7 +268,7 @@ class SessionServer:
             kind, payload = self.wire.receive()
             if kind != GET or len(payload) != 32:
                 raise WireError("unexpected frame")
-            self.wire.send(DATA, session.get(payload))
+            self.wire.send(DATA, session.get(bytes(payload)))
 
     def _delete(self, names: list[str]) -> None:
         vault, ledger = self.vault, self.vault.ledger
@@ -368,6 +369,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    keep_large_buffers()
     _die_with_parent()
     passphrase = sys.stdin.readline().rstrip("\n")
     os.umask(0o077)
