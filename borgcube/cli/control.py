@@ -82,11 +82,12 @@ class Control:
         self._drop()
         raise self._unreachable()
 
-    def subscribe(self) -> zmq.Socket[bytes]:
-        """Return a subscriber of everything on the bus; raises DaemonUnreachable."""
+    def subscribe(self, *topics: str) -> zmq.Socket[bytes]:
+        """Return a subscriber of topics, or of everything; raises DaemonUnreachable."""
         endpoint = self.call("bus")["endpoint"]
         socket = self._context.socket(zmq.SUB)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.subscribe(b"")
+        for topic in topics or ("",):
+            socket.subscribe(topic.encode())
         socket.connect(endpoint)
         return socket

@@ -130,8 +130,12 @@ def follow(control: Control, job_ids: Sequence[str], *, quiet: bool = False) -> 
         job = control.call("job.show", id=job_id)
         watched.append(Watched(job, expected_bytes(control, job)))
 
+    # An end is seen at once; the figures are fetched now and then.
+    endings = control.subscribe("job.finished", "job.lost")
+
     def look() -> bool:
-        time.sleep(LOOK_S)
+        if endings.poll(int(LOOK_S * 1000)):
+            endings.recv_multipart()
         for one in watched:
             if not one.ended:
                 one.job = _look(control, one.job["id"])
@@ -155,6 +159,7 @@ def follow(control: Control, job_ids: Sequence[str], *, quiet: bool = False) -> 
                 if line:
                     print(output.harmless(line), file=sys.stderr, flush=True)
             going = look()
+    endings.close(linger=0)
     for one in watched if not quiet else ():
         report(one.job)
     return max(EXIT_CODES.get(one.job["state"], 2) for one in watched)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from borgcube import __version__
 from borgcube.cli import inventory, jobs, output, system
 from borgcube.cli.control import Control
+from borgcube.core import config
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError
+from borgcube.core.registry import Registry
 
 EPILOG = """\
 exit codes: 0 done, 1 done with warnings, 2 failed or refused, 3 no daemon answers
@@ -61,14 +64,41 @@ class Parser:
         return made.add_subparsers(metavar="COMMAND", required=True)
 
 
-def build() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def _plugin_commands(parser: Parser, home: str | None) -> None:
+    disabled: tuple[str, ...] = ()
+    with contextlib.suppress(BorgCubeError):
+        disabled = config.load(places.resolve_home(home)).plugins.disabled
+    registry = Registry.load(disabled=disabled)
+    for command in registry.registered["register_cli_commands"].values():
+        made = parser.commands.add_parser(command.name, help=command.help, description=command.help)
+        command.configure(made)
+        made.set_defaults(function=command.run, online=False)
+
+
+def _command_named(arguments: Sequence[str]) -> tuple[str, str | None]:
+    """Return the first word that is no option, and what ``--home`` names."""
+    home, words = None, iter(arguments)
+    for word in words:
+        if word == "--home":
+            home = next(words, None)
+        elif word.startswith("--home="):
+            home = word.partition("=")[2]
+        elif not word.startswith("-"):
+            return word, home
+    return "", home
+
+
+def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser; plugins are loaded for a command that is not built in, and for help."""
     parser = Parser()
     _system(parser)
     _repositories(parser)
     _clients(parser)
     _plans(parser)
     _work(parser)
+    name, home = _command_named(arguments)
+    if name not in parser.commands.choices:
+        _plugin_commands(parser, home)
     return parser.top
 
 
@@ -114,7 +144,8 @@ def _clients(parser: Parser) -> None:
     add.add_argument("--port", type=int, default=22)
     add.add_argument("--user")
     add.add_argument("--identity", metavar="FILE", help="the private key on this server")
-    add.add_argument("--borg", default="borg", metavar="PATH", help="borg on the client")
+    add.add_argument("--borg", default="borg", metavar="PATH",
+                     help="borg on the client; deploy sends a fitting one along")  # fmt: skip
     add.add_argument("--domain", help="share chunk IDs with the other clients of this domain")
     add.add_argument("--option", action="append", type=_pair, metavar="NAME=VALUE",
                      help="an option of the transport")  # fmt: skip
@@ -207,7 +238,8 @@ def _work(parser: Parser) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = build().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build(words).parse_args(words)
     try:
         home = places.resolve_home(options.home)
         if not options.online:

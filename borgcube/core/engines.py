@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.transports import Connection
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Engine(Protocol):
 
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path) -> RepositoryFacts:
         """Open an existing one and list its archives, proving the passphrase."""
+
+    def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
+        """Return in words what would run on a client: the version of the program ``borg``
+        there, or what goes along for ``deploy``. Raises JobFailed when nothing would."""
 
     def vault_command(
         self, *, name: str, path: Path, socket: Path, state_dir: Path

@@ -77,8 +77,8 @@ def register_evolution_steps() -> list[Any]:
 
 @hookspec
 def register_cli_commands() -> list[Any]:
-    """Register: return commands for the command line. Called in the command line's process,
-    no transaction; an exception quarantines the plugin."""
+    """Register: return commands (``core.commands.Command``). Called in the command line's
+    process when it needs them, no transaction; an exception quarantines the plugin."""
     return []
 
 

@@ -15,11 +15,11 @@ import selectors
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from borgcube.core.errors import InvalidInput, JobFailed, Problem
-from borgcube.core.transports import ClientAddress, Completed, RemoteProcess
+from borgcube.core.transports import ClientAddress, Completed, RemoteProcess, Source
 
 PIPE_BYTES = 1 << 20
 _BLOCK = 1 << 16
@@ -150,16 +150,28 @@ def take_descriptors(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
     return taken[0], taken[1], taken[2]
 
 
+def blocks_of(source: Source) -> Generator[bytes, None, None]:
+    """Yield the bytes of a source in blocks that are never empty."""
+    for part in [source] if isinstance(source, bytes | Path) else source:
+        if isinstance(part, bytes):
+            if part:
+                yield part
+            continue
+        with part.open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+
+
 def run_to_end(
-    process: RemoteProcess, stdin: bytes | Path, *, timeout_s: float, max_output: int
+    process: RemoteProcess, stdin: Source, *, timeout_s: float, max_output: int
 ) -> Completed:
     """Feed and drain ``process`` to its end; raises JobFailed ``timeout``."""
-    source = None
+    blocks = blocks_of(stdin)
     deadline = time.monotonic() + timeout_s
     kept = {process.stdout_fd: bytearray(), process.stderr_fd: bytearray()}
     still_open = {process.stdin_fd, *kept}
     selector = selectors.DefaultSelector()
-    pending = memoryview(stdin if isinstance(stdin, bytes) else b"")
+    pending = memoryview(b"")
 
     def finish(descriptor: int) -> None:
         selector.unregister(descriptor)
@@ -167,8 +179,6 @@ def run_to_end(
         still_open.discard(descriptor)
 
     try:
-        if isinstance(stdin, Path):
-            source = stdin.open("rb")
         selector.register(process.stdin_fd, selectors.EVENT_WRITE)
         for descriptor in still_open:
             os.set_blocking(descriptor, False)
@@ -185,8 +195,7 @@ def run_to_end(
                     if not block:
                         finish(key.fd)
                     continue
-                if not pending and source is not None:
-                    pending = memoryview(source.read(_BLOCK))
+                pending = pending or memoryview(next(blocks, b""))
                 if not pending:
                     finish(key.fd)
                     continue
@@ -205,8 +214,7 @@ def run_to_end(
         selector.close()
         for descriptor in still_open:
             os.close(descriptor)
-        if source is not None:
-            source.close()
+        blocks.close()
 
 
 def _timed_out(timeout_s: float) -> JobFailed:

@@ -38,6 +38,10 @@ class TransportContext:
     connect_timeout_s: float = 20.0
 
 
+# What a short command reads: bytes, a file, or several of them one after the other.
+Source = bytes | Path | Sequence[bytes | Path]
+
+
 @dataclass(frozen=True)
 class Completed:
     """The end of a short remote command. Output is cut off at the asked-for limit."""
@@ -72,11 +76,11 @@ class Connection(Protocol):
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes | Path = b"",
+        stdin: Source = b"",
         timeout_s: float = 60.0,
         max_output: int = 1 << 20,
     ) -> Completed:
-        """Run to its end. ``stdin`` is bytes or a file to stream."""
+        """Run to its end. ``stdin`` is streamed; files are opened when their turn comes."""
 
     def start(self, argv: Sequence[str]) -> RemoteProcess:
         """Start a command whose streams the caller handles."""

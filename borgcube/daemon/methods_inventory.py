@@ -249,25 +249,19 @@ class ClientMethods:
     def test(self, *, name: str) -> Later:
         """Log in and ask for the version of borg."""
         transport, address, context, borg = self._reach(name)
-        script = 'command -v "$1" >/dev/null && "$1" --version'
-        argv = ["sh", "-c", script, "sh", borg]
-        if borg == "deploy":
-            argv = ["sh", "-c", "echo deploy"]
+        engines = self._daemon.registry.engines
+        if not engines:
+            raise NotFound("No repository engine is loaded.", next_step="See: borgcube plugins")
+        kind, engine = sorted(engines.items())[0]
+        state = places.engine_state_dir(self._daemon.home, kind)
 
         def work() -> dict[str, Any]:
             connection = transport.connect(address, context)
             try:
-                done = connection.run(argv, timeout_s=30.0, max_output=4096)
+                said = engine.probe(connection, borg=borg, state_dir=state)
             finally:
                 connection.close()
-            said = done.stdout.decode("utf-8", "replace").strip()[:200]
-            version = "".join(char for char in said if char.isprintable())
-            if done.exit_code != 0:
-                raise NotFound(
-                    f"Login works, but {borg!r} was not found on {name}.",
-                    next_step="Install borg there, or give its path with --borg.",
-                )
-            return {"ok": True, "borg_version": version}
+            return {"ok": True, "borg_version": said}
 
         return Later(work, always=lambda: hostkeys.remove_directory(context.runtime_dir))
 

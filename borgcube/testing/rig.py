@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from borgcube.core.jobs import JobOrder, JobResult
-from borgcube.core.transports import Completed
+from borgcube.core.streams import blocks_of
+from borgcube.core.transports import Completed, Source
 from borgcube.plugins.borg.engine import BorgEngine
 
 PASSPHRASE = "correct horse"
@@ -62,12 +63,12 @@ class ShellConnection:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes | Path = b"",
+        stdin: Source = b"",
         timeout_s: float = 60.0,
         max_output: int = 1 << 20,
     ) -> Completed:
         """Run to its end."""
-        data = stdin.read_bytes() if isinstance(stdin, Path) else stdin
+        data = b"".join(blocks_of(stdin))
         try:
             done = subprocess.run(
                 argv, input=data, capture_output=True, timeout=timeout_s, check=False

@@ -66,6 +66,8 @@ class TransportContract:
         file.write_bytes(data)
         assert connection.run(["cat"], stdin=data).stdout == data
         assert connection.run(["cat"], stdin=file).stdout == data
+        several: list[bytes | Path] = [b"first", file, b"", b"last"]
+        assert connection.run(["cat"], stdin=several).stdout == b"first" + data + b"last"
         assert connection.run(["cat"]).stdout == b""
 
     def test_streams_stay_apart(self, connection: Connection) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from borgcube.core.commands import Command
 from borgcube.core.engines import Engine
 from borgcube.core.hookspecs import hookimpl
+from borgcube.plugins.borg.commands import BorgCommand
 from borgcube.plugins.borg.engine import BorgEngine
 
 
@@ -11,3 +13,9 @@ from borgcube.plugins.borg.engine import BorgEngine
 def register_engines() -> list[Engine]:
     """Register the engine ``borg``."""
     return [BorgEngine()]
+
+
+@hookimpl
+def register_cli_commands() -> list[Command]:
+    """Register ``borgcube borg``."""
+    return [BorgCommand()]

@@ -12,6 +12,7 @@ from typing import Any
 from borgcube.core.engines import RepositoryFacts
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.transports import Connection
 
 TOOL_TIMEOUT_S = 300
 
@@ -65,6 +66,15 @@ class BorgEngine:
         return RepositoryFacts(
             id=answer["id"], encryption=answer["encryption"], archives=tuple(answer["archives"])
         )
+
+    def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
+        """Say which borg would run on a client."""
+        from borgcube.plugins.borg import binaries, rpcrun
+
+        if borg == rpcrun.DEPLOY:
+            found = binaries.fitting(connection, state_dir)
+            return f"borg {found.borg} for {found.platform}, sent along"
+        return f"borg {rpcrun.borg_version(connection, borg)}"
 
     def vault_command(
         self, *, name: str, path: Path, socket: Path, state_dir: Path

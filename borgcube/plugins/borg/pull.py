@@ -7,16 +7,15 @@ from typing import Any
 
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
-from borgcube.core.transports import Connection
 from borgcube.plugins.borg import remote
-from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, Outcome, RemoteBorg, find_borg
-from borgcube.plugins.borg.vaultclient import VaultSession
-
-# Looking costs nothing; asking borg for its version costs half a second. It tells it anyway.
-_MISSING = (
-    'command -v "$1" >/dev/null || exit 127; shift; printf "\\0"; '
-    'for p; do [ -e "$p" ] || [ -L "$p" ] || printf "%s\\0" "$p"; done; printf "end"'
+from borgcube.plugins.borg.rpcrun import (
+    DEFAULT_MAX_BYTES,
+    DEPLOY,
+    Outcome,
+    RemoteBorg,
+    find_borg,
 )
+from borgcube.plugins.borg.vaultclient import VaultSession
 
 
 def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
@@ -61,14 +60,6 @@ def backup(context: JobContext) -> JobResult:
     context.phase("connecting")
     connection = context.connect()
     borg = str(options.get("borg") or "borg")
-    missing = _missing_paths(context, connection, options["paths"], borg=borg)
-    if len(missing) == len(options["paths"]):
-        raise JobFailed(
-            "path-missing",
-            Problem.CONFIGURATION,
-            f"No path of the plan exists on the client: {', '.join(missing)}.",
-            next_step="Correct the plan's paths.",
-        )
     context.phase("preparing")
     session = VaultSession(
         context.order.vault_socket,
@@ -85,7 +76,14 @@ def backup(context: JobContext) -> JobResult:
     run = RemoteBorg(context, connection, session, mode="backup")
     run.on_message = lambda message: _progress(context, message)
     try:
-        run.prepare(create_command(borg, options))
+        missing = run.prepare(create_command(borg, options), wanted=options["paths"])
+        if len(missing) == len(options["paths"]):
+            raise JobFailed(
+                "path-missing",
+                Problem.CONFIGURATION,
+                f"No path of the plan exists on the client: {', '.join(missing)}.",
+                next_step="Correct the plan's paths.",
+            )
         context.phase("transferring")
         outcome = run.run(
             idle_timeout_s=float(options.get("idle_timeout_s") or 900),
@@ -93,28 +91,12 @@ def backup(context: JobContext) -> JobResult:
         )
         context.phase("finishing")
         admitted = session.end()
-        if admitted is None and not outcome.version and not outcome.refused:
+        if admitted is None and not outcome.version and not outcome.refused and borg != DEPLOY:
             find_borg(context, connection, borg)  # says what is wrong with it, if anything
     finally:
         session.close()
         run.clean_up()
     return judge(outcome, admitted, missing=missing, options=options)
-
-
-def _missing_paths(
-    context: JobContext, connection: Connection, paths: list[str], *, borg: str
-) -> list[str]:
-    done = connection.run(["sh", "-c", _MISSING, "sh", borg, *paths], timeout_s=60)
-    if done.exit_code == 127:
-        find_borg(context, connection, borg)
-    _banner, *missing = done.stdout.split(b"\0")
-    if not missing or missing.pop() != b"end":
-        return []
-    return [
-        name
-        for name in (part.decode("utf-8", "surrogateescape") for part in missing)
-        if name in paths
-    ]
 
 
 def _progress(context: JobContext, message: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.plugins.borg import remote
-from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, RemoteBorg, find_borg
+from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, DEPLOY, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 
@@ -15,7 +15,8 @@ def restore(context: JobContext) -> JobResult:
     context.phase("connecting")
     connection = context.connect()
     borg = str(options.get("borg") or "borg")
-    find_borg(context, connection, borg)
+    if borg != DEPLOY:
+        find_borg(context, connection, borg)
     target = str(options["target"])
     made = connection.run(["mkdir", "-p", "--", target], timeout_s=60)
     if made.exit_code != 0:

@@ -17,10 +17,33 @@ MARK = "borgcube-ready"
 MAX_BANNER = 64 * 1024
 REPOSITORY_URL = "ssh://borgcube/r"
 REPOSITORY_PATH = "/r"
+DEPLOYED_BORG = '"$D/borg/borg"'  # as a word of the run script
 
+# Where the parts of the seed go.
+PLACES = {
+    "rsh": ">rsh",
+    "run": ">run",
+    "chunks": '>"$cache/chunks"',
+    "files": '>"$cache/files"',
+    "borg": "| gzip -dc | tar xf -",
+}
+
+# $1 is borg on the client, the rest are paths that are to be there. Standard input is the
+# seed: {sizes} bytes of each part, one after the other. It is cut up from a file, because
+# head may read more from a pipe than it prints.
 _PREPARE = """
 set -eu
 umask 077
+borg=$1
+shift
+if [ "$borg" != deploy ]; then
+  command -v "$borg" >/dev/null || exit 127
+fi
+printf '\\0'
+for path; do
+  [ -e "$path" ] || [ -L "$path" ] || printf '%s\\0' "$path"
+done
+printf 'end\\0'
 t="${{TMPDIR:-/tmp}}"
 for old in "$t"/borgcube-{server}-*; do
   [ -d "$old" ] && [ ! -L "$old" ] && [ -O "$old" ] || continue
@@ -36,9 +59,12 @@ for old in "$t"/borgcube-{server}-*; do
 done
 d="$t/borgcube-{server}-{token}"
 mkdir "$d"
-mkdir -p "$d/b/.cache/borg/{repository_id}/chunks.archive.d"
-cd "$d/b/.cache/borg/{repository_id}"
+trap 'rm -rf "$d"' EXIT
+cache="$d/b/.cache/borg/{repository_id}"
+mkdir -p "$cache/chunks.archive.d"
+cd "$cache"
 echo "This is a BorgCube session cache." >README
+: >files
 cat >config <<'END'
 [cache]
 version = 1
@@ -49,23 +75,21 @@ key_type = {key_type}
 [integrity]
 manifest = {manifest_id}
 END
-: >files
 cd "$d"
 mkfifo c g e i o
-cat >rsh <<'END'
-{rsh}
-END
-cat >run <<'END'
-{run}
-END
+cat >seed
+part() {{ tail -c +"$1" seed | head -c "$2"; }}
+{parts}
+rm seed
 chmod 700 rsh run
+trap - EXIT
 printf '\\n%s %s\\n' {mark} "$d"
 """
 
 # Borg starts this instead of ssh. It tells its process number, and either lends its two
 # pipes to the outer script ("direct", where /proc has them) or relays them itself. The
 # outer script alone holds the write end of "e": this one ends when that one does.
-_RSH = """#!/bin/sh
+RSH = """#!/bin/sh
 exec 3<&0 4>&1 </dev/null >/dev/null 5<"$D/e"
 echo "$$" >"$D/c"
 read -r how <"$D/g"
@@ -75,7 +99,8 @@ if [ "$how" = direct ]; then
   exit 0
 fi
 cat <"$D/i" >&4 3<&- 4>&- &
-exec cat <&3 >"$D/o" 3<&- 4>&-"""
+exec cat <&3 >"$D/o" 3<&- 4>&-
+"""
 
 _RUN = """#!/bin/sh
 D={directory}
@@ -83,7 +108,7 @@ export D
 unset SSH_CLIENT SSH_CONNECTION SSH_TTY
 cd "$D" || exit 2
 echo "$$" >pid
-trap 'cd /; rm -rf "$D"' EXIT
+trap 'cd /; rm -rf "$D" || exit 120' EXIT
 trap 'exit 2' HUP INT TERM
 printf '\\n%s\\n' {mark}
 exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
@@ -92,7 +117,8 @@ read -r p <&5
 if [ "$p" != 0 ]; then
   if [ -e "/proc/$p/fd/3" ] && [ -e "/proc/$p/fd/4" ]; then
     exec 6<"/proc/$p/fd/3" 7>"/proc/$p/fd/4"
-    perl -e 'fcntl(STDIN, 1031, 1048576)' <&6 >/dev/null 2>&1 3<&- 4>&- 5>&- 7>&- 8>&- 9>&- || :
+    # 1031 is F_SETPIPE_SZ of Linux: the usual 64 KiB let Borg wait for each small piece.
+    perl -e 'fcntl(STDIN, 1031, 1048576)' <&6 2>/dev/null 3<&- 4>&- 5>&- 7>&- 8>&- 9>&- || :
     cat <&3 >&7 3<&- 4>&- 5>&- 6<&- &
     inward=$!
     exec 7>&-
@@ -121,19 +147,28 @@ exit "$code"
 
 
 def prepare_script(
-    *, server: str, token: str, repository_id: str, manifest_id: str, key_type: int, run: str
-) -> str:
-    """Return the script that makes the session's directory and prints where it is."""
+    *, server: str, token: str, repository_id: str, manifest_id: str, key_type: int,
+    sizes: Sequence[tuple[str, int]],
+) -> str:  # fmt: skip
+    """Return the script that makes the session's directory and prints where it is.
+
+    ``sizes`` are the parts of the seed in their order, as (:data:`PLACES` key, bytes).
+    """
+    lines, start = [], 1
+    for name, size in sizes:
+        if size:  # some heads refuse to print nothing
+            lines.append(f"part {start} {size} {PLACES[name]}")
+        start += size
     return _PREPARE.format(
-        server=server,
-        token=token,
-        repository_id=repository_id,
-        manifest_id=manifest_id,
-        key_type=key_type,
-        rsh=_RSH,
-        run=run,
-        mark=MARK,
-    )
+        server=server, token=token, repository_id=repository_id, manifest_id=manifest_id,
+        key_type=key_type, parts="\n".join(lines), mark=MARK,
+    )  # fmt: skip
+
+
+def missing_paths(output: bytes) -> list[bytes]:
+    """Return the paths that the prepare script did not find, as it printed them."""
+    _banner, *listed = output.split(b"\0")
+    return listed[: listed.index(b"end")] if b"end" in listed else []
 
 
 def run_script(
@@ -149,7 +184,9 @@ def run_script(
         directory=directory or '"${0%/*}"',
         change_directory=f"cd {shlex.quote(into)} && " if into else "",
         environment=settings,
-        command=shlex.join(command),
+        command=" ".join(
+            DEPLOYED_BORG if word == DEPLOYED_BORG else shlex.quote(word) for word in command
+        ),
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.jobs import JobContext
 from borgcube.core.transports import Connection, RemoteProcess
-from borgcube.plugins.borg import remote
+from borgcube.plugins.borg import binaries, remote
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 MINIMUM_VERSION = (1, 2, 0)
@@ -29,6 +29,8 @@ MAX_LINE = 64 * 1024
 MAX_WARNINGS = 1000
 DEFAULT_MAX_BYTES = 1 << 50
 END_WAIT_S = 120.0
+DEPLOY = "deploy"
+CODE_LEFT_BEHIND = 120  # the run script's own code, or that of a signal
 
 
 @dataclass
@@ -45,7 +47,12 @@ class Outcome:
     gate_ended: bool = False
 
 
-def find_borg(context: JobContext, connection: Connection, borg: str) -> str:
+def find_borg(context: JobContext, connection: Connection, borg: str) -> None:
+    """Log the client's borg version; raises JobFailed when it is missing or too old."""
+    context.log("info", f"the client has borg {borg_version(connection, borg)}")
+
+
+def borg_version(connection: Connection, borg: str) -> str:
     """Return the client's borg version; raises JobFailed when it is missing or too old."""
     done = connection.run([borg, "--version"], timeout_s=60)
     text = done.stdout.decode("utf-8", "replace")
@@ -55,10 +62,9 @@ def find_borg(context: JobContext, connection: Connection, borg: str) -> str:
             "borg-missing",
             Problem.CLIENT,
             f"There is no usable borg at {borg!r} on the client.",
-            next_step="Install borgbackup there, or set the client's --borg to its path.",
+            next_step="Install borgbackup there, or set the client's --borg to a path or deploy.",
         )
     check_version(tuple(int(part) for part in match.groups()))
-    context.log("info", f"client has borg {'.'.join(match.groups())}")
     return ".".join(match.groups())
 
 
@@ -88,50 +94,58 @@ class RemoteBorg:
         self.on_message: Callable[[dict[str, Any]], None] = lambda _message: None
         self.last_sign = time.monotonic()
 
-    def prepare(self, command: Sequence[str], *, into: str = "") -> None:
-        """Make the directory on the client and fill it with the session's seed."""
+    def prepare(
+        self, command: Sequence[str], *, into: str = "", wanted: Sequence[str] = ()
+    ) -> list[str]:
+        """Make the session's directory on the client with everything in it, in one command.
+
+        ``command`` begins with borg's path there, or with ``deploy``: then a borg that
+        fits the client goes along. Returns which of the ``wanted`` paths are not there.
+        """
+        borg, *words = command
+        seed: list[tuple[str, bytes | Path]] = [("rsh", remote.RSH.encode())]
+        if borg == DEPLOY:
+            binary = binaries.fitting(self.connection, self.context.state_dir)
+            self.context.log("info", f"borg {binary.borg} for {binary.platform} goes along")
+            seed.append(("borg", binary.path))
+        script = remote.run_script(
+            command=[remote.DEPLOYED_BORG if borg == DEPLOY else borg, *words],
+            environment=remote.borg_environment(), into=into,
+        )  # fmt: skip
+        seed.append(("run", script.encode()))
         terms = self.session.terms
+        seed += [
+            (name, Path(terms[f"{name}_file"]))
+            for name in ("chunks", "files")
+            if terms.get(f"{name}_file")
+        ]
         server, token = self.context.order.server_id or "server", terms["token"]
-        script = remote.prepare_script(
-            server=server,
-            token=token,
-            repository_id=terms["repository_id"],
-            manifest_id=terms["manifest_id"],
+        prepare = remote.prepare_script(
+            server=server, token=token,
+            repository_id=terms["repository_id"], manifest_id=terms["manifest_id"],
             key_type=int(terms["type_byte"]),
-            run=remote.run_script(
-                command=command, environment=remote.borg_environment(), into=into
-            ),
-        )
-        done = self.connection.run(["sh"], stdin=script.encode(), timeout_s=120)
+            sizes=[
+                (name, len(part) if isinstance(part, bytes) else part.stat().st_size)
+                for name, part in seed
+            ],
+        )  # fmt: skip
+        done = self.connection.run(
+            ["sh", "-c", prepare, "sh", borg, *wanted],
+            stdin=[part for _, part in seed], timeout_s=3600,
+        )  # fmt: skip
+        if done.exit_code == 127 and borg != DEPLOY:
+            find_borg(self.context, self.connection, borg)
         directory = remote.ready_directory(done.stdout, server=server, token=token)
         if done.exit_code != 0 or directory is None:
             raise JobFailed(
-                "seed-failed",
-                Problem.CLIENT,
+                "seed-failed", Problem.CLIENT,
                 "The session directory cannot be made on the client: "
                 + (done.stderr.decode("utf-8", "replace").strip()[-300:] or "no answer"),
                 next_step="Check that TMPDIR or /tmp there is writable and has room.",
-            )
+            )  # fmt: skip
         self.directory = directory
-        for name in ("chunks", "files"):
-            source = terms.get(f"{name}_file")
-            if source:
-                self._upload(
-                    Path(source), f"{directory}/b/.cache/borg/{terms['repository_id']}/{name}"
-                )
-
-    def _upload(self, source: Path, target: str) -> None:
-        done = self.connection.run(
-            ["sh", "-c", 'cat >"$1"', "sh", target], stdin=source, timeout_s=3600
-        )
-        if done.exit_code != 0:
-            raise JobFailed(
-                "seed-failed",
-                Problem.CLIENT,
-                "The session's index cannot be written on the client: "
-                + done.stderr.decode("utf-8", "replace").strip()[-300:],
-                next_step="Make room in TMPDIR or /tmp there.",
-            )
+        absent = {os.fsencode(path): path for path in wanted}
+        return [absent[path] for path in remote.missing_paths(done.stdout) if path in absent]
 
     def run(self, *, idle_timeout_s: float, max_bytes: int) -> Outcome:
         """Run to the end; raises JobCancelled, or JobFailed for a silent client."""
@@ -174,6 +188,8 @@ class RemoteBorg:
                     )
                 time.sleep(0.05)
             self.outcome.exit_code = process.wait(END_WAIT_S if not self.outcome.refused else 10)
+            if self.outcome.exit_code is not None and self.outcome.exit_code < CODE_LEFT_BEHIND:
+                self.directory = ""  # the script removed it before it ended
         finally:
             if gate.poll() is None:
                 gate.kill()

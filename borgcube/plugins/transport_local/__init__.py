@@ -8,11 +8,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.streams import run_to_end, take_descriptors
-from borgcube.core.transports import ClientAddress, Completed, Connection, TransportContext
+from borgcube.core.transports import ClientAddress, Completed, Connection, Source, TransportContext
 
 
 class LocalProcess:
@@ -56,7 +55,7 @@ class LocalConnection:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes | Path = b"",
+        stdin: Source = b"",
         timeout_s: float = 60.0,
         max_output: int = 1 << 20,
     ) -> Completed:

@@ -21,7 +21,7 @@ from typing import IO
 
 from borgcube.core import streams
 from borgcube.core.errors import JobFailed
-from borgcube.core.transports import ClientAddress, Completed, TransportContext
+from borgcube.core.transports import ClientAddress, Completed, Source, TransportContext
 
 _FIXED = (
     "BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null",
@@ -210,7 +210,7 @@ class OpenSSHConnection:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes | Path = b"",
+        stdin: Source = b"",
         timeout_s: float = 60.0,
         max_output: int = 1 << 20,
     ) -> Completed:

@@ -11,12 +11,11 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import paramiko  # type: ignore[import-untyped]
 
 from borgcube.core import streams
-from borgcube.core.transports import ClientAddress, Completed, TransportContext
+from borgcube.core.transports import ClientAddress, Completed, Source, TransportContext
 
 _BLOCK = 1 << 16
 _LOST = (paramiko.SSHException, OSError, EOFError)
@@ -191,7 +190,7 @@ class ParamikoConnection:
         self,
         argv: Sequence[str],
         *,
-        stdin: bytes | Path = b"",
+        stdin: Source = b"",
         timeout_s: float = 60.0,
         max_output: int = 1 << 20,
     ) -> Completed:

@@ -44,14 +44,16 @@ class Cube:
             "PYTHONPATH": ":".join(self.python_path), "TMPDIR": str(self.clients_tmp),
         }  # fmt: skip
 
-    def cli(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *words: str, stdin: str = "", timeout_s: float = 110
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "borgcube", *words], env=self.env, input=stdin,
-            capture_output=True, text=True, timeout=110, check=False,
+            capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
-    def ok(self, *words: str) -> str:
-        done = self.cli(*words)
+    def ok(self, *words: str, timeout_s: float = 110) -> str:
+        done = self.cli(*words, timeout_s=timeout_s)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 

@@ -42,6 +42,9 @@ class FakeEngine:
         old = {"id": "e1", "name": "old", "start": "2020-01-01T00:00:00+00:00", "files": 3}
         return RepositoryFacts("cd" * 32, "repokey", (old,))
 
+    def probe(self, connection: Any, *, borg: str, state_dir: Path) -> str:
+        return connection.run([borg, "--version"]).stdout.decode().strip()
+
     def vault_command(self, *, name: str, path: Path, socket: Path, state_dir: Path):
         return [sys.executable, "-c", VAULT, str(socket)]
 

@@ -1,0 +1,48 @@
+"""Which borg fits which client."""
+
+from __future__ import annotations
+
+import pytest
+
+from borgcube.core.errors import InvalidInput, JobFailed
+from borgcube.plugins.borg.binaries import Platform, own_platform, parse_platform, parse_probe
+
+GLIBC = Platform("linux", "x86_64", "glibc", (2, 36))
+
+
+@pytest.mark.parametrize(
+    ("printed", "platform"),
+    [
+        (b"Welcome\n\nLinux x86_64\nglibc 2.36\n", GLIBC),
+        (b"\nLinux x86_64\nldd (Debian GLIBC 2.36-9+deb12u9) 2.36\n", GLIBC),
+        (b"\nLinux aarch64\nmusl libc (aarch64)\n", Platform("linux", "aarch64", "musl")),
+        (b"\nFreeBSD amd64\nusage: ldd [-a]\n", Platform("freebsd", "x86_64")),
+        (b"\nDarwin arm64\n\n", Platform("darwin", "aarch64")),
+    ],
+)
+def test_platform_is_read_from_what_a_client_prints(printed: bytes, platform: Platform) -> None:
+    assert parse_probe(printed) == platform
+    assert parse_platform(str(platform)) == platform
+
+
+@pytest.mark.parametrize("printed", [b"", b"\n../../etc x\n", b"\nLinux\n", b"\xff" * 100])
+def test_nonsense_from_a_client_is_refused(printed: bytes) -> None:
+    with pytest.raises(JobFailed) as failure:
+        parse_probe(printed)
+    assert failure.value.cause.kind == "platform-unknown"
+
+
+@pytest.mark.parametrize("name", ["", "linux", "linux-x86_64-glibc", "a/../b-c", "Linux-x86_64"])
+def test_name_that_is_no_platform_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_platform(name)
+
+
+def test_older_c_library_does_not_run_a_newer_build() -> None:
+    older = Platform("linux", "x86_64", "glibc", (2, 31))
+    assert GLIBC.runs(older) and GLIBC.runs(GLIBC)
+    assert not older.runs(GLIBC)
+    assert not Platform("linux", "x86_64", "musl").runs(GLIBC)
+    assert not Platform("linux", "aarch64", "glibc", (2, 40)).runs(GLIBC)
+    assert Platform("linux", "x86_64", "musl").runs(Platform("linux", "x86_64"))
+    assert own_platform().system == "linux"
