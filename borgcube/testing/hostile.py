@@ -12,7 +12,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class Peer:
         self._unpacker = msgpack.Unpacker(raw=True, max_buffer_size=1 << 26)
         self._number = 0
         self._over = False
+        self._drained = threading.Event()  # no thread reads the answers now
+        self._drained.set()
 
     def _listen(self, descriptor: int) -> None:
         with os.fdopen(descriptor) as lines:
@@ -113,7 +115,7 @@ class Peer:
         """Send one call without waiting."""
         self._number += 1
         message = {"i": self._number, "m": method, "a": arguments}
-        packed = msgpack.packb(message, use_bin_type=True)
+        packed: bytes = msgpack.packb(message, use_bin_type=True)
         self.sent += packed[: max(0, (1 << 20) - len(self.sent))]
         self.raw(packed)
 
@@ -172,13 +174,13 @@ class Peer:
 
     # Archives -------------------------------------------------------------------------
 
-    def metadata(self, items: Sequence[bytes], **more: Any) -> dict[str, Any]:
+    def metadata(self, ids: Sequence[bytes], /, **more: Any) -> dict[str, Any]:
         """Return the metadata of an archive as a stock borg of now would write it."""
         now = datetime.now(UTC)
         return {
             "version": 1,
             "name": self.archive_name,
-            "items": list(items),
+            "items": list(ids),
             "cmdline": ["borg", "create"],
             "hostname": "h",
             "username": "u",
@@ -206,22 +208,26 @@ class Peer:
     def list_archive(self, archive_id: bytes, *, name: str | None = None) -> None:
         """Write a manifest that lists one archive."""
         entry = {"id": archive_id, "time": at(datetime.now(UTC))}
-        self.put(self.manifest({name or self.archive_name: entry}), MANIFEST_ID)
+        listed = self.archive_name if name is None else name
+        self.put(self.manifest({listed: entry}), MANIFEST_ID)
 
     def archive(
         self,
         items: Sequence[Any],
+        /,
         *,
         ids: Sequence[bytes] | None = None,
-        name: str | None = None,
+        list_as: str | None = None,
         **metadata: Any,
     ) -> None:
-        """Write an archive and a manifest as a client would, with the given items."""
+        """Write an archive and a manifest as a client would, with the given items.
+
+        ``list_as`` is its name in the manifest, ``metadata`` replaces what the archive says.
+        """
         if ids is None:
             ids = [self.put(b"".join(msgpack.packb(item, use_bin_type=False) for item in items))]
-        more = {"name": name, **metadata} if name else metadata
-        packed = msgpack.packb(self.metadata(ids, **more), use_bin_type=False)
-        self.list_archive(self.put(packed), name=name)
+        packed = msgpack.packb(self.metadata(ids, **metadata), use_bin_type=False)
+        self.list_archive(self.put(packed), name=list_as)
 
     def honest_items(self) -> list[dict[str, Any]]:
         """Upload a small file and return its item, as the only one of an archive."""
@@ -242,22 +248,30 @@ class Peer:
             assert time.monotonic() < deadline, f"the gate reports no {key}"
             time.sleep(0.01)
 
+    def drain_answers(self) -> None:
+        """Read and forget all answers from here on, so that the gate never waits for us."""
+        self._drained.clear()
+        threading.Thread(target=self._forget, daemon=True).start()
+
+    def _forget(self) -> None:
+        try:
+            while os.read(self.from_gate, 65536):
+                pass
+        finally:
+            self._drained.set()
+
     def hang_up(self) -> dict[str, Any]:
         """End the conversation and return the last line of the gate's report."""
         if not self._over:
             self._over = True
             os.close(self.to_gate)
-            drain = threading.Thread(target=self._drain, daemon=True)
-            drain.start()
+            if self._drained.is_set():
+                self.drain_answers()
             self.gate.wait(PATIENCE_S)
             self._listener.join(PATIENCE_S)
-            drain.join(PATIENCE_S)
+            self._drained.wait(PATIENCE_S)
+            os.close(self.from_gate)
         return self._reports[-1] if self._reports else {}
-
-    def _drain(self) -> None:
-        while os.read(self.from_gate, 65536):
-            pass
-        os.close(self.from_gate)
 
     def refusal(self) -> tuple[str, str]:
         """End the conversation; return kind and words of the gate's refusal, or nothing."""
@@ -272,6 +286,10 @@ class Peer:
         except JobFailed as error:
             return error.cause.kind, error.cause.message
         return "", ""
+
+    def commit(self) -> None:
+        """Ask for the commit; raises Refused."""
+        self.call("commit")
 
     def close(self) -> None:
         """Leave nothing running; safe to repeat."""
@@ -291,6 +309,3 @@ def peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-Attack = Callable[[Peer], None]

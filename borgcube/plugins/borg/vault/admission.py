@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,6 +50,8 @@ MAX_CLOCK_ERROR = timedelta(days=1)
 MAX_ITEMS = 100_000_000
 MAX_REFERENCES = 200_000_000
 MAX_STREAM_BYTES = 64 << 30
+# Metadata repeats itself only inside the chunk list of a large file that does.
+MAX_REPEATED_BYTES = 1 << 30
 SPOOL_BYTES = 16 << 20
 
 
@@ -189,6 +191,20 @@ def started_at(metadata: dict[bytes, Any]) -> datetime:
     return moment
 
 
+def _check_stream(ids: Sequence[bytes], reference_size: Callable[[bytes], int]) -> None:
+    """Refuse a list of metadata chunks that is foreign, or too long to be read."""
+    seen: set[bytes] = set()
+    total = repeated = 0
+    for chunk_id in ids:
+        size = reference_size(chunk_id)
+        total += size
+        if chunk_id in seen:
+            repeated += size
+        seen.add(chunk_id)
+        if total > MAX_STREAM_BYTES or repeated > MAX_REPEATED_BYTES:
+            raise ArchiveRefused("the archive has more metadata than an archive may have")
+
+
 def walk(
     ledger: Ledger,
     metadata: dict[bytes, Any],
@@ -218,11 +234,8 @@ def walk(
         names.clear()
 
     def metadata_chunks() -> Any:
-        taken = 0
+        _check_stream(metadata[b"items"], reference_size)
         for chunk_id in metadata[b"items"]:
-            taken += reference_size(chunk_id)
-            if taken > MAX_STREAM_BYTES:
-                raise ArchiveRefused("the archive has more metadata than an archive may have")
             references.append(chunk_id)
             yield ledger.read(chunk_id)
 
