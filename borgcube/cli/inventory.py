@@ -222,7 +222,7 @@ def plan_add(control: Control, options: argparse.Namespace) -> int:
         upload_ratelimit_kib=options.upload_ratelimit, numeric_ids=options.numeric_ids,
         atime=options.atime, sparse=options.sparse, comment=options.comment,
         files_cache=options.files_cache, retries=options.retries,
-        idle_timeout_s=options.idle_timeout,
+        idle_timeout_s=options.idle_timeout, max_duration_s=options.max_duration,
     )  # fmt: skip
     if options.json:
         output.as_json(made)

@@ -92,12 +92,40 @@ class FailureCause:
         )
 
 
-class JobFailed(BorgCubeError):
-    """Raised inside a worker to end its job with a typed cause."""
+@dataclass(frozen=True)
+class Violation:
+    """What a client did that no honest one does, or that looks the same.
 
-    def __init__(self, kind: str, problem: Problem, message: str, *, next_step: str = "") -> None:
+    ``kind`` is a stable word, ``details`` one escaped line of bounded length.
+    """
+
+    kind: str
+    details: str
+
+    def as_data(self) -> dict[str, str]:
+        """Return it as plain JSON data."""
+        return {"kind": self.kind, "details": self.details}
+
+
+class JobFailed(BorgCubeError):
+    """Raised inside a worker to end its job with a typed cause.
+
+    ``violation`` is set when the job fails because of what the client did; the daemon then
+    records a ``client.violation`` event with the end of the job.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        problem: Problem,
+        message: str,
+        *,
+        next_step: str = "",
+        violation: Violation | None = None,
+    ) -> None:
         super().__init__(message, next_step=next_step)
         self.cause = FailureCause(kind, problem, message, next_step)
+        self.violation = violation
 
 
 class JobCancelled(BorgCubeError):

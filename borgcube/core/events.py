@@ -159,6 +159,24 @@ class ClientTrusted(Event):
 
 
 @dataclass(frozen=True)
+class ClientViolation(Event):
+    """A client did what no honest client does, or what cannot be told from it; it was refused.
+
+    Recorded in the transaction that ends its job, before ``job.finished``. ``kind`` is a
+    stable word, ``docs/guarantees.md`` lists them; ``details`` is one escaped line. Silence
+    and a wrong clock are here too, and may be no ill will.
+    """
+
+    TYPE = "client.violation"
+    client: str
+    job: str
+    repository: str
+    plan: str
+    kind: str
+    details: str
+
+
+@dataclass(frozen=True)
 class RepositoryCreated(Event):
     """A repository was created, or an existing one taken in (``imported``)."""
 
@@ -246,6 +264,7 @@ class Envelope:
 
 BUILT_IN: tuple[type[Event], ...] = (
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
-    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientTrusted, RepositoryCreated,
-    RepositoryPassphraseRevealed, PlanAdded, DaemonStarted, DaemonStopping, PluginQuarantined,
+    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientTrusted, ClientViolation,
+    RepositoryCreated, RepositoryPassphraseRevealed, PlanAdded, DaemonStarted, DaemonStopping,
+    PluginQuarantined,
 )  # fmt: skip

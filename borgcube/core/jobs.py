@@ -55,13 +55,15 @@ class JobOrder:
 @dataclass
 class JobResult:
     """How a job ended. ``data`` is plain JSON, recorded with the job; ``archives_added``
-    are archive records the daemon stores and announces."""
+    are archive records the daemon stores and announces; ``violations`` are ``kind`` and
+    ``details`` of what the client did that no honest one does."""
 
     state: str = JOB_DONE
     data: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     archives_added: list[dict[str, Any]] = field(default_factory=list)
     archives_deleted: list[str] = field(default_factory=list)
+    violations: list[dict[str, str]] = field(default_factory=list)
     cause: FailureCause | None = None
 
 

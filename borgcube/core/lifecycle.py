@@ -115,6 +115,16 @@ def requeue(root: Root, job: Job) -> Job | None:
     return queue(root, again)
 
 
+def note_violation(root: Root, job: Job, *, kind: str, details: str) -> None:
+    """Record what the client of a job did; ``kind`` and ``details`` are checked text."""
+    root.record(
+        events.ClientViolation(
+            client=job.client, job=job.id, repository=job.repository, plan=job.plan,
+            kind=kind, details=details,
+        )
+    )  # fmt: skip
+
+
 def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> None:
     """Record an archive; a known ID of the same repository is left as it is."""
     known = root.archives.find("id", archive.id)

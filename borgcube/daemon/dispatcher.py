@@ -20,7 +20,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Root, Store
 from borgcube.daemon.orders import build_order
-from borgcube.daemon.results import record_archives, result_of
+from borgcube.daemon.results import record_archives, record_violations, result_of
 from borgcube.daemon.supervisor import Supervisor
 from borgcube.daemon.vaults import Vault, Vaults
 
@@ -230,6 +230,7 @@ class Dispatcher:
                 outcome.state, outcome.cause = lifecycle.CANCELLED, None
             job.progress = self.progress.pop(job_id, {})
             record_archives(root, job, outcome)
+            record_violations(root, job, outcome)
             lifecycle.finish(
                 root, job, outcome.state, cause=outcome.cause, result=outcome.data,
                 warnings=tuple(outcome.warnings),

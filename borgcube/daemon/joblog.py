@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import json
 import threading
-import unicodedata
 from pathlib import Path
 from typing import Any, TextIO
 
 from borgcube.core.events import now
+from borgcube.core.untrusted import escaped
 
 MAX_MESSAGE = 20_000
 TEXT, LINES = "log.txt", "log.jsonl"
-
-
-def escaped(text: str) -> str:
-    """Return ``text`` with control, format and surrogate characters as escapes."""
-    return "".join(
-        char if unicodedata.category(char)[0] != "C"
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )  # fmt: skip
 
 
 class JobLog:

@@ -10,9 +10,12 @@ from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
+from borgcube.core.untrusted import words
 
 ENDINGS = (lifecycle.DONE, lifecycle.WARNING, lifecycle.FAILED, lifecycle.CANCELLED)
 MAX_WARNINGS = 1000
+MAX_VIOLATIONS = 20
+MAX_KIND = 50
 
 
 def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
@@ -31,6 +34,10 @@ def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
             warnings=[str(text) for text in data["warnings"]][:MAX_WARNINGS],
             archives_added=[dict(entry) for entry in data["archives_added"]],
             archives_deleted=[str(name) for name in data["archives_deleted"]],
+            violations=[
+                {"kind": words(one["kind"], limit=MAX_KIND), "details": words(one["details"])}
+                for one in list(data.get("violations", ()))[:MAX_VIOLATIONS]
+            ],
             cause=cause,
         )
         if result.state not in ENDINGS:
@@ -65,6 +72,12 @@ def archive_from(entry: dict[str, Any], **owner: str) -> Archive:
     for known in ("client", "plan", "repository", "job"):
         rest.pop(known, None)
     return Archive(id=identity, name=name, start=start, end=end, stats=rest, **owner)
+
+
+def record_violations(root: Root, job: Job, result: JobResult) -> None:
+    """Announce what the job's client did that no honest one does."""
+    for violation in result.violations:
+        lifecycle.note_violation(root, job, **violation)
 
 
 def record_archives(root: Root, job: Job, result: JobResult) -> None:

@@ -166,6 +166,7 @@ class WorkerContext:
 
 def run_job(context: WorkerContext, registry: Registry) -> JobResult:
     """Run the job type to a result, whatever happens in it."""
+    violations: list[dict[str, str]] = []
     try:
         job_type = registry.job_types.get(context.order.type)
         if job_type is None:
@@ -180,6 +181,7 @@ def run_job(context: WorkerContext, registry: Registry) -> JobResult:
         return JobResult(state="cancelled")
     except JobFailed as error:
         cause = error.cause
+        violations = [error.violation.as_data()] if error.violation else []
     except BorgCubeError as error:
         cause = FailureCause("refused", Problem.SERVER, error.message, error.next_step)
     except Exception as error:
@@ -191,9 +193,9 @@ def run_job(context: WorkerContext, registry: Registry) -> JobResult:
         )  # fmt: skip
     if context.reporter.cancelled.is_set():
         # What broke because of the cancellation is not a failure of its own.
-        return JobResult(state="cancelled")
+        return JobResult(state="cancelled", violations=violations)
     context.log("error", f"{cause.message} {cause.next_step}".strip())
-    return JobResult(state="failed", cause=cause)
+    return JobResult(state="failed", cause=cause, violations=violations)
 
 
 def main() -> int:

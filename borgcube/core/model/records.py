@@ -99,6 +99,7 @@ class Plan(Record):
     files_cache: str = "ctime,size"
     retries: int = 0
     idle_timeout_s: int = 900
+    max_duration_s: int = 14 * 86400
 
 
 class Job(Record):

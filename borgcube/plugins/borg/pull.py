@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.core.errors import FailureCause, JobFailed, Problem, Violation
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
+from borgcube.core.untrusted import words
 from borgcube.plugins.borg import remote
-from borgcube.plugins.borg.rpcrun import (
-    DEFAULT_MAX_BYTES,
-    DEPLOY,
-    Outcome,
-    RemoteBorg,
-    find_borg,
-)
+from borgcube.plugins.borg.hearing import Outcome, archive_progress
+from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
+
+# Borg's exit codes for a run that wrote its archive: success, and the modern warnings.
+DONE_CODES = (0, *range(100, 128))
 
 
 def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
@@ -85,30 +84,38 @@ def backup(context: JobContext) -> JobResult:
                 next_step="Correct the plan's paths.",
             )
         context.phase("transferring")
-        outcome = run.run(
-            idle_timeout_s=float(options.get("idle_timeout_s") or 900),
-            max_bytes=int(options.get("max_bytes") or DEFAULT_MAX_BYTES),
-        )
+        outcome = run.run(Limits.of(options))
         context.phase("finishing")
-        admitted = session.end()
+        admitted = _end(session, outcome, client=run.client)
         if admitted is None and not outcome.version and not outcome.refused and borg != DEPLOY:
             find_borg(context, connection, borg)  # says what is wrong with it, if anything
     finally:
         session.close()
         run.clean_up()
-    return judge(outcome, admitted, missing=missing, options=options)
+    return judge(outcome, admitted, missing=missing, options=options, client=run.client)
+
+
+def _end(session: VaultSession, outcome: Outcome, *, client: str) -> dict[str, Any] | None:
+    """End the session; a refusal by the vault becomes one that names the client."""
+    try:
+        # Of a client that was refused, nothing is kept.
+        return session.end(discard=bool(outcome.refused))
+    except JobFailed as error:
+        if error.cause.problem != Problem.CLIENT:
+            raise
+        raise JobFailed(
+            error.cause.kind,
+            Problem.CLIENT,
+            f"{client} was refused: {error.cause.message}.",
+            next_step=error.cause.next_step,
+            violation=Violation(error.cause.kind, words(error.cause.message)),
+        ) from error
 
 
 def _progress(context: JobContext, message: Mapping[str, Any]) -> None:
-    if message.get("type") != "archive_progress":
-        return
-    figures: dict[str, Any] = {}
-    for name, key in (("files", "nfiles"), ("bytes_read", "original_size")):
-        if isinstance(message.get(key), int):
-            figures[name] = message[key]
-    if isinstance(message.get("path"), str) and message["path"]:
-        figures["path"] = message["path"][:4096]
-    context.progress(**figures)
+    figures = archive_progress(dict(message))
+    if figures:
+        context.progress(**figures)
 
 
 def judge(
@@ -117,28 +124,33 @@ def judge(
     *,
     missing: list[str],
     options: Mapping[str, Any],
+    client: str,
 ) -> JobResult:
     """Decide how the job ended; raises JobFailed when there is no archive."""
     if outcome.refused and admitted is None:
-        raise JobFailed(
-            "client-refused",
-            Problem.CLIENT,
-            f"The client was refused: {outcome.refused}.",
-            next_step="Stock borg does not do this: look at the client before trusting it again.",
-        )
+        raise refused(outcome, client=client)
     if admitted is None:
         last = (outcome.errors or outcome.warnings or ["no message"])[-1]
         if outcome.exit_code is None or outcome.exit_code < 0 or outcome.exit_code == 255:
             raise JobFailed(
                 "connection-lost",
                 Problem.NETWORK,
-                f"The connection ended before the archive was complete ({last}).",
+                f"{client} was cut off before the archive was complete ({last}).",
                 next_step="Run the backup again; what was stored is reused.",
+            )
+        if outcome.exit_code in DONE_CODES:
+            what = f"says it is done (code {outcome.exit_code}), but wrote no archive"
+            raise JobFailed(
+                "no-archive",
+                Problem.CLIENT,
+                f"{client} {what}.",
+                next_step="Stock borg does not do this: look at the client.",
+                violation=Violation("no-archive", what),
             )
         raise JobFailed(
             "borg-failed",
             Problem.CLIENT,
-            f"borg on the client ended with code {outcome.exit_code}: {last}.",
+            f"{client}: borg ended with code {outcome.exit_code}: {last}.",
             next_step="The job's log has all it said.",
         )
     warnings = [*(f"{path}: not there" for path in missing), *outcome.warnings, *outcome.errors]
@@ -164,4 +176,15 @@ def judge(
             f"{len(warnings)} warnings on the client.",
             "The archive holds everything else.",
         ),
+    )
+
+
+def refused(outcome: Outcome, *, client: str) -> JobFailed:
+    """Return the failure of a job whose client the gate refused."""
+    return JobFailed(
+        "client-refused",
+        Problem.CLIENT,
+        f"{client} was refused: {outcome.refused}.",
+        next_step="Stock borg does not do this: look at the client before trusting it again.",
+        violation=Violation(outcome.refused_kind, outcome.refused),
     )

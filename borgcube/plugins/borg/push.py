@@ -5,7 +5,8 @@ from __future__ import annotations
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.plugins.borg import remote
-from borgcube.plugins.borg.rpcrun import DEFAULT_MAX_BYTES, DEPLOY, RemoteBorg, find_borg
+from borgcube.plugins.borg.pull import refused
+from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 
@@ -54,21 +55,13 @@ def restore(context: JobContext) -> JobResult:
     try:
         run.prepare(command, into=target)
         context.phase("transferring")
-        outcome = run.run(
-            idle_timeout_s=float(options.get("idle_timeout_s") or 900),
-            max_bytes=DEFAULT_MAX_BYTES,
-        )
+        outcome = run.run(Limits.of(options))
         context.phase("finishing")
     finally:
         session.close()
         run.clean_up()
     if outcome.refused:
-        raise JobFailed(
-            "client-refused",
-            Problem.CLIENT,
-            f"The client was refused: {outcome.refused}.",
-            next_step="Stock borg does not do this: look at the client.",
-        )
+        raise refused(outcome, client=run.client)
     code = outcome.exit_code
     warnings = [*outcome.warnings, *outcome.errors]
     if code is None or code in (2, 255) or 3 <= code < 100 or code < 0:

@@ -6,45 +6,59 @@ silence for too long, a refusal by the gate, a cancelled job end the run.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.errors import JobFailed, Problem, Violation
 from borgcube.core.jobs import JobContext
 from borgcube.core.transports import Connection, RemoteProcess
+from borgcube.core.untrusted import words
 from borgcube.plugins.borg import binaries, remote
+from borgcube.plugins.borg.gateprocess import GateReport, start_gate
+from borgcube.plugins.borg.hearing import ClientOutput, Outcome
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 MINIMUM_VERSION = (1, 2, 0)
-MAX_LINE = 64 * 1024
-MAX_WARNINGS = 1000
 DEFAULT_MAX_BYTES = 1 << 50
+DEFAULT_MAX_DURATION_S = 14 * 86400.0
+DEFAULT_IDLE_TIMEOUT_S = 900.0
+# What a client may print: room for a million warnings, and for its progress lines.
+MAX_OUTPUT_BYTES = 256 << 20
+OUTPUT_BYTES_PER_S = 64 << 10
 END_WAIT_S = 120.0
 DEPLOY = "deploy"
 CODE_LEFT_BEHIND = 120  # the run script's own code, or that of a signal
+REFUSED_WAIT_S = 10.0
 
 
-@dataclass
-class Outcome:
-    """What a run left behind besides the archive. ``warnings`` are the client's words."""
+@dataclass(frozen=True)
+class Limits:
+    """How long one run may be silent, how long it may take, how much it may send."""
 
-    exit_code: int | None = None
-    warnings: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    refused: str = ""
-    committed: bool = False
-    bytes_in: int = 0
-    version: tuple[int, ...] = ()
-    gate_ended: bool = False
+    idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
+    max_duration_s: float = DEFAULT_MAX_DURATION_S
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Limits:
+        """Return the limits in the parameters of an order."""
+        return cls(
+            idle_timeout_s=float(options.get("idle_timeout_s") or DEFAULT_IDLE_TIMEOUT_S),
+            max_duration_s=float(options.get("max_duration_s") or DEFAULT_MAX_DURATION_S),
+            max_bytes=int(options.get("max_bytes") or DEFAULT_MAX_BYTES),
+        )
+
+
+def client_of(context: JobContext) -> str:
+    """Return how causes name the client of a job."""
+    client = context.order.client
+    return f"Client {client.name}" if client is not None else "The client"
 
 
 def find_borg(context: JobContext, connection: Connection, borg: str) -> None:
@@ -91,8 +105,19 @@ class RemoteBorg:
         self.mode = mode
         self.directory = ""
         self.outcome = Outcome()
-        self.on_message: Callable[[dict[str, Any]], None] = lambda _message: None
-        self.last_sign = time.monotonic()
+        self.client = client_of(context)
+        self.output = ClientOutput(self.outcome, context.log)
+        self.report = GateReport(self.outcome, context, mode=mode)
+        self.started = time.monotonic()
+
+    @property
+    def on_message(self) -> Callable[[dict[str, Any]], None]:
+        """What is called with each of borg's messages that is no line of its log."""
+        return self.output.on_message
+
+    @on_message.setter
+    def on_message(self, function: Callable[[dict[str, Any]], None]) -> None:
+        self.output.on_message = function
 
     def prepare(
         self, command: Sequence[str], *, into: str = "", wanted: Sequence[str] = ()
@@ -102,14 +127,14 @@ class RemoteBorg:
         ``command`` begins with borg's path there, or with ``deploy``: then a borg that
         fits the client goes along. Returns which of the ``wanted`` paths are not there.
         """
-        borg, *words = command
+        borg, *arguments = command
         seed: list[tuple[str, bytes | Path]] = [("rsh", remote.RSH.encode())]
         if borg == DEPLOY:
             binary = binaries.fitting(self.connection, self.context.state_dir)
             self.context.log("info", f"borg {binary.borg} for {binary.platform} goes along")
             seed.append(("borg", binary.path))
         script = remote.run_script(
-            command=[remote.DEPLOYED_BORG if borg == DEPLOY else borg, *words],
+            command=[remote.DEPLOYED_BORG if borg == DEPLOY else borg, *arguments],
             environment=remote.borg_environment(), into=into,
         )  # fmt: skip
         seed.append(("run", script.encode()))
@@ -147,8 +172,8 @@ class RemoteBorg:
         absent = {os.fsencode(path): path for path in wanted}
         return [absent[path] for path in remote.missing_paths(done.stdout) if path in absent]
 
-    def run(self, *, idle_timeout_s: float, max_bytes: int) -> Outcome:
-        """Run to the end; raises JobCancelled, or JobFailed for a silent client."""
+    def run(self, limits: Limits) -> Outcome:
+        """Run to the end; raises JobCancelled, or JobFailed for a client that holds it up."""
         process = self.connection.start(["sh", f"{self.directory}/run"])
         if not remote.skip_banner(process.stdout_fd):
             process.terminate()
@@ -162,32 +187,32 @@ class RemoteBorg:
             )
         report_in, report_out = os.pipe()
         try:
-            gate = self._start_gate(process, report_out, max_bytes=max_bytes)
+            gate = start_gate(
+                self.session,
+                peer_in=process.stdout_fd,
+                peer_out=process.stdin_fd,
+                report=report_out,
+                mode=self.mode,
+                max_bytes=limits.max_bytes,
+            )
         finally:
             os.close(report_out)
             os.close(process.stdin_fd)
             os.close(process.stdout_fd)
         readers = [
-            threading.Thread(target=self._read_lines, args=(fd, handle), daemon=True)
-            for fd, handle in ((process.stderr_fd, self._client_line), (report_in, self._gate_line))
+            threading.Thread(target=self.output.read, args=(process.stderr_fd,), daemon=True),
+            threading.Thread(target=self.report.read, args=(report_in,), daemon=True),
         ]
         for reader in readers:
             reader.start()
-        self.last_sign = time.monotonic()
+        self.started = time.monotonic()
+        self.output.last_sign = self.report.last_sign = self.started
         try:
             while gate.poll() is None:
-                self.context.check_cancelled()
-                if self.outcome.version:
-                    check_version(self.outcome.version)
-                if time.monotonic() - self.last_sign > idle_timeout_s:
-                    raise JobFailed(
-                        "client-silent",
-                        Problem.CLIENT,
-                        f"The client sent nothing for {idle_timeout_s:.0f} s.",
-                        next_step="Look at the client; the next run goes on from here.",
-                    )
+                self._check(limits)
                 time.sleep(0.05)
-            self.outcome.exit_code = process.wait(END_WAIT_S if not self.outcome.refused else 10)
+            self.report.ended.wait(10)
+            self.outcome.exit_code = self._exit_code(process)
             if self.outcome.exit_code is not None and self.outcome.exit_code < CODE_LEFT_BEHIND:
                 self.directory = ""  # the script removed it before it ended
         finally:
@@ -205,85 +230,65 @@ class RemoteBorg:
                 f"The gate ended without a word (code {gate.returncode}).",
                 next_step="Run the backup again; what was stored is reused.",
             )
+        if self.outcome.gate_failed:
+            raise JobFailed(
+                "gate-failed",
+                Problem.SERVER,
+                f"The gate made a mistake ({self.outcome.gate_failed}).",
+                next_step="What was stored is reused. Please report it.",
+            )
         return self.outcome
 
-    def _start_gate(
-        self, process: RemoteProcess, report_out: int, *, max_bytes: int
-    ) -> subprocess.Popen[bytes]:
-        terms = self.session.terms
-        data = self.session.data_socket()
-        with data:
-            descriptors = (process.stdout_fd, process.stdin_fd, data.fileno(), report_out)
-            command = [sys.executable, "-m", "borgcube.plugins.borg.gate.main"]
-            names = ("peer-in", "peer-out", "vault", "report")
-            for name, fd in zip(names, descriptors, strict=True):
-                command += [f"--{name}", str(fd)]
-            gate = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=descriptors)
-        keep = ("repository_id", "key_blob", "manifest", "type_byte", "id_kind", "id_key")
-        order = {key: terms[key] for key in keep}
-        order |= {"mode": self.mode, "opens": remote.REPOSITORY_PATH, "max_bytes": max_bytes}
-        assert gate.stdin is not None
-        gate.stdin.write(json.dumps(order).encode() + b"\n")
-        gate.stdin.close()
-        return gate
+    def _exit_code(self, process: RemoteProcess) -> int | None:
+        """Wait for the end of borg on the client; None when it does not end."""
+        if self.outcome.refused:
+            return process.wait(REFUSED_WAIT_S)
+        deadline = time.monotonic() + END_WAIT_S
+        while time.monotonic() < deadline:
+            code = process.wait(0.2)
+            if code is not None:
+                return code
+            self._check_output(time.monotonic())
+        return None
 
-    def _read_lines(self, fd: int, handle: Callable[[bytes], None]) -> None:
-        buffer = b""
-        with os.fdopen(fd, "rb", buffering=0) as stream:
-            while data := stream.read(65536):
-                self.last_sign = time.monotonic()
-                *lines, buffer = (buffer + data).split(b"\n")
-                for line in lines:
-                    handle(line[:MAX_LINE])
-                if len(buffer) > MAX_LINE:
-                    handle(buffer[:MAX_LINE])
-                    buffer = b""
-            if buffer:
-                handle(buffer)
+    def _check(self, limits: Limits) -> None:
+        """Raise when the run is to end although the client goes on."""
+        self.context.check_cancelled()
+        if self.outcome.version:
+            check_version(self.outcome.version)
+        now, output = time.monotonic(), self.output
+        if now - max(output.last_sign, self.report.last_sign) > limits.idle_timeout_s:
+            raise self.violated(
+                "client-silent",
+                f"sent nothing for {limits.idle_timeout_s:.0f} s",
+                next_step="Look at the client; the next run goes on from here.",
+            )
+        if now - self.started > limits.max_duration_s:
+            raise self.violated(
+                "client-overtime",
+                f"took more than {limits.max_duration_s:.0f} s",
+                next_step="Look at the client, or give the plan a longer --max-duration.",
+            )
+        self._check_output(now)
 
-    def _gate_line(self, line: bytes) -> None:
-        try:
-            message = json.loads(line)
-        except ValueError:
-            return
-        self.outcome.bytes_in = int(message.get("bytes_in", 0))
-        self.outcome.committed = bool(message.get("committed", False))
-        self.outcome.gate_ended = self.outcome.gate_ended or bool(message.get("ended"))
-        if message.get("refused"):
-            self.outcome.refused = str(message["refused"])[:500]
-            self.context.log("error", f"gate: {self.outcome.refused}")
-        if message.get("client_version"):
-            self.outcome.version = tuple(message["client_version"])
-            version = ".".join(map(str, self.outcome.version))
-            self.context.log("info", f"the client runs borg {version}")
-        if message.get("committing"):
-            self.context.log("info", "the client asks for the commit")
-        if self.mode == "backup":
-            self.context.progress(bytes_new=self.outcome.bytes_in)
-        else:
-            self.context.progress(bytes_read=int(message.get("bytes_out", 0)))
+    def _check_output(self, now: float) -> None:
+        output = self.output
+        if output.received > MAX_OUTPUT_BYTES + (now - self.started) * OUTPUT_BYTES_PER_S:
+            raise self.violated(
+                "client-output",
+                f"printed more than {output.received >> 20} MiB of messages",
+                next_step="Stock borg does not do this: look at the client.",
+            )
 
-    def _client_line(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace")
-        try:
-            message = json.loads(text) if text.startswith("{") else None
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
-            if text.strip():
-                self.context.log("info", f"client: {text[:500]}")
-            return
-        kind = message.get("type")
-        if kind == "log_message":
-            words = str(message.get("message", ""))[:500]
-            level = str(message.get("levelname", "INFO")).lower()
-            if level == "warning" and len(self.outcome.warnings) < MAX_WARNINGS:
-                self.outcome.warnings.append(words)
-            elif level in ("error", "critical") and len(self.outcome.errors) < MAX_WARNINGS:
-                self.outcome.errors.append(words)
-            self.context.log(level if level in ("warning", "error") else "info", f"client: {words}")
-        else:
-            self.on_message(message)
+    def violated(self, kind: str, what: str, *, next_step: str) -> JobFailed:
+        """Return the failure of this job for what its client did."""
+        return JobFailed(
+            kind,
+            Problem.CLIENT,
+            f"{self.client} {what}.",
+            next_step=next_step,
+            violation=Violation(kind, words(what)),
+        )
 
     def clean_up(self) -> None:
         """Remove the directory on the client, if the run did not."""

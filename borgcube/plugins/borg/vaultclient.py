@@ -61,9 +61,13 @@ class VaultSession:
         wire.sock.settimeout(None)
         return wire.sock
 
-    def end(self) -> dict[str, Any] | None:
-        """End the session and return what the vault admitted, or None."""
-        result = self._ask({"op": "end"}).get("result")
+    def end(self, *, discard: bool = False) -> dict[str, Any] | None:
+        """End the session and return what the vault admitted, or None.
+
+        With ``discard``, chunks that reached no archive are not kept for the next run.
+        Raises JobFailed with the vault's cause, which does not name the client.
+        """
+        result = self._ask({"op": "end", "discard": discard}).get("result")
         self._wire.close()
         if isinstance(result, dict) and "error" in result:
             cause = FailureCause.from_data(result["error"])

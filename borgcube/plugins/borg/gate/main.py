@@ -1,43 +1,29 @@
-"""The gate process: confine itself, then serve one client.
+"""The gate process: read the terms, give up everything else, then serve one client.
 
-It inherits four descriptors (client in, client out, vault, report), reads its terms as
-one JSON line from standard input, and then gives up the right to open a file, write one,
-or gain privileges: the limits are the last line, not the first.
+It inherits four descriptors (client in, client out, vault, report) and reads its terms as
+one JSON line from standard input. ``gate/confine.py`` has what it gives up: the limits are
+the last line, not the first. It reports how it ends, whatever happens, because nothing else
+of it is left to read: it has no standard error.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fcntl
 import json
 import os
-import resource
-import signal
 import socket
 import sys
 from typing import Any
 
+from borgcube.plugins.borg.gate.confine import confine
 from borgcube.plugins.borg.gate.session import GateSession, Terms
-from borgcube.plugins.borg.gate.verify import Rejected, id_hash_for
+from borgcube.plugins.borg.gate.verify import Rejected, id_hash_for, rehearse
 from borgcube.plugins.borg.malloc import keep_large_buffers
 from borgcube.plugins.borg.wire import Wire, WireError
 
-MEMORY_BYTES = 1 << 30
 PIPE_BYTES = 1 << 20
 F_SETPIPE_SZ = 1031
-
-
-def confine() -> None:
-    """Allow no new descriptor, no file growth, no core dump, no new privilege."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    highest = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 
 
 def _terms(data: dict[str, Any]) -> Terms:
@@ -51,6 +37,15 @@ def _terms(data: dict[str, Any]) -> Terms:
         id_hash=id_hash_for(data["id_kind"], bytes.fromhex(data["id_key"])),
         max_bytes=int(data["max_bytes"]),
     )
+
+
+def _where(error: BaseException) -> str:
+    """Return the type of an error and its innermost place; no value a client sent."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = os.path.basename(trace.tb_frame.f_code.co_filename)
+        place, trace = f" in {file}:{trace.tb_lineno}", trace.tb_next
+    return f"{type(error).__name__}{place}"
 
 
 def main() -> int:
@@ -72,24 +67,25 @@ def main() -> int:
         # Reports are small; a full pipe only delays us. RLIMIT_FSIZE is not for pipes.
         os.write(options.report, json.dumps(data).encode() + b"\n")
 
-    confine()
+    rehearse()  # whatever is imported late is imported now
+    confined = confine(keep=(options.peer_in, options.peer_out, options.vault, options.report))
     session = GateSession(terms, options.peer_in, options.peer_out, vault, report)
+    session.tell(confined=confined.as_data())
     try:
         session.run()
-        session.tell(ended=True, committed=session.committed)
-        return 0
+        ending, code = {}, 0
     except Rejected as error:
-        session.tell(ended=True, committed=session.committed, refused=str(error))
-        return 1
+        ending, code = {"refused": str(error), "kind": error.kind}, 1
     except WireError as error:
-        session.tell(ended=True, committed=session.committed, vault_lost=str(error))
-        return 2
+        ending, code = {"vault_lost": str(error)}, 2
     except BrokenPipeError:
-        session.tell(ended=True, committed=session.committed)
-        return 0
+        ending, code = {}, 0
     except MemoryError:
-        session.tell(ended=True, committed=session.committed, refused="memory limit reached")
-        return 1
+        ending, code = {"refused": "the memory limit was reached", "kind": "too-large"}, 1
+    except Exception as error:
+        ending, code = {"failed": _where(error)}, 3
+    session.tell(ended=True, committed=session.committed, **ending)
+    return code
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ MAX_OBJECT = 20971520  # Borg's MAX_OBJECT_SIZE in bytes
 MAX_BUFFER = MAX_OBJECT + (4 << 20)
 MANIFEST_ID = bytes(32)
 SERVER_VERSION = (1, 4, 5)
+# Maps and arrays in one message; a put has two. An empty map takes one byte on the wire and
+# sixty-four in memory.
+MAX_CONTAINERS = 64
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class RequestParser:
     """Turns bytes into requests; raises Rejected for anything malformed."""
 
     def __init__(self) -> None:
+        self._containers = 0
         self._unpacker = msgpack.Unpacker(
             raw=True,
             use_list=False,
@@ -45,6 +49,8 @@ class RequestParser:
             max_array_len=64,
             max_map_len=64,
             max_ext_len=0,
+            object_hook=self._count,
+            list_hook=self._count,
         )
 
     def feed(self, data: bytes) -> Iterator[Request]:
@@ -52,9 +58,16 @@ class RequestParser:
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:
+                self._containers = 0
                 yield _request(message)
         except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
             raise Rejected(f"a request does not parse: {type(error).__name__}") from None
+
+    def _count(self, container: Any) -> Any:
+        self._containers += 1
+        if self._containers > MAX_CONTAINERS:
+            raise Rejected("a request has too many parts")
+        return container
 
 
 def _request(message: Any) -> Request:

@@ -26,7 +26,7 @@ from borgcube.plugins.borg.gate.rpc import (
     refusal,
     reply,
 )
-from borgcube.plugins.borg.gate.verify import IdHash, Rejected, decompress
+from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, IdHash, Rejected, decompress
 from borgcube.plugins.borg.wire import COMMIT, DATA, GET, MANIFEST, PUT, PUT_HEADER, Wire
 
 READ_BYTES = 1 << 20
@@ -35,6 +35,9 @@ IN_FLIGHT = 8
 REPORT_EVERY_S = 0.4
 HELD_ANSWERS = 64
 HELD_MS = 5
+SETTLE_MS = 100
+# Calls other than put, and than get in a restore. Stock borg needs about six.
+MAX_OTHER_CALLS = 1000
 
 
 @dataclass
@@ -74,6 +77,7 @@ class GateSession:
         self._failure: BaseException | None = None
         self._pending: list[Future[None]] = []
         self._next_report = 0.0
+        self._other_calls = 0
         self._handlers: dict[str, Callable[[Request], bytes]] = {
             "negotiate": self._negotiate,
             "open": self._open,
@@ -81,9 +85,9 @@ class GateSession:
             "get": self._get,
             "put": self._put,
             "commit": self._commit,
-            "rollback": self._nothing,
-            "get_free_nonce": self._nothing,
-            "commit_nonce_reservation": self._nothing,
+            "rollback": self._no_effect,
+            "get_free_nonce": self._no_effect,
+            "commit_nonce_reservation": self._no_effect,
         }
 
     def run(self) -> None:
@@ -98,12 +102,15 @@ class GateSession:
             if held and (len(held) >= HELD_ANSWERS or not poller.poll(HELD_MS)):
                 self._write(b"".join(held))
                 held.clear()
+            # What the verifying threads find counts although the client says no more.
+            while self._unsettled() and not poller.poll(SETTLE_MS):
+                self._raise_failure()
             data = os.read(self.peer_in, READ_BYTES)
             if not data:
                 break
             self.bytes_in += len(data)
             if self.bytes_in > self.terms.max_bytes:
-                raise Rejected("the client sent more than the job's byte limit")
+                raise Rejected("the client sent more than the job's byte limit", kind="too-much")
             urgent = False
             for request in parser.feed(data):
                 try:
@@ -112,6 +119,9 @@ class GateSession:
                     self._write(b"".join(held) + refusal(request))
                     raise
                 urgent = urgent or request.method != "put"
+                if len(held) >= HELD_ANSWERS:
+                    self._write(b"".join(held))
+                    held.clear()
             if urgent:
                 self._write(b"".join(held))
                 held.clear()
@@ -136,14 +146,26 @@ class GateSession:
     def _answer(self, request: Request) -> bytes:
         handler = self._handlers.get(request.method)
         if handler is None:
-            raise Rejected(f"the client called {request.method!r}, which no backup needs")
+            raise Rejected(
+                f"the client called {request.method!r}, which no backup needs",
+                kind="forbidden-call",
+            )
+        if request.method != "put" and not (request.method == "get" and self._restores):
+            self._other_calls += 1
+            if self._other_calls > MAX_OTHER_CALLS:
+                raise Rejected("the client calls without end", kind="flood")
         return handler(request)
+
+    @property
+    def _restores(self) -> bool:
+        return self.terms.mode == "restore"
 
     def _require(self, *phases: str, what: str) -> None:
         if self.phase not in phases:
-            raise Rejected(f"the client called {what} out of order")
+            raise Rejected(f"the client called {what} out of order", kind="out-of-order")
 
-    def _nothing(self, request: Request) -> bytes:
+    def _no_effect(self, request: Request) -> bytes:
+        self._require("open", "manifest", "committed", what=request.method)
         return reply(request, None)
 
     def _negotiate(self, request: Request) -> bytes:
@@ -155,9 +177,10 @@ class GateSession:
     def _open(self, request: Request) -> bytes:
         self._require("negotiated", what="open")
         if request.arguments.get(b"path") != self.terms.opens:
-            raise Rejected("the client opened another repository path")
+            raise Rejected("the client opened another repository path", kind="forbidden-call")
         if request.arguments.get(b"create"):
-            raise Rejected("the client asked to create a repository")
+            raise Rejected("the client asked to create a repository", kind="forbidden-call")
+        # Stock borg asks for exclusive use; the client gets no lock of any kind.
         self.phase = "open"
         return reply(request, self.terms.repository_id)
 
@@ -170,12 +193,14 @@ class GateSession:
         chunk_id = request.arguments.get(b"id")
         if chunk_id == MANIFEST_ID:
             return reply(request, self.terms.manifest)
-        if self.terms.mode != "restore" or type(chunk_id) is not bytes or len(chunk_id) != 32:
-            raise Rejected("the client asked to read a chunk")
+        if not self._restores or type(chunk_id) is not bytes or len(chunk_id) != 32:
+            raise Rejected("the client asked to read a chunk", kind="forbidden-read")
         self.vault.send(GET, chunk_id)
         kind, payload = self.vault.receive()
         if kind != DATA or not payload:
-            raise Rejected("the client asked for a chunk outside its restore")
+            raise Rejected(
+                "the client asked for a chunk outside its restore", kind="forbidden-read"
+            )
         self.bytes_out += len(payload)
         self.chunks += 1
         return reply(request, b"".join((bytes([self.terms.type_byte]), payload)))
@@ -183,18 +208,23 @@ class GateSession:
     def _put(self, request: Request) -> bytes:
         self._require("open", "manifest", what="put")
         if self.terms.mode != "backup":
-            raise Rejected("the client tried to write during a restore")
+            raise Rejected("the client tried to write during a restore", kind="forbidden-call")
         chunk_id, data = request.arguments.get(b"id"), request.arguments.get(b"data")
         if type(chunk_id) is not bytes or len(chunk_id) != 32 or type(data) is not bytes:
             raise Rejected("a put is malformed")
         if len(data) < 3 or data[0] != self.terms.type_byte:
-            raise Rejected("a chunk has another envelope than the session's key makes")
+            raise Rejected(
+                "a chunk has another envelope than the session's key makes", kind="bad-envelope"
+            )
         if chunk_id == MANIFEST_ID:
             self._drain()
-            self.vault.send(MANIFEST, decompress(memoryview(data)[1:]))
+            if self.phase == "manifest":
+                raise Rejected("the client wrote a second manifest", kind="out-of-order")
+            manifest = decompress(memoryview(data)[1:], limit=MAX_MANIFEST)
+            self.vault.send(MANIFEST, manifest)
             self.phase = "manifest"
         elif self.phase == "manifest":
-            raise Rejected("the client wrote a chunk after its manifest")
+            raise Rejected("the client wrote a chunk after its manifest", kind="out-of-order")
         elif len(data) <= INLINE_BYTES:
             self._verify(chunk_id, data)
         else:
@@ -208,8 +238,10 @@ class GateSession:
     def _verify(self, chunk_id: bytes, data: bytes) -> None:
         payload = memoryview(data)[1:]
         plain = decompress(payload)
+        if not plain:
+            raise Rejected("a chunk is empty", kind="bad-envelope")
         if not hmac.compare_digest(self.terms.id_hash(plain), chunk_id):
-            raise Rejected("a chunk's ID is not the MAC of its content")
+            raise Rejected("a chunk's ID is not the MAC of its content", kind="wrong-id")
         self.vault.send(PUT, PUT_HEADER.pack(chunk_id, len(plain)), payload)
 
     def _verify_in_pool(self, chunk_id: bytes, data: bytes) -> None:
@@ -220,6 +252,12 @@ class GateSession:
             self._failure = error
         finally:
             self._room.release()
+
+    def _unsettled(self) -> bool:
+        self._raise_failure()
+        while self._pending and self._pending[-1].done():
+            self._pending.pop()
+        return bool(self._pending)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -237,7 +275,7 @@ class GateSession:
         self.tell(committing=True)
         self.vault.send(COMMIT)
         if not self.vault.receive_json().get("ok"):
-            raise Rejected("the vault did not admit the archive")
+            raise Rejected("the vault did not admit the archive", kind="archive-refused")
         self.phase = "committed"
         self.committed = True
         return reply(request, None)

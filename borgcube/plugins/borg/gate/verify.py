@@ -11,17 +11,35 @@ import hashlib
 import lzma
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import lz4.block
 import zstandard
 
 MAX_PLAIN = 20971479  # Borg's MAX_DATA_SIZE: the largest content of one object, in bytes
+MAX_MANIFEST = 64 * 1024  # bytes; a manifest of one archive takes about one KiB
+LZMA_MEMORY = 128 << 20  # bytes; level 9, Borg's highest, takes 65 MiB
 
 IdHash = Callable[[bytes], bytes]
 
 
 class Rejected(Exception):
-    """The client sent something that is not acceptable; the text is for our log only."""
+    """The client sent something that is not acceptable; the text is for our log only.
+
+    ``kind`` is a stable word for what it did, see ``docs/guarantees.md``.
+    """
+
+    def __init__(self, message: str, *, kind: str = "protocol") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _bad(message: str) -> Rejected:
+    return Rejected(message, kind="bad-compression")
+
+
+def _too_large() -> Rejected:
+    return Rejected("decompressed data is larger than a chunk may be", kind="too-large")
 
 
 def _lz4(data: memoryview, limit: int) -> bytes:
@@ -34,40 +52,49 @@ def _lz4(data: memoryview, limit: int) -> bytes:
 def _zstd(data: memoryview, limit: int) -> bytes:
     announced = zstandard.frame_content_size(data)
     if announced > limit:
-        raise Rejected("a zstd frame announces more than a chunk may hold")
-    if announced >= 0:
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=limit)
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
-    plain = reader.read(limit + 1)
-    if len(plain) > limit:
-        raise Rejected("decompressed data is larger than a chunk may be")
+        raise _too_large()
+    # Borg reads no frame that does not tell its size, and reads past the first one: what
+    # means something else to it than to us would spoil whoever relies on the chunk.
+    if announced < 1:
+        raise _bad("a zstd frame announces no content")
+    plain: bytes = zstandard.ZstdDecompressor().decompress(
+        data, max_output_size=limit, allow_extra_data=False
+    )
     return plain
 
 
 def _zlib(data: memoryview, limit: int) -> bytes:
     engine = zlib.decompressobj()
-    plain = engine.decompress(data, limit)
-    if not engine.eof:
-        raise Rejected("zlib data is incomplete or larger than a chunk may be")
-    return plain
+    plain = engine.decompress(data, limit + 1)
+    return _whole(engine, plain, limit=limit, what="zlib")
 
 
 def _lzma(data: memoryview, limit: int) -> bytes:
-    engine = lzma.LZMADecompressor(memlimit=128 << 20)
-    plain = engine.decompress(data, limit)
+    engine = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+    plain = engine.decompress(data, limit + 1)
+    return _whole(engine, plain, limit=limit, what="lzma")
+
+
+def _whole(engine: Any, plain: bytes, *, limit: int, what: str) -> bytes:
+    if len(plain) > limit:
+        raise _too_large()
     if not engine.eof:
-        raise Rejected("lzma data is incomplete or larger than a chunk may be")
+        raise _bad(f"{what} data is incomplete")
+    if engine.unused_data:
+        # Borg would go on with a second lzma stream.
+        raise _bad(f"{what} data goes on after its end")
     return plain
 
 
 def decompress(data: bytes | memoryview, *, limit: int = MAX_PLAIN) -> bytes:
     """Return the plaintext of Borg-compressed ``data``, at most ``limit`` bytes.
 
-    Raises Rejected for anything unknown, damaged or too large.
+    What it returns is what Borg's own decompressor returns. Raises Rejected for anything
+    unknown, damaged, too large, or that Borg would read in another way.
     """
     view = memoryview(data)
     if len(view) < 2:
-        raise Rejected("a chunk is too short")
+        raise _bad("a chunk is too short")
     first, second = view[0], view[1]
     try:
         if (first, second) == (1, 0):
@@ -81,14 +108,28 @@ def decompress(data: bytes | memoryview, *, limit: int = MAX_PLAIN) -> bytes:
         elif first & 0x0F == 8 and (first * 256 + second) % 31 == 0:
             plain = _zlib(view, limit)
         else:
-            raise Rejected("a chunk has an unknown compression")
+            raise _bad("a chunk has an unknown compression")
     except (lz4.block.LZ4BlockError, zstandard.ZstdError, lzma.LZMAError, zlib.error) as error:
-        raise Rejected(f"a chunk does not decompress: {error}") from None
+        raise _bad(f"a chunk does not decompress: {error}") from None
     except (MemoryError, ValueError, EOFError) as error:
-        raise Rejected(f"a chunk does not decompress: {type(error).__name__}") from None
+        raise _bad(f"a chunk does not decompress: {type(error).__name__}") from None
     if len(plain) > limit:
-        raise Rejected("decompressed data is larger than a chunk may be")
+        raise _too_large()
     return plain
+
+
+def rehearse() -> None:
+    """Use every decompressor once, so that nothing is loaded after the gate is confined."""
+    plain = b"borgcube" * 8
+    for data in (
+        b"\0\0" + plain,
+        b"\1\0" + lz4.block.compress(plain, store_size=False),
+        b"\2\0" + lzma.compress(plain),
+        b"\3\0" + zstandard.ZstdCompressor().compress(plain),
+        zlib.compress(plain),
+    ):
+        if decompress(data) != plain:
+            raise RuntimeError("a decompressor does not work")
 
 
 def hmac_sha256_id(key: bytes) -> IdHash:

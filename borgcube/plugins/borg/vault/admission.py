@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import zstandard
 
-from borgcube.plugins.borg.gate.verify import id_hash_for
+from borgcube.core.untrusted import escaped
+from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, id_hash_for
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter
 from borgcube.plugins.borg.vault.items import (
     ArchiveRefused,
@@ -26,11 +27,31 @@ from borgcube.plugins.borg.vault.items import (
     check_item,
     item_kind,
     read_items,
+    unpack_strictly,
 )
 from borgcube.plugins.borg.vault.ledger import Ledger
 
 _TIME = re.compile(r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(\+00:00)?\Z")
+# Borg writes the list of chunk IDs of the items as an array of 32-byte strings.
+_ID_LIST = re.compile(
+    rb"(?:[\x90-\x9f]|\xdc..|\xdd.{4})(?:(?:\xc4\x20|\xda\x00\x20).{32})*+", re.DOTALL
+)
+_KNOWN_KEYS = (
+    b"version", b"name", b"time", b"time_end", b"cmdline", b"hostname", b"username",
+    b"chunker_params",
+)  # fmt: skip
 _MAX_TEXT = 64 * 1024
+MAX_KEY = 64 * 1024 * 1024  # bytes of one value that is skipped over
+MAX_KEYS = 64
+MAX_VALUE = 1 << 20
+# How far the clock of a client may be from ours; more would let it steer retention.
+MAX_CLOCK_ERROR = timedelta(days=1)
+# What one archive may hold at most; each is beyond what Borg itself can handle well.
+MAX_ITEMS = 100_000_000
+MAX_REFERENCES = 200_000_000
+MAX_STREAM_BYTES = 64 << 30
+# Metadata repeats itself only inside the chunk list of a large file that does.
+MAX_REPEATED_BYTES = 1 << 30
 SPOOL_BYTES = 16 << 20
 
 
@@ -61,62 +82,127 @@ def claimed_archive(manifest_plain: bytes, *, expected: str) -> bytes:
 
     Raises ArchiveRefused unless it lists exactly one, under the ``expected`` name.
     """
-    try:
-        manifest = msgpack.unpackb(manifest_plain, raw=True, use_list=False, strict_map_key=False)
-        archives = manifest[b"archives"]
-        names = list(archives)
-        archive_id = archives[names[0]][b"id"] if len(names) == 1 else b""
-    except (ValueError, KeyError, TypeError, IndexError, msgpack.UnpackException) as error:
-        raise ArchiveRefused("the manifest does not parse") from error
-    if names != [expected.encode()]:
+    if len(manifest_plain) > MAX_MANIFEST:
+        raise ArchiveRefused("the manifest is larger than that of one archive")
+    manifest = unpack_strictly(manifest_plain)
+    archives = manifest.get(b"archives") if type(manifest) is dict else None
+    if type(archives) is not dict:
+        raise ArchiveRefused("the manifest lists no archives")
+    if list(archives) != [expected.encode()]:
         raise ArchiveRefused("the manifest does not list exactly the ordered archive")
+    entry = archives[expected.encode()]
+    archive_id = entry.get(b"id") if type(entry) is dict else None
     if type(archive_id) is not bytes or len(archive_id) != 32:
         raise ArchiveRefused("the manifest has a malformed archive ID")
     return archive_id
 
 
+def _parts(plain: bytes) -> dict[bytes, bytes]:
+    """Return the values of a map, each still packed; nothing large is unpacked."""
+    unpacker = msgpack.Unpacker(
+        raw=True, max_buffer_size=len(plain) + 1, max_str_len=MAX_KEY, max_bin_len=MAX_KEY
+    )
+    unpacker.feed(plain)
+    parts: dict[bytes, bytes] = {}
+    for _ in range(min(unpacker.read_map_header(), MAX_KEYS)):
+        key = unpacker.unpack()
+        start = unpacker.tell()
+        unpacker.skip()
+        if type(key) is bytes:
+            parts[key] = plain[start : unpacker.tell()]
+    return parts
+
+
+def _chunk_ids(packed: bytes) -> tuple[bytes, ...]:
+    found = _ID_LIST.fullmatch(packed)
+    if found is None:
+        raise ArchiveRefused("the archive metadata has a malformed list of items")
+    ids: tuple[bytes, ...] = unpack_strictly(packed)
+    return ids
+
+
 def check_metadata(plain: bytes, *, expected: str) -> dict[bytes, Any]:
-    """Return the archive metadata a client wrote, its shape checked.
+    """Return the archive metadata a client wrote: known keys only, their shape checked.
 
     The client holds the key of its own authentication tag, so the tag proves nothing.
+    Raises ArchiveRefused.
     """
     try:
-        metadata = msgpack.unpackb(plain, raw=True, use_list=False, strict_map_key=False)
-        items = metadata[b"items"]
-        times = [metadata[b"time"], metadata.get(b"time_end", metadata[b"time"])]
-        well_formed = (
-            metadata[b"version"] == 1
-            and metadata[b"name"] == expected.encode()
-            and type(items) is tuple
-            and all(type(chunk_id) is bytes and len(chunk_id) == 32 for chunk_id in items)
-            and all(_TIME.match(time.decode("ascii")) for time in times)
+        parts = _parts(plain)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ArchiveRefused(f"the archive metadata does not parse: {type(error).__name__}") from (
+            None
         )
-    except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
-        raise ArchiveRefused("the archive metadata does not parse") from error
-    if not well_formed:
-        raise ArchiveRefused("the archive metadata breaks the format")
-    result: dict[bytes, Any] = metadata
-    return result
+    metadata: dict[bytes, Any] = {b"items": _chunk_ids(parts.get(b"items", b""))}
+    for key in _KNOWN_KEYS:
+        if key in parts:
+            if len(parts[key]) > MAX_VALUE:
+                raise ArchiveRefused("the archive metadata has an over-long value")
+            metadata[key] = unpack_strictly(parts[key])
+    if metadata.get(b"version") != 1 or metadata.get(b"name") != expected.encode():
+        raise ArchiveRefused("the archive metadata is not that of the ordered archive")
+    metadata.setdefault(b"time_end", metadata.get(b"time"))
+    for key in (b"time", b"time_end"):
+        metadata[key] = _time(metadata[key])
+    return metadata
 
 
-def _text(metadata: dict[bytes, Any], key: bytes) -> str:
-    value = metadata.get(key, b"")
+def _time(value: Any) -> datetime:
+    try:
+        text = value.decode("ascii")
+        if _TIME.match(text) is None:
+            raise ValueError(text)
+        moment = datetime.fromisoformat(text)
+    except (AttributeError, ValueError):
+        raise ArchiveRefused("the archive metadata has a malformed time") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def check_clock(metadata: dict[bytes, Any], *, began: datetime, now: datetime) -> None:
+    """Refuse an archive whose time is far from ours: retention goes by it.
+
+    ``began`` is when the session did. Raises ArchiveRefused of kind ``client-clock``.
+    """
+    start, end = metadata[b"time"], metadata[b"time_end"]
+    if not began - MAX_CLOCK_ERROR <= start <= end <= now + MAX_CLOCK_ERROR:
+        raise ArchiveRefused(
+            f"its clock is wrong: it says that the backup ran from {start:%Y-%m-%d %H:%M} "
+            f"to {end:%Y-%m-%d %H:%M} UTC",
+            kind="client-clock",
+            keep=True,
+        )
+
+
+def _text(value: Any) -> str:
     if type(value) is not bytes or len(value) > _MAX_TEXT:
         raise ArchiveRefused("the archive metadata has a malformed text")
-    return value.decode("utf-8", "surrogateescape")
+    return escaped(value.decode("utf-8", "replace"))
 
 
-def _command_line(metadata: dict[bytes, Any]) -> tuple[str, ...]:
-    value = metadata.get(b"cmdline", ())
+def _command_line(value: Any) -> tuple[str, ...]:
     if type(value) is not tuple or len(value) > 10_000:
         raise ArchiveRefused("the archive metadata has a malformed command line")
-    return tuple(_text({b"part": part}, b"part") for part in value)
+    return tuple(_text(part) for part in value)
 
 
 def started_at(metadata: dict[bytes, Any]) -> datetime:
     """Return the start of the archive by the client's clock."""
-    moment = datetime.fromisoformat(metadata[b"time"].decode("ascii"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment: datetime = metadata[b"time"]
+    return moment
+
+
+def _check_stream(ids: Sequence[bytes], reference_size: Callable[[bytes], int]) -> None:
+    """Refuse a list of metadata chunks that is foreign, or too long to be read."""
+    seen: set[bytes] = set()
+    total = repeated = 0
+    for chunk_id in ids:
+        size = reference_size(chunk_id)
+        total += size
+        if chunk_id in seen:
+            repeated += size
+        seen.add(chunk_id)
+        if total > MAX_STREAM_BYTES or repeated > MAX_REPEATED_BYTES:
+            raise ArchiveRefused("the archive has more metadata than an archive may have")
 
 
 def walk(
@@ -148,8 +234,8 @@ def walk(
         names.clear()
 
     def metadata_chunks() -> Any:
+        _check_stream(metadata[b"items"], reference_size)
         for chunk_id in metadata[b"items"]:
-            reference_size(chunk_id)
             references.append(chunk_id)
             yield ledger.read(chunk_id)
 
@@ -171,11 +257,14 @@ def walk(
             found.chunks += len(ids)
             for entry in item.get(b"chunks_healthy") or ():
                 references.append(entry[0])
+                found.chunks += 1
             if out is not None:
                 names.append(pack((item[b"path"], kind, size, mtime)))
             if found.items % 500 == 0 or len(references) > 100_000:
                 step()
                 flush()
+                if found.items > MAX_ITEMS or found.chunks > MAX_REFERENCES:
+                    raise ArchiveRefused("the archive has more items than an archive may have")
         flush()
     finally:
         if out is not None:
@@ -201,29 +290,35 @@ def add_references(ledger: Ledger, found: Walk) -> Iterator[tuple[bytes, int]]:
         yield chunk_id, size
 
 
-def real_metadata(
-    metadata: dict[bytes, Any], *, name: str, comment: str, found: Walk
-) -> dict[str, Any]:
-    """Return the metadata of the real archive: known keys only, our own figures."""
-    params = metadata.get(b"chunker_params", ())
-    if type(params) is not tuple or len(params) > 8:
+def _chunker_params(value: Any) -> tuple[str | int, ...]:
+    if type(value) is not tuple or len(value) > 8:
         raise ArchiveRefused("the archive metadata has malformed chunker parameters")
+    return tuple(
+        escaped(part.decode("ascii", "replace")) if type(part) is bytes else part
+        for part in value
+        if type(part) in (bytes, int)
+    )
+
+
+def real_metadata(metadata: dict[bytes, Any], *, name: str, comment: str) -> dict[str, Any]:
+    """Return the metadata of the real archive, without the figures of its content.
+
+    Control characters in the client's words are escaped: plain borg shows them as they are.
+    Raises ArchiveRefused.
+    """
+
+    def in_borgs_form(moment: datetime) -> str:
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+
     return {
         "version": 1,
         "name": name,
         "items": metadata[b"items"],
-        "cmdline": _command_line(metadata),
-        "hostname": _text(metadata, b"hostname"),
-        "username": _text(metadata, b"username"),
-        "time": metadata[b"time"].decode("ascii"),
-        "time_end": metadata.get(b"time_end", metadata[b"time"]).decode("ascii"),
+        "cmdline": _command_line(metadata.get(b"cmdline", ())),
+        "hostname": _text(metadata.get(b"hostname", b"")),
+        "username": _text(metadata.get(b"username", b"")),
+        "time": in_borgs_form(metadata[b"time"]),
+        "time_end": in_borgs_form(metadata[b"time_end"]),
         "comment": comment,
-        "chunker_params": tuple(
-            part.decode("ascii", "replace") if isinstance(part, bytes) else part
-            for part in params
-            if isinstance(part, bytes | int)
-        ),
-        "size": found.size,
-        "csize": found.stored_size,
-        "nfiles": found.files,
+        "chunker_params": _chunker_params(metadata.get(b"chunker_params", ())),
     }

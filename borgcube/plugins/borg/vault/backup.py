@@ -7,19 +7,24 @@ its chunks for the next run.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from borg.hashindex import ChunkIndex
 
+from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.vault.admission import (
     add_references,
+    check_clock,
     check_metadata,
     claimed_archive,
     real_metadata,
@@ -32,8 +37,27 @@ from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import Ledger
 
+log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 16
+# Chunks one session may upload: each takes about 200 bytes of the vault's memory.
+MAX_UPLOADED = 20_000_000
+
+
+@contextmanager
+def _audit() -> Iterator[None]:
+    """Turn whatever goes wrong with a client's data, while nothing is changed, into a refusal.
+
+    Only the client's session ends then, not the vault with everybody's.
+    """
+    try:
+        yield
+    except (
+        Rejected, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
+        RecursionError, MemoryError,
+    ) as error:  # fmt: skip
+        log.exception("an archive cannot be audited")
+        raise ArchiveRefused(f"the archive cannot be read ({type(error).__name__})") from error
 
 
 class BackupSession:
@@ -65,6 +89,7 @@ class BackupSession:
         self.uploaded = ChunkIndex()
         self.order = bytearray()
         self.partial_written = 0
+        self.began = datetime.now(UTC)
         self.bytes_new = 0
         self.chunks_new = 0
         self.manifest_plain = b""
@@ -77,7 +102,12 @@ class BackupSession:
         self.directory.mkdir(mode=0o700, parents=True)
         with ledger.lock:
             if self.archive in ledger.manifest.archives:
-                raise ArchiveRefused("an archive of that name exists already")
+                raise JobFailed(
+                    "archive-exists",
+                    Problem.REPOSITORY,
+                    f"There is an archive {self.archive} in the repository already.",
+                    next_step="Run the backup again: it gets another name.",
+                )
             offered = self.domain.index(ledger)
         offered.write(str(self.directory / "chunks"))
         self.advertised_count = len(offered)
@@ -111,6 +141,8 @@ class BackupSession:
         ledger = self.ledger
         if chunk_id in self.uploaded:
             return
+        if len(self.uploaded) >= MAX_UPLOADED:
+            raise ArchiveRefused("the client uploaded more chunks than an archive may have")
         with ledger.lock:
             if ledger.lookup(chunk_id) is not None:
                 self._own(chunk_id, size)
@@ -125,7 +157,7 @@ class BackupSession:
                 sealing = self.pool.submit(self._seal, chunk_id, size, data)
                 self.vault.sealing[chunk_id] = sealing
                 self._count_new(len(data))
-        self._pending.append((sealing, chunk_id, size))
+            self._pending.append((sealing, chunk_id, size))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
             self._settle()
 
@@ -144,10 +176,21 @@ class BackupSession:
         self.chunks_new += 1
 
     def _settle(self) -> None:
-        future, chunk_id, size = self._pending.popleft()
-        future.result(timeout=600)
+        future, chunk_id, size = self._pending[0]
+        try:
+            future.result(timeout=600)
+        except BaseException:
+            with self.ledger.lock:
+                self._pending.popleft()
+            raise
         with self.ledger.lock:
+            # Until it is owned it is pending: no moment in which nobody relies on it.
             self._own(chunk_id, size)
+            self._pending.popleft()
+
+    def relies_on(self, chunk_id: bytes) -> bool:
+        """Tell whether this session uploaded a chunk; under the ledger's lock."""
+        return chunk_id in self.uploaded or any(chunk_id == one for _, one, _ in self._pending)
 
     def _own(self, chunk_id: bytes, size: int) -> None:
         if chunk_id not in self.uploaded:
@@ -174,10 +217,6 @@ class BackupSession:
         with ledger.lock:
             # Reads then come from closed segments, without a sync for each of them.
             ledger.repository.io.close_segment()
-        try:
-            metadata = check_metadata(ledger.read(archive_id), expected=self.archive)
-        except Rejected as error:
-            raise ArchiveRefused(str(error)) from error
         advertised = ChunkIndex.read(str(self.directory / "chunks"))
         uploaded = self.uploaded
 
@@ -188,21 +227,26 @@ class BackupSession:
             size: int = entry[1]
             return size
 
+        with _audit():
+            metadata = check_metadata(ledger.read(archive_id), expected=self.archive)
+            check_clock(metadata, began=self.began, now=datetime.now(UTC))
+            real = real_metadata(metadata, name=self.archive, comment=self.comment)
         started_ns = int(started_at(metadata).timestamp() * 1e9)
         cache = FilesCacheWriter(self.plan_cache, started_ns=started_ns)
         catalog = self.vault.state_dir / "catalog" / f"{self.token}.zst"
         catalog.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            found = walk(
-                ledger,
-                metadata,
-                reference_size=reference_size,
-                cache=cache,
-                catalog=catalog,
-                step=self.vault.check_alive,
-            )
+            with _audit():
+                found = walk(
+                    ledger,
+                    metadata,
+                    reference_size=reference_size,
+                    cache=cache,
+                    catalog=catalog,
+                    step=self.vault.check_alive,
+                )
             with ledger.lock:
-                added = self._commit(metadata, found)
+                added = self._commit(metadata, found, real=real)
         except BaseException:
             cache.discard()
             catalog.unlink(missing_ok=True)
@@ -219,13 +263,14 @@ class BackupSession:
                 self.ledger.forget_fresh(chunk_id)
         self.order.clear()
 
-    def _commit(self, metadata: dict[bytes, Any], found: Any) -> dict[str, Any]:
+    def _commit(
+        self, metadata: dict[bytes, Any], found: Any, *, real: dict[str, Any]
+    ) -> dict[str, Any]:
         ledger = self.ledger
         started = time.monotonic()
-        real = real_metadata(metadata, name=self.archive, comment=self.comment, found=found)
         ledger.begin()
         chunks = list(add_references(ledger, found))
-        real.update(size=found.size, csize=found.stored_size)
+        real.update(size=found.size, csize=found.stored_size, nfiles=found.files)
         self._forget_unreferenced()
         real_id = ledger.add_archive(self.archive, real, time=real["time"])
         superseded = []
@@ -276,6 +321,24 @@ class BackupSession:
             self.write_partial()
             self.vault.commit(finishing=self)
             self.remember_partial()
+
+    def discard(self) -> None:
+        """End without an archive and without a trace: of a client that was refused.
+
+        A chunk that another session relies on stays. What a commit by another session has
+        put into a partial archive is taken out again, unless that session still runs: then
+        the partial archive is left to the plan's next run.
+        """
+        self.drain()
+        ledger = self.ledger
+        with ledger.lock:
+            if self.partial_written and not self.vault.others(self):
+                ledger.begin()
+                ledger.remove_archive(self.partial_name)
+                self._forget_unreferenced()
+                self.vault.commit(finishing=self)
+            else:
+                self._forget_unreferenced()
 
     def remember_partial(self) -> None:
         """Offer the chunks of the committed partial archive to the domain."""

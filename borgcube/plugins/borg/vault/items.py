@@ -6,13 +6,22 @@ there is refused, so that nothing a client invents reaches Borg on another machi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgpack
 
 MAX_PATH = 4096 * 4
+# One item may take this many bytes; a file of 3 TB in usual chunks does.
 MAX_ITEM = 64 << 20
+# An item up to here is unpacked as it is: an empty map takes one byte there and 64 in
+# memory. A larger one must be a long list of chunks, whose form is checked before.
+LARGE_ITEM = 1 << 20
+PIECE = 256 << 10
+MAX_XATTRS = 10_000
+MAX_ID = 1 << 32
+MAX_NANOSECONDS = 1 << 63
 
 _TIMES = (b"mtime", b"ctime", b"atime", b"birthtime")
 _BYTES = (bytes,)
@@ -42,28 +51,150 @@ _KEY_TYPES: dict[bytes, tuple[type, ...]] = {
     b"acl_extended": _BYTES,
     b"part": (int,),
 }
+# Numbers that system calls take; larger ones would end a restore by borg half-way.
+_BOUNDS = (
+    (b"mode", 1 << 16),
+    (b"uid", MAX_ID),
+    (b"gid", MAX_ID),
+    (b"rdev", 1 << 64),
+    (b"bsdflags", 1 << 32),
+    (b"size", 1 << 63),
+    (b"part", 1 << 32),
+)
 
 
 class ArchiveRefused(Exception):
-    """An archive breaks a rule; the text names the rule, for the job's log."""
+    """An archive breaks a rule; the text names the rule, for the job's log.
+
+    ``keep`` says that an honest client may be the reason: what it uploaded is kept for its
+    next run. ``kind`` is the failure cause's.
+    """
+
+    def __init__(self, message: str, *, kind: str = "archive-refused", keep: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.keep = keep
+
+
+_INTEGER = rb"(?:[\x00-\x7f]|\xcc.|\xcd..|\xce.{4}|\xcf.{8})"
+_CHUNKS = re.compile(
+    rb"(?:\xc0|[\x90-\x9f]|\xdc..|\xdd.{4})"
+    rb"(?:\x93(?:\xc4\x20|\xda\x00\x20).{32}" + _INTEGER + _INTEGER + rb")*+",
+    re.DOTALL,
+)
+
+
+def _unpacker(*, longest: int = MAX_ITEM, widest: int = MAX_ITEM) -> Any:
+    return msgpack.Unpacker(
+        raw=True,
+        use_list=False,
+        strict_map_key=False,
+        max_buffer_size=MAX_ITEM + PIECE,
+        max_array_len=longest,  # room is made for an array before its elements are there
+        max_map_len=widest,
+    )
+
+
+def unpack_strictly(plain: bytes) -> Any:
+    """Return the one object in ``plain``; raises ArchiveRefused for anything else."""
+    try:
+        return msgpack.unpackb(plain, raw=True, use_list=False, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ArchiveRefused(f"its metadata does not parse: {type(error).__name__}") from None
 
 
 def read_items(chunks: Iterable[bytes]) -> Iterator[dict[bytes, Any]]:
     """Yield the items of a stream given as the plaintexts of its chunks.
 
-    Raises ArchiveRefused when it does not parse or ends inside an item.
+    Takes a bounded multiple of LARGE_ITEM in memory, and of an item of up to MAX_ITEM bytes
+    that is a list of chunks. Raises ArchiveRefused when it does not parse, ends inside an
+    item, or an item is larger than that.
     """
-    unpacker = msgpack.Unpacker(
-        raw=True, use_list=False, strict_map_key=False, max_buffer_size=MAX_ITEM
-    )
+    reader = _ItemReader()
     try:
         for chunk in chunks:
-            unpacker.feed(chunk)
-            yield from unpacker
-        if unpacker.read_bytes(1):
-            raise ArchiveRefused("the item stream ends inside an item")
-    except (ValueError, msgpack.UnpackException) as error:
-        raise ArchiveRefused(f"the item stream does not parse: {error}") from None
+            for start in range(0, len(chunk), PIECE):
+                yield from reader.feed(chunk[start : start + PIECE])
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ArchiveRefused(f"the item stream does not parse: {type(error).__name__}") from None
+    if reader.rest:
+        raise ArchiveRefused("the item stream ends inside an item")
+
+
+class _ItemReader:
+    """Cuts a stream into items. ``rest`` are the bytes of the item that is not complete.
+
+    Most items are unpacked as they come. One that is large, or has a long list, is first
+    only measured, then looked at, and unpacked last.
+    """
+
+    def __init__(self) -> None:
+        self.rest = bytearray()
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._unpacker = _unpacker(longest=LARGE_ITEM // 32, widest=MAX_XATTRS)
+        self._given = 0  # bytes of complete items since this unpacker was made
+        self._measure: Any = None
+
+    def feed(self, piece: bytes) -> Iterator[Any]:
+        """Yield the items that ``piece`` completes."""
+        self.rest += piece
+        if self._measure is not None:
+            self._measure.feed(piece)
+            yield from self._large()
+            return
+        given = self._given
+        try:
+            self._unpacker.feed(piece)
+            for item in self._unpacker:
+                self._given = self._unpacker.tell()
+                yield item
+            done = True
+        except ValueError:  # perhaps only longer than most; if not, measuring fails as well
+            done = False
+        del self.rest[: self._given - given]
+        if not done or len(self.rest) > LARGE_ITEM:
+            self._measure = _unpacker()
+            self._measure.feed(bytes(self.rest))
+            yield from self._large()
+
+    def _large(self) -> Iterator[Any]:
+        """Yield the large item when it is complete, and what follows it."""
+        if len(self.rest) > MAX_ITEM:
+            raise ArchiveRefused("an item is larger than an item may be")
+        try:
+            self._measure.skip()
+        except msgpack.OutOfData:
+            return
+        length = self._measure.tell()
+        item, following = bytes(self.rest[:length]), bytes(self.rest[length:])
+        self.rest.clear()
+        self._start_over()
+        _check_large(item)
+        yield unpack_strictly(item)
+        yield from self.feed(following)
+
+
+def _check_large(item: bytes) -> None:
+    """Refuse a large item that is more than a few values and lists of chunks."""
+    keys = _unpacker()
+    keys.feed(item)
+    others = 0
+    for _ in range(keys.read_map_header()):
+        at = keys.tell()
+        keys.skip()
+        value_at = keys.tell()
+        keys.skip()
+        end = keys.tell()
+        if item[at:value_at].endswith((b"chunks", b"chunks_healthy")):
+            found = _CHUNKS.match(item, value_at)
+            if found is None or found.end() != end:
+                raise ArchiveRefused("a chunk reference is malformed")
+        else:
+            others += end - at
+        if others > LARGE_ITEM:
+            raise ArchiveRefused("an item is larger than an item may be")
 
 
 def check_path(path: bytes) -> None:
@@ -90,13 +221,20 @@ def check_item(item: Any, chunk_size: Callable[[bytes], int]) -> int:
     try:
         check_path(item[b"path"])
         item[b"mtime"]
-        for key in _TIMES:
-            value = item.get(key)
-            if type(value) is bytes and not 8 <= len(value) <= 16:
-                raise ArchiveRefused("an item has a malformed time")
     except KeyError:
         raise ArchiveRefused("an item lacks its path or time") from None
+    for key in _TIMES:
+        if key in item:
+            _check_time(item[key])
+    for key, bound in _BOUNDS:
+        if not 0 <= item.get(key, 0) < bound:
+            raise ArchiveRefused("an item has a number out of its range")
+    source = item.get(b"source")
+    if source is not None:
+        _check_source(source, item.get(b"mode", 0))
     if b"xattrs" in item:
+        if len(item[b"xattrs"]) > MAX_XATTRS:
+            raise ArchiveRefused("an item has too many extended attributes")
         for name, value in item[b"xattrs"].items():
             if type(name) is not bytes or type(value) not in (bytes, type(None)):
                 raise ArchiveRefused("an item has malformed extended attributes")
@@ -111,6 +249,22 @@ def check_item(item: Any, chunk_size: Callable[[bytes], int]) -> int:
     if healthy:
         _check_chunks(healthy, chunk_size)
     return total
+
+
+def _check_time(value: int | bytes) -> None:
+    """Refuse what does not fit Borg's own time, a signed number of 64 bits of nanoseconds."""
+    if type(value) is bytes and not 8 <= len(value) <= 16:
+        raise ArchiveRefused("an item has a malformed time")
+    if not -MAX_NANOSECONDS <= as_ns(value) < MAX_NANOSECONDS:
+        raise ArchiveRefused("an item has a time out of its range")
+
+
+def _check_source(source: bytes, mode: int) -> None:
+    """Refuse a hard link out of the archive; a symbolic link may point anywhere."""
+    if item_kind(mode) != "l":
+        check_path(source)
+    elif not source or len(source) > MAX_PATH or b"\0" in source:
+        raise ArchiveRefused("an item has a malformed link")
 
 
 def _check_chunks(chunks: Any, chunk_size: Callable[[bytes], int]) -> int:

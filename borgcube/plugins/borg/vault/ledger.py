@@ -14,8 +14,11 @@ from typing import Any
 
 import msgpack
 from borg.hashindex import ChunkIndex
+from borg.helpers import IntegrityError
+from borg.repository import Repository
 
-from borgcube.plugins.borg.gate.verify import decompress
+from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.gate.verify import Rejected, decompress
 from borgcube.plugins.borg.vault.items import read_items
 from borgcube.plugins.borg.vault.opened import OpenedRepository
 from borgcube.plugins.borg.vault.sealing import Sealer
@@ -57,11 +60,22 @@ class Ledger:
             del self.fresh[chunk_id]
 
     def read(self, chunk_id: bytes) -> bytes:
-        """Return a chunk's plaintext, authenticated, bounded and with its ID checked."""
-        with self.lock:
-            envelope = self.repository.get(chunk_id)
-        plain = decompress(self.sealer.unseal(envelope))
-        self.key.assert_id(chunk_id, plain)
+        """Return a chunk's plaintext, authenticated, bounded and with its ID checked.
+
+        Raises JobFailed ``repository-damaged``: whatever is stored was sound once.
+        """
+        try:
+            with self.lock:
+                envelope = self.repository.get(chunk_id)
+            plain = decompress(self.sealer.unseal(envelope))
+            self.key.assert_id(chunk_id, plain)
+        except (ValueError, Rejected, IntegrityError, Repository.ObjectNotFound) as error:
+            raise JobFailed(
+                "repository-damaged",
+                Problem.REPOSITORY,
+                f"Chunk {chunk_id.hex()[:16]} of the repository cannot be read.",
+                next_step="Check its storage, then run borg check.",
+            ) from error
         return plain
 
     def begin(self) -> None:

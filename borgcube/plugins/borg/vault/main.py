@@ -59,9 +59,9 @@ class Vault:
     def relied_upon(self, chunk_id: bytes, *, but: Any) -> bool:
         """Tell whether another session uploaded the same chunk."""
         return any(
-            chunk_id in getattr(other, "uploaded", ())
+            other.relies_on(chunk_id)
             for other in self.sessions.values()
-            if other is not but
+            if other is not but and hasattr(other, "relies_on")
         )
 
     def check_alive(self) -> None:
@@ -103,10 +103,12 @@ def _cause_of(error: BaseException) -> dict[str, Any]:
         return error.cause.as_data()
     if isinstance(error, ArchiveRefused):
         return {
-            "kind": "archive-refused",
+            "kind": error.kind,
             "problem": "client",
-            "message": f"Refused: {error}.",
-            "next_step": "Look at the client: stock borg does not do this.",
+            "message": str(error),
+            "next_step": "Set its clock, then run the backup again; what was stored is reused."
+            if error.kind == "client-clock"
+            else "Look at the client: stock borg does not do this.",
         }
     if isinstance(error, OSError):
         return {
@@ -171,6 +173,7 @@ class SessionServer:
                 harmless=bool(request.get("harmless")),
             )
         session.wires = [self.wire]
+        session.keep = True
         session.lock = threading.Lock()
         try:
             vault.check_alive()
@@ -195,6 +198,7 @@ class SessionServer:
                         }
                     )
                 elif question.get("op") == "end":
+                    session.keep = session.keep and not question.get("discard")
                     break
         except WireError:
             log.info("the worker of session %s is gone", token[:8])
@@ -213,7 +217,7 @@ class SessionServer:
             try:
                 if getattr(session, "result", None) is None or "error" in session.result:
                     if hasattr(session, "abandon") and not vault.broken:
-                        session.abandon()
+                        session.abandon() if session.keep else session.discard()
             except Exception as error:
                 log.exception("session %s could not be kept as partial", session.token[:8])
                 vault.fail(error)
@@ -241,6 +245,8 @@ class SessionServer:
         try:
             while True:
                 kind, payload = self.wire.receive()
+                if session.result is not None:
+                    raise WireError("a frame after the end of the session")
                 if kind == PUT and len(payload) > header:
                     chunk_id, size = PUT_HEADER.unpack_from(payload)
                     session.put(chunk_id, size, memoryview(payload)[header:])
@@ -252,11 +258,14 @@ class SessionServer:
                     except (ArchiveRefused, JobFailed, Rejected) as error:
                         log.warning("archive %s not admitted: %s", session.archive, error)
                         session.result = {"error": _cause_of(error)}
+                        session.keep = getattr(error, "keep", True)
                     self.wire.send_json({"ok": "error" not in session.result})
                 else:
                     raise WireError("unexpected frame")
         except WireError:
             raise
+        except ArchiveRefused as error:
+            session.result, session.keep = {"error": _cause_of(error)}, error.keep
         except Exception as error:
             # The counts in memory may be half changed: only a fresh start is safe.
             log.exception("session %s failed", session.token[:8])

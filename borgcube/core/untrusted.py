@@ -1,0 +1,25 @@
+"""Words of a client on their way into causes, events, logs and terminals. Pure.
+
+Whoever takes text from outside makes it harmless here, once, where it comes in.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+MAX_WORDS = 500
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with control, format and surrogate characters as escapes."""
+    return "".join(
+        char if unicodedata.category(char)[0] != "C"
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )  # fmt: skip
+
+
+def words(value: object, *, limit: int = MAX_WORDS) -> str:
+    """Return what a client said as one escaped line of at most ``limit`` characters."""
+    text = escaped(str(value)[:limit])
+    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

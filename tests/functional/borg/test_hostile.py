@@ -1,0 +1,218 @@
+"""Promises 1, 2, 4 and 9: every attack is refused, named and leaves no trace.
+
+Each of :mod:`borgcube.testing.attacks` runs against a real gate and a real vault, while an
+honest client's session is open in the same repository and goes on. At the end the honest
+archives are whole, and plain borg finds nothing wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from borgcube.plugins.borg.gate.confine import MEMORY_BYTES
+from borgcube.testing.attacks import OWN, SECRET, Attack, all_attacks
+from borgcube.testing.hostile import MANIFEST_ID, Peer, Refused, file_item, peak_bytes
+from borgcube.testing.rig import Rig, stock_borg
+
+GATE_BYTES = 200 << 20
+VAULT_BYTES = 700 << 20
+ATTACKS = all_attacks()
+
+
+class Target:
+    """A repository with the archives of two clients, and an honest session that stays open."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.socket = rig.socket
+        for name, content in (("good", SECRET), ("bad", OWN)):
+            tree = rig.root / name
+            tree.mkdir()
+            (tree / "file").write_bytes(content)
+            (tree / "other").write_text("a file that may be restored")
+            archive = "good-1" if name == "good" else "bad-0"
+            assert rig.backup(archive, tree, plan=name, domain=f"client:{name}").state == "done"
+        self.honest = self.open("honest")
+        self.uploaded: list[tuple[bytes, int, int]] = []
+        self.plain = b""
+
+    def open(self, name: str) -> Peer:
+        peer = Peer(self.socket, archive=f"{name}-1", plan=name, domain=f"client:{name}")
+        peer.greet()
+        return peer
+
+    def committed(self) -> dict[str, str]:
+        """Return digests of what is committed: Borg's index, and its cache with all counts."""
+        cache = self.rig.state_dir / "base" / ".cache" / "borg"
+        files = [*self.rig.path.glob("index.*"), *self.rig.path.glob("hints.*")]
+        files += [path for path in cache.glob("*/*") if path.name in ("chunks", "config")]
+        assert len(files) >= 4, files
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+    def go_on(self) -> None:
+        """Let the honest session store one more chunk."""
+        plain = os.urandom(100)
+        self.uploaded.append((self.honest.put(plain), len(plain), len(plain)))
+        self.plain += plain
+
+    @property
+    def vault_pid(self) -> int:
+        assert self.rig.vault is not None and self.rig.vault.poll() is None, "the vault is gone"
+        return self.rig.vault.pid
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    with Rig(tmp_path_factory.mktemp("rig")) as rig:
+        yield Target(rig)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
+def test_no_client(attack: Attack, target: Target) -> None:
+    """Nothing a client tries works; see the name of the attack."""
+    before = target.committed()
+    Path(f"/proc/{target.vault_pid}/clear_refs").write_text("5")  # measure its peak anew
+    peer = Peer(target.socket, **attack.request(target.rig.root))
+    try:
+        if attack.greet:
+            peer.greet()
+        with suppress(Refused):
+            attack.run(peer)
+        kind, words = peer.refusal()
+        if attack.by == "vault":
+            assert kind == "archive-refused", words
+            kind, words = peer.finish()
+        else:
+            assert peer.finish() == ("", "")
+        assert kind == attack.kind, words
+        assert len(words) > 10 and words.isprintable(), words
+        assert peer.gate_peak < GATE_BYTES < MEMORY_BYTES
+        assert peak_bytes(target.vault_pid) < VAULT_BYTES
+    finally:
+        peer.close()
+    if attack.kind != "client-clock":  # which an honest client may have: its chunks are kept
+        assert target.committed() == before
+    target.go_on()
+
+
+def test_there_are_many_attacks_and_no_two_of_one_name() -> None:
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) >= 150
+
+
+def test_the_manifest_a_client_gets_lists_no_archive(target: Target) -> None:
+    peer = target.open("reader")
+    try:
+        envelope = peer.call("get", id=MANIFEST_ID)
+        assert envelope == bytes.fromhex(peer.terms["manifest"])
+        for name in (b"good-1", b"bad-0"):
+            assert name not in envelope
+    finally:
+        peer.close()
+
+
+def test_a_restore_serves_what_was_selected(target: Target) -> None:
+    root = target.rig.root
+    peer = Peer(target.socket, "restore", archive="bad-0", paths=[f"{root}/bad/other"])
+    try:
+        peer.greet()
+        chunk = peer.call("get", id=peer.id_hash(b"a file that may be restored"))
+        assert chunk[:1] == peer.type_byte and len(chunk) > 10
+    finally:
+        peer.close()
+
+
+def test_a_forged_tag_of_an_archive_never_reaches_the_repository(target: Target) -> None:
+    """The client's tag proves nothing, so the vault makes its own; plain borg checks that one."""
+    peer = target.open("forger")
+    tag = {"type": "HKDF_HMAC_SHA512", "salt": bytes(64), "hmac": b"\x66" * 64}
+    peer.archive(peer.honest_items(), tam=tag)
+    peer.commit()
+    result = peer.session.end()
+    assert result is not None
+    assert bytes.fromhex(result["id"]) not in (b"", MANIFEST_ID)
+    peer.close()
+
+
+def test_words_of_a_client_in_an_archive_are_escaped(target: Target) -> None:
+    """plain borg prints host and user as they are in the archive."""
+    peer = target.open("painter")
+    peer.archive(
+        peer.honest_items(), hostname="h\x1b[2J\x07", username=b"\xff\xfe", cmdline=["borg\n\r"]
+    )
+    peer.commit()
+    assert peer.session.end() is not None
+    peer.close()
+
+
+def test_a_chunk_referenced_a_million_times_stays_one_chunk(target: Target) -> None:
+    """A large file of zeros looks like this, so it is taken, in bounded memory."""
+    Path(f"/proc/{target.vault_pid}/clear_refs").write_text("5")
+    peer = target.open("zeros")
+    own = (peer.put(b"fine"), 4, 4)
+    stream = b"".join(
+        [
+            b"\x84\xa4path\xa1z\xa4mode\xcd\x81\xa4\xa5mtime\x01",
+            b"\xa6chunks\xdd\x00\x0f\x42\x40",
+            (b"\x93\xda\x00\x20" + own[0] + b"\x04\x04") * 1_000_000,
+        ]
+    )
+    ids = []
+    for start in range(0, len(stream), 16 << 20):
+        piece = stream[start : start + (16 << 20)]
+        ids.append(peer.id_hash(piece))
+        peer.put_packed(ids[-1], zlib.compress(piece, 1))
+    peer.archive([], ids=ids)
+    peer.commit()
+    result = peer.session.end()
+    peer.close()
+    assert result is not None and result["chunks"] == 1_000_000 and result["size"] == 4_000_000
+    assert peak_bytes(target.vault_pid) < VAULT_BYTES
+
+
+def test_after_all_attacks_every_honest_archive_is_whole(target: Target) -> None:
+    """Last in the module: the session that ran beside all attacks ends as if alone."""
+    target.honest.archive([file_item("beside", target.uploaded)])
+    target.honest.commit()
+    result: Any = target.honest.session.end()
+    assert result["size"] == len(target.plain) == 100 * len(target.uploaded)
+    target.honest.close()
+    rig = target.rig
+    assert rig.stop_vault() == 0
+    try:
+        check = rig.plain_borg("check", "--verify-data", str(rig.path))
+        assert check.returncode == 0 and not check.stderr.strip(), check.stderr
+        listed = json.loads(rig.plain_borg("list", "--json", str(rig.path)).stdout)["archives"]
+        names = {archive["name"] for archive in listed}
+        ours = {"good-1", "bad-0", "honest-1", "forger-1", "painter-1", "zeros-1"}
+        assert ours <= names
+        assert names - ours <= {"bad-1.partial"}, names  # of the clients with a wrong clock
+        info = rig.plain_borg("info", "--json", f"{rig.path}::painter-1")
+        shown = json.loads(info.stdout)["archives"][0]
+        assert shown["hostname"].isprintable() and shown["username"].isprintable()
+        out = rig.root / "out"
+        out.mkdir()
+        environment = {
+            **os.environ, "BORG_PASSPHRASE": "correct horse",
+            "BORG_BASE_DIR": str(rig.root / "plain"),
+        }  # fmt: skip
+        for archive in ("good-1", "bad-0", "honest-1", "forger-1"):
+            subprocess.run(
+                [stock_borg(), "extract", f"{rig.path}::{archive}"], cwd=out, timeout=100,
+                env=environment, check=True,
+            )  # fmt: skip
+        assert (out / "beside").read_bytes() == target.plain
+        for name, content in (("good", SECRET), ("bad", OWN)):
+            restored = out / str(rig.root / name / "file").lstrip("/")
+            assert restored.read_bytes() == content
+    finally:
+        rig.start_vault()
