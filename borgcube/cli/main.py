@@ -154,6 +154,7 @@ def _plans(parser: Parser) -> None:
     add.add_argument("--files-cache", default="ctime,size", metavar="MODE",
                      help="ctime,size or mtime,size or disabled")  # fmt: skip
     add.add_argument("--retries", type=int, default=0)
+    add.add_argument("--retry-delay", type=int, default=60, metavar="SECONDS")
     add.add_argument("--idle-timeout", type=int, default=900, metavar="SECONDS")
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")

@@ -3,6 +3,10 @@
 POSIX shell with mkdir, cat, mkfifo and rm; no port, no address, no secret. Everything of
 a run lives in one 0700 directory, ``borgcube-<server>-<token>`` below ``TMPDIR``, which
 the run removes itself and a later run sweeps when its process is gone.
+
+A directory without a process belongs to a run that has not begun, or never will. Tokens of
+one repository begin alike and sort by time: an older one that the vault does not name is of
+a run that died. Of other repositories nothing is known, so half an hour is given to them.
 """
 
 from __future__ import annotations
@@ -29,7 +33,15 @@ for old in "$t"/borgcube-{server}-*; do
   if [ -n "$p" ]; then
     kill -0 "$p" 2>/dev/null && continue
   else
-    # Its run has not begun: another job may be about to start it.
+    token="${{old##*-}}"
+    case "$token" in
+      {repository}*)
+        case " {others} " in *" $token "*) continue;; esac
+        if expr "x$token" \\< "x{token}" >/dev/null; then
+          rm -rf "$old"
+          continue
+        fi;;
+    esac
     [ -n "$(find "$old" -prune -mmin +30 2>/dev/null)" ] || continue
   fi
   rm -rf "$old"
@@ -120,10 +132,22 @@ exit "$code"
 
 
 def prepare_script(
-    *, server: str, token: str, repository_id: str, manifest_id: str, key_type: int, run: str
+    *,
+    server: str,
+    token: str,
+    repository_id: str,
+    manifest_id: str,
+    key_type: int,
+    run: str,
+    others: Sequence[str] = (),
 ) -> str:
-    """Return the script that makes the session's directory and prints where it is."""
+    """Return the script that makes the session's directory and prints where it is.
+
+    ``others`` are the tokens of the repository's other sessions.
+    """
     return _PREPARE.format(
+        repository=repository_id[:8],
+        others=" ".join(others),
         server=server,
         token=token,
         repository_id=repository_id,

@@ -98,6 +98,7 @@ class RemoteBorg:
             repository_id=terms["repository_id"],
             manifest_id=terms["manifest_id"],
             key_type=int(terms["type_byte"]),
+            others=terms.get("others", ()),
             run=remote.run_script(
                 command=command, environment=remote.borg_environment(), into=into
             ),
