@@ -76,11 +76,14 @@ printf '\\n%s %s\\n' {mark} "$d"
 
 # Borg starts this instead of ssh. It tells its process number, and either lends its two
 # pipes to the outer script ("direct", where /proc has them) or relays them itself. The
-# outer script alone holds the write end of "e": this one ends when that one does.
+# outer script alone holds the write ends of "e" and "g": this one ends when that one does.
+# Opening a FIFO waits for its other end, for ever if the outer script was killed; so each is
+# opened for both first.
 _RSH = """#!/bin/sh
-exec 3<&0 4>&1 </dev/null >/dev/null 5<"$D/e"
-echo "$$" >"$D/c"
-read -r how <"$D/g"
+exec 3<&0 4>&1 </dev/null >/dev/null 6<>"$D/e" 5<"$D/e" 8<>"$D/g" 7<"$D/g" 6<&- 8<&-
+echo "$$" 1<>"$D/c"
+read -r how <&7 || exit 2
+exec 7<&-
 if [ "$how" = direct ]; then
   exec 3<&- 4>&-
   read -r over <&5
