@@ -14,8 +14,10 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -177,6 +179,13 @@ def main(arguments: list[str] | None = None) -> int:
     soak = Soak(rig, rng, verify_every=options.verify_every)
     begun = time.monotonic()
     broken = ""
+
+    def interrupted(*_: object) -> None:
+        raise Broken("interrupted")
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, interrupted)
     try:
         rig.set_up()
         soak.run(options.cycles)

@@ -5,11 +5,13 @@ The passphrase is given as a value and never touches the environment.
 
 from __future__ import annotations
 
+import configparser
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
-from borg.cache import Cache
+from borg.cache import Cache, cache_dir
 from borg.crypto.key import Passphrase, identify_key
 from borg.helpers import Manifest
 from borg.repository import Repository
@@ -84,7 +86,7 @@ class OpenedRepository:
             self.blake2 = self.key.TYPE in BLAKE2_TYPES
             self.encryption = str(self.key.ARG_NAME)
             if with_cache:
-                self.cache = Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
+                self.cache = self._open_cache()
         except (LockTimeout, LockError) as error:
             raise _failed(
                 "repository-locked",
@@ -109,6 +111,16 @@ class OpenedRepository:
                 f"There is no usable Borg repository at {path}.",
                 "Mount its storage or correct the path.",
             ) from error
+
+    def _open_cache(self) -> Any:
+        """Open Borg's cache, made anew when a crash left it damaged; it is derived data."""
+        try:
+            return Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
+        except (ValueError, KeyError, EOFError, configparser.Error) as error:
+            # Borg itself notices other damage, but not a file cut short.
+            log.warning("Borg's cache is damaged and made anew: %s", error)
+            shutil.rmtree(cache_dir(self.repository))
+        return Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
 
     def close(self, *, clean_up: bool = False) -> None:
         """Release cache and repository; safe to repeat.
