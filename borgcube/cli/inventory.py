@@ -222,6 +222,7 @@ def plan_add(control: Control, options: argparse.Namespace) -> int:
         upload_ratelimit_kib=options.upload_ratelimit, numeric_ids=options.numeric_ids,
         atime=options.atime, sparse=options.sparse, comment=options.comment,
         files_cache=options.files_cache, retries=options.retries,
+        retry_delay_s=options.retry_delay,
         idle_timeout_s=options.idle_timeout, max_duration_s=options.max_duration,
     )  # fmt: skip
     if options.json:

@@ -185,6 +185,7 @@ def _plans(parser: Parser) -> None:
     add.add_argument("--files-cache", default="ctime,size", metavar="MODE",
                      help="ctime,size or mtime,size or disabled")  # fmt: skip
     add.add_argument("--retries", type=int, default=0)
+    add.add_argument("--retry-delay", type=int, default=60, metavar="SECONDS")
     add.add_argument("--idle-timeout", type=int, default=900, metavar="SECONDS")
     add.add_argument("--max-duration", type=int, default=14 * 86400, metavar="SECONDS")
     parser.leaf("list", inventory.plan_list, parent=nouns)

@@ -6,7 +6,7 @@ to import; ``backup`` and ``restore`` run in a worker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,12 +42,26 @@ class Engine(Protocol):
         there, or what goes along for ``deploy``. Raises JobFailed when nothing would."""
 
     def vault_command(
-        self, *, name: str, path: Path, socket: Path, state_dir: Path
+        self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int
     ) -> Sequence[str]:
-        """Return the argv of the vault process. It reads the passphrase, one line, from
+        """Return the argv of the vault process. Chunks of a backup that was never finished
+        are given up after ``partial_days``. It reads the passphrase, one line, from
         its standard input, writes one JSON line ``{"ready": true}`` or
         ``{"error": {kind, problem, message, next_step}}`` to standard output, serves
         ``socket`` and ends cleanly on SIGTERM."""
+
+    def list_archives(
+        self, vault_socket: Path, *, known: Collection[str]
+    ) -> Sequence[dict[str, Any]]:
+        """Ask a running vault for the archives of its repository, unfinished ones left out:
+        ``id`` and ``name``, and for those whose ID is not ``known`` also ``start`` (ISO
+        8601), statistics and, where the engine knows, ``client``, ``plan`` and ``job``.
+        Called in a thread of the daemon; may take seconds."""
+
+    def claim_archive(self, vault_socket: Path, *, job_id: str) -> dict[str, Any] | None:
+        """Ask a running vault what a job that did not report an archive left in the
+        repository: the facts of its archive, or None. Waits until the job's session is
+        over. Called in a thread of the daemon."""
 
     def backup(self, context: JobContext) -> JobResult:
         """Pull one backup. Parameters: ``archive`` (name), ``plan``, ``domain``,

@@ -31,7 +31,10 @@ class Event:
 
 @dataclass(frozen=True)
 class JobQueued(Event):
-    """A job was accepted and waits for its turn."""
+    """A job was accepted and waits for its turn.
+
+    ``attempt`` counts from 1; a further one waits until ``not_before`` (empty: no wait).
+    """
 
     TYPE = "job.queued"
     job: str
@@ -40,6 +43,7 @@ class JobQueued(Event):
     repository: str = ""
     plan: str = ""
     attempt: int = 1
+    not_before: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ class JobLost(Event):
 
 @dataclass(frozen=True)
 class ArchiveAdded(Event):
-    """A durable archive was recorded, in the transaction that finished its job."""
+    """A durable archive was recorded: in the transaction that finished its job, or when it
+    was found in the repository after a crash or after work with plain borg."""
 
     TYPE = "archive.added"
     archive: str
@@ -131,7 +136,8 @@ class ArchiveAdded(Event):
 
 @dataclass(frozen=True)
 class ArchiveDeleted(Event):
-    """An archive was deleted from its repository."""
+    """An archive was deleted from its repository; without ``job``, by something other than
+    BorgCube."""
 
     TYPE = "archive.deleted"
     archive: str

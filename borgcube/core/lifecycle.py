@@ -6,6 +6,7 @@ daemon calls them.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from borgcube.core import events
@@ -30,6 +31,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 ACTIVE = (STARTING, RUNNING, CANCELLING)
+LONGEST_DELAY_S = 86_400
 
 
 class IllegalTransition(BorgCubeError):
@@ -51,8 +53,20 @@ def queue(root: Root, job: Job) -> Job:
     """Store a new job as queued."""
     job.state, job.created_at = QUEUED, events.now()
     root.jobs.add(job)
-    root.record(events.JobQueued(**_who(job), attempt=job.attempt))
+    root.record(events.JobQueued(**_who(job), attempt=job.attempt, not_before=job.not_before))
     return job
+
+
+def is_due(job: Job) -> bool:
+    """Tell whether a queued job's time has come.
+
+    A clock that was set back behind the queueing ends the wait: it says nothing any more.
+    """
+    if not job.not_before:
+        return True
+    now = datetime.now(UTC)
+    queued, due = (datetime.fromisoformat(at) for at in (job.created_at, job.not_before))
+    return now >= due or now < queued
 
 
 def take(root: Root, job: Job) -> None:
@@ -104,13 +118,20 @@ def lose(root: Root, job: Job) -> None:
 
 
 def requeue(root: Root, job: Job) -> Job | None:
-    """Queue another attempt when the job's plan has retries left."""
+    """Queue another attempt when the job's plan has retries left.
+
+    It waits for the plan's ``retry_delay_s``, twice as long after each attempt, at most a
+    day. Its order is made anew, so that its archive has a name of its own.
+    """
     plan = root.plans.find("name", job.plan) if job.plan else None
     if plan is None or job.attempt > plan.retries:
         return None
+    delay_s = min(plan.retry_delay_s * 2 ** min(job.attempt - 1, 20), LONGEST_DELAY_S)
+    due = datetime.now(UTC) + timedelta(seconds=delay_s)
     again = Job(
         type=job.type, client=job.client, repository=job.repository, plan=job.plan,
-        parameters=job.parameters, attempt=job.attempt + 1, retry_of=job.id,
+        attempt=job.attempt + 1, retry_of=job.id,
+        not_before=due.isoformat(timespec="milliseconds") if delay_s else "",
     )  # fmt: skip
     return queue(root, again)
 

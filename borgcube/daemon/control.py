@@ -9,6 +9,7 @@ to a small pool as :class:`Later` and finished in the main thread.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import logging
@@ -24,6 +25,7 @@ import zmq
 from borgcube.core.errors import BorgCubeError, InvalidInput
 
 LOG = logging.getLogger(__name__)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 MAX_REQUEST = 1 << 20
 MAX_PENDING = 64
 
@@ -103,6 +105,10 @@ def error_data(error: BaseException) -> dict[str, Any]:
     if isinstance(error, BorgCubeError):
         return {"message": error.message, "next_step": error.next_step,
                 "kind": type(error).__name__, "exit_code": error.exit_code}  # fmt: skip
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return {"message": f"The daemon cannot write its home: {error.strerror}.",
+                "next_step": "Make room there, or make it writable, and try again.",
+                "kind": "HomeWriteError", "exit_code": 2}  # fmt: skip
     return {"message": f"The daemon made a mistake ({type(error).__name__}).",
             "next_step": "See logs/borgcubed.log in the home directory.",
             "kind": "InternalError", "exit_code": 2}  # fmt: skip

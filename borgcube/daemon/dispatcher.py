@@ -1,11 +1,17 @@
 """The dispatcher: takes jobs from the queue, gets their vault and worker started, and
 changes their state as workers report. It alone calls the lifecycle.
+
+Changes that the store does not take (its disk may be full) are made again until it does, so
+that no job stays without an end.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +21,23 @@ from borgcube.core import events, lifecycle
 from borgcube.core import home as places
 from borgcube.core.config import Config
 from borgcube.core.errors import BorgCubeError, FailureCause, NotFound, Problem
+from borgcube.core.jobs import JobResult
 from borgcube.core.model import Job
 from borgcube.core.registry import Registry
 from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Root, Store
+from borgcube.daemon.endings import Ending
 from borgcube.daemon.orders import build_order
+from borgcube.daemon.reconcile import known_archives, take_stock
 from borgcube.daemon.results import record_archives, record_violations, result_of
 from borgcube.daemon.supervisor import Supervisor
 from borgcube.daemon.vaults import Vault, Vaults
 
 LOG = logging.getLogger(__name__)
 LOOK_AGAIN_S = 2.0  # a decide hook may change its mind without an event
+OWED_AGAIN_S = 1.0
+# What a dead process of ours did may go well the next time.
+WORTH_A_RETRY = frozenset({"worker-died", "gate-died", "vault-lost", "vault-stopped"})
 
 
 def passphrase_context(name: str) -> str:
@@ -44,12 +56,17 @@ class Dispatcher:
         self._registry, self._keys = registry, keys
         self.publish: Any = lambda envelope: None
         self.vaults = Vaults(
-            home, idle_s=config.vault.idle_seconds, start_s=config.vault.start_seconds
-        )
+            home, idle_s=config.vault.idle_seconds, start_s=config.vault.start_seconds,
+            log_max_bytes=config.log.max_bytes, log_keep=config.log.keep,
+        )  # fmt: skip
+        self.vaults.on_listed = self._archives_listed
         self.supervisor = Supervisor(home, socket, self)
         self.progress: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, str] = {}  # job -> repository whose vault is starting
         self._look_at = 0.0
+        self._endings: dict[str, Ending] = {}
+        self._owed: deque[Callable[[], None]] = deque()
+        self._owed_at = 0.0
         self.stopping = False
 
     def wake(self) -> None:
@@ -59,12 +76,14 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether a worker or a starting vault needs frequent looking after."""
-        return bool(self._waiting) or len(self.supervisor) > 0
+        return bool(self._waiting or self._endings or self._owed) or len(self.supervisor) > 0
 
     def step(self) -> None:
         """Do what can be done now; never waits."""
+        self._pay()
         self.supervisor.receive()
         self.supervisor.step()
+        self._end_jobs()
         self.vaults.step()
         for job_id, repository in list(self._waiting.items()):
             self._try_vault(job_id, repository)
@@ -73,13 +92,35 @@ class Dispatcher:
             self._take_jobs()
 
     def _running(self) -> int:
-        return len(self.supervisor) + len(self._waiting)
+        return len(self.supervisor) + len(self._waiting) + len(self._endings)
+
+    def _surely(self, change: Callable[[], None]) -> None:
+        """Make a change of state, now or as soon as the store takes it."""
+        self._owed.append(change)
+        self._owed_at = 0.0
+        self._pay()
+
+    def _pay(self) -> None:
+        while self._owed and time.monotonic() >= self._owed_at:
+            change = self._owed.popleft()
+            try:
+                change()
+            except BorgCubeError:
+                LOG.exception("a change of state was refused")
+            except Exception:
+                LOG.exception("the store took no change; it is tried again")
+                self._owed.append(change)
+                self._owed_at = time.monotonic() + OWED_AGAIN_S
 
     def _take_jobs(self) -> None:
         if self._running() >= self._config.jobs.max_running:
             return
         with self._store.transact() as root:
-            queued = [(job.id, job.as_data()) for job in root.jobs.oldest("state", "queued")]
+            queued = [
+                (job.id, job.as_data())
+                for job in root.jobs.oldest("state", "queued")
+                if lifecycle.is_due(job)
+            ]
             busy = {
                 job.plan
                 for state in lifecycle.ACTIVE
@@ -149,9 +190,17 @@ class Dispatcher:
         argv = engine.vault_command(
             name=name, path=Path(data["path"]), socket=socket,
             state_dir=places.engine_state_dir(self._home, data["engine"]),
+            partial_days=self._config.vault.partial_days,
         )  # fmt: skip
         passphrase = self._keys.unseal(sealed, context=passphrase_context(name))
-        self.vaults.start(name, argv=argv, socket=socket, passphrase=passphrase)
+        known = known_archives(self._store, name)
+        self.vaults.start(
+            name, argv=argv, socket=socket, passphrase=passphrase,
+            lister=lambda: engine.list_archives(socket, known=known),
+        )  # fmt: skip
+
+    def _archives_listed(self, repository: str, listed: Sequence[dict[str, Any]]) -> None:
+        take_stock(self._store, repository, listed)
 
     def _spawn(self, job_id: str, vault_socket: str) -> None:
         try:
@@ -165,7 +214,7 @@ class Dispatcher:
             self._fail(job_id, FailureCause(
                 "refused", Problem.CONFIGURATION, error.message, error.next_step
             ))  # fmt: skip
-        except OSError as error:
+        except Exception as error:
             LOG.exception("job %s: no worker", job_id)
             self.vaults.release(job_id)
             self._fail(job_id, FailureCause(
@@ -173,18 +222,22 @@ class Dispatcher:
             ))  # fmt: skip
 
     def _fail(self, job_id: str, cause: FailureCause) -> None:
-        with self._store.transact() as root:
-            job = root.jobs.find("id", job_id)
-            if job.state == lifecycle.CANCELLING:
-                lifecycle.finish(root, job, lifecycle.CANCELLED)
-            else:
-                lifecycle.finish(root, job, lifecycle.FAILED, cause=cause)
-                self._again(root, job, cause)
-        self.wake()
+        def change() -> None:
+            with self._store.transact() as root:
+                job = root.jobs.find("id", job_id)
+                if job.state in lifecycle.ENDED:
+                    return
+                if job.state == lifecycle.CANCELLING:
+                    lifecycle.finish(root, job, lifecycle.CANCELLED)
+                else:
+                    lifecycle.finish(root, job, lifecycle.FAILED, cause=cause)
+                    self._again(root, job, cause)
+            self.wake()
+
+        self._surely(change)
 
     def _again(self, root: Root, job: Job, cause: FailureCause | None) -> None:
-        # What the network or a dead process did may go well the next time.
-        if cause and (cause.problem == Problem.NETWORK or cause.kind == "worker-died"):
+        if cause and (cause.problem == Problem.NETWORK or cause.kind in WORTH_A_RETRY):
             lifecycle.requeue(root, job)
 
     def cancel(self, job_id: str) -> None:
@@ -196,8 +249,19 @@ class Dispatcher:
             lifecycle.request_cancel(root, job)
             if job.state == lifecycle.CANCELLING and job_id in self._waiting:
                 lifecycle.finish(root, job, lifecycle.CANCELLED)
-                del self._waiting[job_id]
+        self._waiting.pop(job_id, None)
         self.supervisor.cancel(job_id, grace_s=self._config.daemon.grace_seconds)
+
+    def wind_down(self) -> None:
+        """Take no more jobs and ask those that run or wait to stop."""
+        self.stopping = True
+        for job_id in list(self._waiting):
+            try:
+                self.cancel(job_id)
+            except Exception:
+                LOG.exception("job %s was not cancelled; it will be lost", job_id)
+                self._waiting.pop(job_id, None)
+        self.supervisor.stop_all(grace_s=self._config.daemon.grace_seconds)
 
     # What workers report
 
@@ -211,7 +275,10 @@ class Dispatcher:
     def worker_phase(self, job_id: str, phase: str) -> None:
         """The job entered a phase."""
         with self._store.transact() as root:
-            lifecycle.enter_phase(root, root.jobs.find("id", job_id), phase)
+            job = root.jobs.find("id", job_id)
+            if job.state == lifecycle.STARTING:
+                lifecycle.start(root, job)
+            lifecycle.enter_phase(root, job, phase)
 
     def worker_progress(self, job_id: str, figures: dict[str, Any]) -> None:
         """Figures of the job: published, stored only at its end."""
@@ -219,22 +286,45 @@ class Dispatcher:
         self.publish(events.Envelope.of(events.JobProgress(job=job_id, progress=figures)))
 
     def worker_ended(self, job_id: str, result: dict[str, Any] | None, code: int) -> None:
-        """Finish the job with what its worker reported."""
-        self.vaults.release(job_id)
+        """Take up the end of a job, with what its worker reported."""
+        outcome = result_of(result, code, job_id)
+        socket = self.vaults.socket_of(job_id)
+        engine = None
+        if socket is not None and not outcome.archives_added:
+            with self._store.transact() as root:
+                job = root.jobs.find("id", job_id)
+                repository = root.repositories.find("name", job.repository)
+                if job.type == "backup" and repository is not None:
+                    engine = self._registry.engines.get(repository.engine)
+        claim = None
+        if engine is not None and socket is not None:
+            claim = partial(engine.claim_archive, socket, job_id=job_id)
+        self._endings[job_id] = Ending(outcome, claim)
+
+    def _end_jobs(self) -> None:
+        for job_id, ending in list(self._endings.items()):
+            if not ending.over:
+                continue
+            del self._endings[job_id]
+            self.vaults.release(job_id)
+            self._surely(partial(self._finish, job_id, ending.outcome()))
+
+    def _finish(self, job_id: str, outcome: JobResult) -> None:
+        state, cause = outcome.state, outcome.cause
         with self._store.transact() as root:
             job = root.jobs.find("id", job_id)
-            outcome = result_of(result, code, job_id)
-            if job.state == lifecycle.STARTING and outcome.state != lifecycle.FAILED:
+            if job.state == lifecycle.STARTING and state != lifecycle.FAILED:
                 lifecycle.start(root, job)
-            if job.state == lifecycle.CANCELLING and outcome.state == lifecycle.FAILED:
-                outcome.state, outcome.cause = lifecycle.CANCELLED, None
-            job.progress = self.progress.pop(job_id, {})
+            if job.state == lifecycle.CANCELLING and state == lifecycle.FAILED:
+                state, cause = lifecycle.CANCELLED, None
+            job.progress = self.progress.get(job_id, {})
             record_archives(root, job, outcome)
             record_violations(root, job, outcome)
             lifecycle.finish(
-                root, job, outcome.state, cause=outcome.cause, result=outcome.data,
+                root, job, state, cause=cause, result=outcome.data,
                 warnings=tuple(outcome.warnings),
             )  # fmt: skip
-            if not self.stopping:
-                self._again(root, job, outcome.cause)
+            if state == lifecycle.FAILED and not self.stopping:
+                self._again(root, job, cause)
+        self.progress.pop(job_id, None)
         self.wake()

@@ -1,7 +1,7 @@
 """A job's log: ``log.txt`` for people and ``log.jsonl`` beside it, both capped in size.
 
 A client may have chosen any byte of a message: control characters are escaped, so that
-no line can forge another or drive a terminal.
+no line can forge another or drive a terminal. A full disk costs lines, not the job.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class JobLog:
         self._lock = threading.Lock()
         self._text: TextIO = (directory / TEXT).open("a", encoding="utf-8")
         self._lines: TextIO = (directory / LINES).open("a", encoding="utf-8")
+        self._lost = 0
 
     def write(self, level: str, message: str, fields: dict[str, Any]) -> None:
         """Write one entry; several lines of text for a message with newlines."""
@@ -51,16 +52,26 @@ class JobLog:
             if self._left <= 0:
                 text = f"{at} warning the log reached its size limit and ends here\n"
                 entry = {"at": at, "level": "warning", "message": text.strip()}
-            self._text.write(text)
-            self._text.flush()
-            self._lines.write(json.dumps(entry) + "\n")
-            self._lines.flush()
+            if self._lost:
+                text = f"{at} warning {self._lost} lines before this one could not be kept\n{text}"
+            # What is not taken now stays in the file's buffer, or is lost with it.
+            try:
+                self._text.write(text)
+                self._text.flush()
+                self._lines.write(json.dumps(entry) + "\n")
+                self._lines.flush()
+                self._lost = 0
+            except OSError:
+                self._lost += 1
 
     def close(self) -> None:
         """Close both files."""
         with self._lock:
-            self._text.close()
-            self._lines.close()
+            for file in (self._text, self._lines):
+                try:
+                    file.close()
+                except OSError:
+                    continue  # the last lines did not fit
 
 
 def tail(directory: Path, limit: int) -> list[str]:

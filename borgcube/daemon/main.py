@@ -17,7 +17,7 @@ import zmq
 
 from borgcube import __version__
 from borgcube.core import config as configuration
-from borgcube.core import events, lifecycle, secrets
+from borgcube.core import events, secrets
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
@@ -27,6 +27,7 @@ from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.methods_inventory import ClientMethods, PlanMethods, RepositoryMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_system import SystemMethods
+from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.supervisor import MAX_MESSAGE
 
 LOG = logging.getLogger(__name__)
@@ -61,17 +62,6 @@ def sweep_runtime(directory: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-
-
-def reconcile(store: Store) -> None:
-    """Mark jobs without a worker as lost, and queue those again that have retries left."""
-    with store.transact() as root:
-        for state in lifecycle.ACTIVE:
-            for job in root.jobs.oldest("state", state):
-                cancelled = state == lifecycle.CANCELLING
-                lifecycle.lose(root, job)
-                if not cancelled:
-                    lifecycle.requeue(root, job)
 
 
 class Daemon:
@@ -124,7 +114,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until asked to stop."""
-        reconcile(self.store)
+        lose_jobs(self.store)
         with self.store.transact() as root:
             for plugin in self.registry.quarantined:
                 root.record(events.PluginQuarantined(
@@ -152,18 +142,23 @@ class Daemon:
 
     def _stop(self, poller: zmq.Poller) -> None:
         LOG.info("stopping")
-        self.dispatcher.stopping = True
-        with self.store.transact() as root:
-            root.record(events.DaemonStopping(pid=os.getpid()))
+        try:
+            with self.store.transact() as root:
+                root.record(events.DaemonStopping(pid=os.getpid()))
+        except Exception:
+            LOG.exception("the store took no event; stopping all the same")
         self._control_socket.close()
         poller.unregister(self._control_socket)
         self.control.close()
-        grace = self.config.daemon.grace_seconds
-        self.dispatcher.supervisor.stop_all(grace_s=grace)
-        deadline = time.monotonic() + grace + 15
-        while len(self.dispatcher.supervisor) and time.monotonic() < deadline:
+        self.dispatcher.wind_down()
+        deadline = time.monotonic() + self.config.daemon.grace_seconds + 15
+        while self.dispatcher.busy and time.monotonic() < deadline:
             poller.poll(50)
-            self.dispatcher.step()
+            try:
+                self.dispatcher.step()
+            except Exception:
+                LOG.exception("an error while stopping")
+                time.sleep(0.2)
         self.dispatcher.vaults.stop_all(timeout_s=VAULT_STOP_S)
 
     def close(self) -> None:

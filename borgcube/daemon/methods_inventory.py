@@ -280,7 +280,8 @@ class PlanMethods:
         one_file_system: bool = False, compression: str = "lz4",
         upload_ratelimit_kib: int = 0, numeric_ids: bool = False, atime: bool = False,
         sparse: bool = False, comment: str = "", files_cache: str = "ctime,size",
-        retries: int = 0, idle_timeout_s: int = 900, max_duration_s: int = 14 * 86400,
+        retries: int = 0, retry_delay_s: int = 60, idle_timeout_s: int = 900,
+        max_duration_s: int = 14 * 86400,
     ) -> dict[str, Any]:  # fmt: skip
         """Add a plan."""
         check_name(name, what="plan")
@@ -296,8 +297,8 @@ class PlanMethods:
             raise InvalidInput(f"{compression[:80]!r} is not a compression.")
         if files_cache not in ("ctime,size", "mtime,size", "disabled"):
             raise InvalidInput("files_cache must be ctime,size or mtime,size or disabled.")
-        if min(retries, upload_ratelimit_kib) < 0 or retries > 100:
-            raise InvalidInput("retries and rate limit must not be negative.")
+        if min(retries, retry_delay_s, upload_ratelimit_kib) < 0 or retries > 100:
+            raise InvalidInput("retries, delay and rate limit must not be negative.")
         if min(idle_timeout_s, max_duration_s) < 1:
             raise InvalidInput("idle timeout and longest duration must be a second or more.")
         with self._daemon.store.transact() as root:
@@ -312,7 +313,7 @@ class PlanMethods:
                 one_file_system=one_file_system, compression=compression,
                 upload_ratelimit_kib=upload_ratelimit_kib, numeric_ids=numeric_ids,
                 atime=atime, sparse=sparse, comment=comment, files_cache=files_cache,
-                retries=retries, idle_timeout_s=idle_timeout_s,
+                retries=retries, retry_delay_s=retry_delay_s, idle_timeout_s=idle_timeout_s,
                 max_duration_s=max_duration_s, created_at=events.now(),
             )  # fmt: skip
             root.plans.add(plan)

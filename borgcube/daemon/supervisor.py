@@ -165,9 +165,9 @@ class Supervisor:
             worker.exited = worker.exited or now
             if worker.result is None and now - worker.exited < 0.5:
                 continue
+            self._listener.worker_ended(worker.job_id, worker.result, code)
             del self._workers[worker.job_id]
             shutil.rmtree(worker.runtime_dir, ignore_errors=True)
-            self._listener.worker_ended(worker.job_id, worker.result, code)
 
     def stop_all(self, *, grace_s: float) -> None:
         """Cancel every worker; the caller goes on calling receive and step."""

@@ -1,6 +1,8 @@
 """The vaults: one process for each repository in use, started on demand, ended when idle.
 
 Nothing here waits: the main loop calls :meth:`Vaults.step` and asks :meth:`Vaults.need`.
+A vault that opened its repository is first asked, in a thread, which archives there are; jobs
+get it when the store agrees with the answer.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,39 @@ from borgcube.daemon.spawn import give, spawn
 
 LOG = logging.getLogger(__name__)
 MAX_READY_LINE = 1 << 16
-STARTING, READY, STOPPING = "starting", "ready", "stopping"
+FRESH_S = 10.0
+STARTING, LISTING, READY, STOPPING = "starting", "listing", "ready", "stopping"
+Lister = Callable[[], Sequence[dict[str, Any]]]
+
+
+class Listing(threading.Thread):
+    """Asks a vault for its archives; ``found`` or ``error`` is set when it is over."""
+
+    def __init__(self, lister: Lister) -> None:
+        super().__init__(name="listing", daemon=True)
+        self._lister = lister
+        self.found: Sequence[dict[str, Any]] | None = None
+        self.error = ""
+        self.start()
+
+    def run(self) -> None:
+        """Ask."""
+        try:
+            self.found = self._lister()
+        except Exception as error:
+            LOG.exception("a vault did not list its archives")
+            self.error = str(error) or type(error).__name__
+
+
+def rotate(path: Path, *, max_bytes: int, keep: int) -> None:
+    """Move a log that has grown beyond ``max_bytes`` aside, keeping ``keep`` old ones."""
+    if not path.exists() or path.stat().st_size < max_bytes:
+        return
+    for number in range(keep - 1, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        if older.exists():
+            os.replace(older, path.with_name(f"{path.name}.{number + 1}"))
+    os.replace(path, path.with_name(f"{path.name}.1"))
 
 
 @dataclass
@@ -33,7 +68,9 @@ class Vault:
     socket: Path
     process: subprocess.Popen[bytes]
     deadline: float
+    lister: Lister
     state: str = STARTING
+    listing: Listing | None = None
     said: bytes = b""
     jobs: set[str] = field(default_factory=set)
     idle_since: float = field(default_factory=time.monotonic)
@@ -46,12 +83,17 @@ def _cause(kind: str, message: str, next_step: str) -> FailureCause:
 class Vaults:
     """All vaults of this daemon, by repository name."""
 
-    def __init__(self, home: Path, *, idle_s: float, start_s: float) -> None:
+    def __init__(
+        self, home: Path, *, idle_s: float, start_s: float, log_max_bytes: int, log_keep: int
+    ) -> None:
         self._home = home
+        self._log_max_bytes, self._log_keep = log_max_bytes, log_keep
+        # Told which archives a repository has; it may raise, and is then told again.
+        self.on_listed: Callable[[str, Sequence[dict[str, Any]]], None] = lambda name, found: None
         self._idle_s = idle_s
         self._start_s = start_s
         self._vaults: dict[str, Vault] = {}
-        self._failed: dict[str, FailureCause] = {}
+        self._failed: dict[str, tuple[FailureCause, float]] = {}
 
     def socket_for(self, repository_id: str) -> Path:
         """Return the socket path of a repository's vault."""
@@ -60,24 +102,37 @@ class Vaults:
     def need(self, name: str, job_id: str) -> Vault | FailureCause | None:
         """Return the ready vault with ``job_id`` noted in it, why it failed, or None while
         it is starting; ``KeyError`` when there is none and :meth:`start` is to be called."""
-        if name in self._failed:
-            return self._failed.pop(name)
+        cause, at = self._failed.pop(name, (None, 0.0))
+        # A failure that nobody waited for any more says nothing of a new start.
+        if cause is not None and time.monotonic() - at < FRESH_S:
+            return cause
         vault = self._vaults[name]
-        if vault.state != READY:
+        if vault.state != READY or vault.process.poll() is not None:
             return None
         vault.jobs.add(job_id)
         return vault
 
-    def start(self, name: str, *, argv: Sequence[str], socket: Path, passphrase: str) -> None:
+    def start(
+        self, name: str, *, argv: Sequence[str], socket: Path, passphrase: str, lister: Lister
+    ) -> None:
         """Start a vault; it becomes ready or fails later."""
         socket.unlink(missing_ok=True)
-        with (places.log_dir(self._home) / f"vault-{name}.log").open("ab") as log:
+        path = places.log_dir(self._home) / f"vault-{name}.log"
+        rotate(path, max_bytes=self._log_max_bytes, keep=self._log_keep)
+        with path.open("ab") as log:
             process = spawn(argv, stdout=subprocess.PIPE, stderr=log)
         give(process, passphrase.encode() + b"\n")
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        self._vaults[name] = Vault(name, socket, process, time.monotonic() + self._start_s)
+        self._vaults[name] = Vault(name, socket, process, time.monotonic() + self._start_s, lister)
         LOG.info("vault %s: started as process %d", name, process.pid)
+
+    def socket_of(self, job_id: str) -> Path | None:
+        """Return the socket of the vault that a job uses, None when it is gone."""
+        for vault in self._vaults.values():
+            if job_id in vault.jobs and vault.process.poll() is None:
+                return vault.socket
+        return None
 
     def release(self, job_id: str) -> None:
         """Note that a job no longer uses its vault."""
@@ -91,10 +146,12 @@ class Vaults:
         for name, vault in list(self._vaults.items()):
             if vault.state == STARTING:
                 self._read_ready(vault)
+            elif vault.state == LISTING:
+                self._read_listing(vault)
             code = vault.process.poll()
             if code is not None:
                 self._ended(vault, code)
-            elif vault.state == STARTING and time.monotonic() > vault.deadline:
+            elif vault.state in (STARTING, LISTING) and time.monotonic() > vault.deadline:
                 vault.process.kill()
                 self._fail(name, _cause(
                     "vault-timeout", f"The vault of {name} did not start in time.",
@@ -121,8 +178,7 @@ class Vaults:
         try:
             answer: dict[str, Any] = json.loads(vault.said.split(b"\n", 1)[0])
             if answer.get("ready") is True:
-                vault.state, vault.idle_since = READY, time.monotonic()
-                LOG.info("vault %s: ready", vault.repository)
+                vault.state, vault.listing = LISTING, Listing(vault.lister)
                 return
             cause = FailureCause.from_data(answer["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -134,9 +190,23 @@ class Vaults:
         self._fail(vault.repository, cause)
         self._terminate(vault)
 
+    def _read_listing(self, vault: Vault) -> None:
+        assert vault.listing is not None
+        if vault.listing.error:
+            self._fail(vault.repository, _cause(
+                "vault-failed",
+                f"The vault of {vault.repository} did not list its archives.",
+                f"See logs/vault-{vault.repository}.log.",
+            ))  # fmt: skip
+            self._terminate(vault)
+        elif vault.listing.found is not None:
+            self.on_listed(vault.repository, vault.listing.found)
+            vault.state, vault.idle_since = READY, time.monotonic()
+            LOG.info("vault %s: ready", vault.repository)
+
     def _fail(self, name: str, cause: FailureCause) -> None:
         LOG.error("vault %s: %s", name, cause.message)
-        self._failed[name] = cause
+        self._failed[name] = cause, time.monotonic()
 
     def _terminate(self, vault: Vault) -> None:
         vault.state = STOPPING
@@ -144,7 +214,7 @@ class Vaults:
             vault.process.send_signal(signal.SIGTERM)
 
     def _ended(self, vault: Vault, code: int) -> None:
-        if vault.state == STARTING and vault.repository not in self._failed:
+        if vault.state in (STARTING, LISTING) and vault.repository not in self._failed:
             self._fail(vault.repository, _cause(
                 "vault-failed", f"The vault of {vault.repository} ended with code {code}.",
                 f"See logs/vault-{vault.repository}.log.",

@@ -147,11 +147,15 @@ class Rig:
     def __exit__(self, *_exc: object) -> None:
         self.stop_vault()
 
-    def start_vault(self) -> bytes:
+    def start_vault(self, *, partial_days: int = 14) -> bytes:
         """Start the vault and return its first line."""
         self.vault = subprocess.Popen(
             self.engine.vault_command(
-                name="rig", path=self.path, socket=self.socket, state_dir=self.state_dir
+                name="rig",
+                path=self.path,
+                socket=self.socket,
+                state_dir=self.state_dir,
+                partial_days=partial_days,
             ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

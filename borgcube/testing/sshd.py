@@ -19,9 +19,17 @@ from borgcube.core.transports import ClientAddress
 
 
 class PrivateSSHD:
-    """Use as a context manager. ``directory`` receives the keys and the configuration."""
+    """Use as a context manager. ``directory`` receives the keys and the configuration.
 
-    def __init__(self, directory: Path, *, extra_lines: Sequence[str] = ()) -> None:
+    ``prefix`` is put before the command, such as ``ip netns exec NAME`` to run it in a
+    network namespace that has ``address``.
+    """
+
+    def __init__(
+        self, directory: Path, *, extra_lines: Sequence[str] = (), address: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.host, self.prefix = address, tuple(prefix)
         self.directory = directory
         self.user = getpass.getuser()
         self.identity = directory / "client_key"
@@ -51,7 +59,7 @@ class PrivateSSHD:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.directory / "sshd_config"
         lines = [
-            f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {self.host_key}",
+            f"Port {self.port}", f"ListenAddress {self.host}", f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {self.directory}/authorized_keys", "PidFile none",
             "StrictModes no", "UsePAM no", "PasswordAuthentication no",
             "KbdInteractiveAuthentication no", "PermitRootLogin yes", *self.extra_lines,
@@ -59,13 +67,21 @@ class PrivateSSHD:
         config.write_text("\n".join(lines) + "\n")
         program = shutil.which("sshd") or "/usr/sbin/sshd"
         self._process = subprocess.Popen(
-            [program, "-D", "-f", str(config), "-E", str(self.directory / "sshd.log")],
+            [
+                *self.prefix,
+                program,
+                "-D",
+                "-f",
+                str(config),
+                "-E",
+                str(self.directory / "sshd.log"),
+            ],
             stdin=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.host, self.port), timeout=1).close()
                 return
             except OSError:
                 time.sleep(0.02)
@@ -99,12 +115,12 @@ class PrivateSSHD:
     def known_hosts_line(self) -> str:
         """Return the line a known_hosts file needs to trust this sshd."""
         kind, key = self.host_key.with_suffix(".pub").read_text().split()[:2]
-        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+        return f"[{self.host}]:{self.port} {kind} {key}\n"
 
     def address(self, transport: str) -> ClientAddress:
         """Return the address of a client behind this sshd."""
         return ClientAddress(
-            "tester", transport, "127.0.0.1", self.port, self.user, str(self.identity)
+            "tester", transport, self.host, self.port, self.user, str(self.identity)
         )
 
 

@@ -98,6 +98,7 @@ class Plan(Record):
     comment: str = ""
     files_cache: str = "ctime,size"
     retries: int = 0
+    retry_delay_s: int = 60
     idle_timeout_s: int = 900
     max_duration_s: int = 14 * 86400
 
@@ -120,6 +121,7 @@ class Job(Record):
     cause: dict[str, Any] | None = None
     attempt: int = 1
     retry_of: str = ""
+    not_before: str = ""
 
 
 class Archive(Record):

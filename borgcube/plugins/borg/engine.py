@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class BorgEngine:
         return f"borg {rpcrun.borg_version(connection, borg)}"
 
     def vault_command(
-        self, *, name: str, path: Path, socket: Path, state_dir: Path
+        self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int = 14
     ) -> Sequence[str]:
         """Return the argv of the vault process."""
         return [
@@ -92,7 +92,25 @@ class BorgEngine:
             str(socket),
             "--state-dir",
             str(state_dir),
+            "--partial-days",
+            str(partial_days),
         ]
+
+    def list_archives(
+        self, vault_socket: Path, *, known: Collection[str]
+    ) -> Sequence[dict[str, Any]]:
+        """Ask a running vault for its archives."""
+        from borgcube.plugins.borg.vaultclient import ask
+
+        answer = ask(vault_socket, {"op": "archives", "known": sorted(known)})
+        return [dict(entry) for entry in answer["archives"]]
+
+    def claim_archive(self, vault_socket: Path, *, job_id: str) -> dict[str, Any] | None:
+        """Ask a running vault for the archive of a job that reported none."""
+        from borgcube.plugins.borg.vaultclient import ask
+
+        found: dict[str, Any] | None = ask(vault_socket, {"op": "claim", "job": job_id})["archive"]
+        return found
 
     def backup(self, context: JobContext) -> JobResult:
         """Pull one backup."""

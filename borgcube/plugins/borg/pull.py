@@ -69,6 +69,8 @@ def backup(context: JobContext) -> JobResult:
             "domain": options["domain"],
             "comment": options.get("comment") or "",
             "files_cache": options.get("files_cache") or "ctime,size",
+            "job": context.order.job_id,
+            "client": context.order.client.name if context.order.client else "",
         },
     )
     context.log("info", f"{session.terms['files_known']} files are known from the last archive")

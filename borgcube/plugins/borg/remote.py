@@ -3,6 +3,10 @@
 POSIX shell with mkdir, cat, mkfifo and rm; no port, no address, no secret. Everything of
 a run lives in one 0700 directory, ``borgcube-<server>-<token>`` below ``TMPDIR``, which
 the run removes itself and a later run sweeps when its process is gone.
+
+A directory without a process belongs to a run that has not begun, or never will. Tokens of
+one repository begin alike and sort by time: an older one that the vault does not name is of
+a run that died. Of other repositories nothing is known, so half an hour is given to them.
 """
 
 from __future__ import annotations
@@ -52,7 +56,15 @@ for old in "$t"/borgcube-{server}-*; do
   if [ -n "$p" ]; then
     kill -0 "$p" 2>/dev/null && continue
   else
-    # Its run has not begun: another job may be about to start it.
+    token="${{old##*-}}"
+    case "$token" in
+      {repository}*)
+        case " {others} " in *" $token "*) continue;; esac
+        if expr "x$token" \\< "x{token}" >/dev/null; then
+          rm -rf "$old"
+          continue
+        fi;;
+    esac
     [ -n "$(find "$old" -prune -mmin +30 2>/dev/null)" ] || continue
   fi
   rm -rf "$old"
@@ -88,11 +100,14 @@ printf '\\n%s %s\\n' {mark} "$d"
 
 # Borg starts this instead of ssh. It tells its process number, and either lends its two
 # pipes to the outer script ("direct", where /proc has them) or relays them itself. The
-# outer script alone holds the write end of "e": this one ends when that one does.
+# outer script alone holds the write ends of "e" and "g": this one ends when that one does.
+# Opening a FIFO waits for its other end, for ever if the outer script was killed; so each is
+# opened for both first.
 RSH = """#!/bin/sh
-exec 3<&0 4>&1 </dev/null >/dev/null 5<"$D/e"
-echo "$$" >"$D/c"
-read -r how <"$D/g"
+exec 3<&0 4>&1 </dev/null >/dev/null 6<>"$D/e" 5<"$D/e" 8<>"$D/g" 7<"$D/g" 6<&- 8<&-
+echo "$$" 1<>"$D/c"
+read -r how <&7 || exit 2
+exec 7<&-
 if [ "$how" = direct ]; then
   exec 3<&- 4>&-
   read -r over <&5
@@ -148,11 +163,12 @@ exit "$code"
 
 def prepare_script(
     *, server: str, token: str, repository_id: str, manifest_id: str, key_type: int,
-    sizes: Sequence[tuple[str, int]],
+    sizes: Sequence[tuple[str, int]], others: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Return the script that makes the session's directory and prints where it is.
 
-    ``sizes`` are the parts of the seed in their order, as (:data:`PLACES` key, bytes).
+    ``sizes`` are the parts of the seed in their order, as (:data:`PLACES` key, bytes);
+    ``others`` the tokens of the repository's other sessions.
     """
     lines, start = [], 1
     for name, size in sizes:
@@ -160,6 +176,7 @@ def prepare_script(
             lines.append(f"part {start} {size} {PLACES[name]}")
         start += size
     return _PREPARE.format(
+        repository=repository_id[:8], others=" ".join(others),
         server=server, token=token, repository_id=repository_id, manifest_id=manifest_id,
         key_type=key_type, parts="\n".join(lines), mark=MARK,
     )  # fmt: skip

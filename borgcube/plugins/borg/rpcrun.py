@@ -149,6 +149,7 @@ class RemoteBorg:
             server=server, token=token,
             repository_id=terms["repository_id"], manifest_id=terms["manifest_id"],
             key_type=int(terms["type_byte"]),
+            others=terms.get("others", ()),
             sizes=[
                 (name, len(part) if isinstance(part, bytes) else part.stat().st_size)
                 for name, part in seed

@@ -79,9 +79,15 @@ class VaultSession:
         self._wire.close()
 
 
+def ask(socket_path: str | Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask one question; raises JobFailed with the vault's cause."""
+    session = VaultSession(socket_path, request)
+    session.close()
+    return session.terms
+
+
 def delete_archives(socket_path: str, names: list[str]) -> dict[str, str]:
     """Delete archives; return name -> archive ID of those that were there."""
-    session = VaultSession(socket_path, {"op": "delete", "archives": names})
-    session.close()
-    deleted: dict[str, str] = session.terms["deleted"]
+    answer = ask(socket_path, {"op": "delete", "archives": names})
+    deleted: dict[str, str] = answer["deleted"]
     return deleted

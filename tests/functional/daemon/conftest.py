@@ -34,6 +34,7 @@ class Cube:
         self.clients_tmp.mkdir()
         self.sshd = PrivateSSHD(place / "sshd")
         self.python_path = [str(ROOT)]
+        self.more_env: dict[str, str] = {}
         self.daemon: subprocess.Popen[bytes] | None = None
 
     @property
@@ -42,6 +43,7 @@ class Cube:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.place), "LANG": "C.UTF-8", "BORGCUBE_HOME": str(self.home),
             "PYTHONPATH": ":".join(self.python_path), "TMPDIR": str(self.clients_tmp),
+            **self.more_env,
         }  # fmt: skip
 
     def cli(
@@ -131,14 +133,20 @@ class Cube:
 
     def part(self, module: str) -> psutil.Process:
         """Return the one process of the daemon's that runs a module."""
+        found = self.part_or_none(module)
+        assert found is not None, module
+        return found
+
+    def part_or_none(self, module: str) -> psutil.Process | None:
+        """Return it, or None when there is none."""
         assert self.daemon is not None
         found = [
             process
             for process in psutil.Process(self.daemon.pid).children(recursive=True)
             if f"borgcube.{module}" in process.cmdline()
         ]
-        assert len(found) == 1, found
-        return found[0]
+        assert len(found) <= 1, found
+        return found[0] if found else None
 
     def session_directories(self) -> list[Path]:
         """Return what sessions left on the clients, which share the temporary directory."""

@@ -121,7 +121,7 @@ def backup(daemon: RunningDaemon, tmp_path: Path) -> Any:
     daemon.call("repository.create", name="main", path=str(tmp_path / "repo"), passphrase="right")
     daemon.call("client.add", name="web", transport="local")
 
-    def start(comment: str = "", *, retries: int = 0) -> str:
+    def start(comment: str = "", *, retries: int = 0, retry_delay_s: int = 0) -> str:
         plan = f"plan-{comment or 'plain'}"
         daemon.call(
             "plan.add",
@@ -131,6 +131,7 @@ def backup(daemon: RunningDaemon, tmp_path: Path) -> Any:
             paths=["/etc"],
             comment=comment,
             retries=retries,
+            retry_delay_s=retry_delay_s,
         )
         return daemon.call("backup.start", plan=plan)["job_id"]
 

@@ -31,11 +31,12 @@ from borgcube.plugins.borg.vault.admission import (
     started_at,
     walk,
 )
+from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.items import ArchiveRefused
-from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
@@ -79,7 +80,8 @@ class BackupSession:
         self.pool: ThreadPoolExecutor = vault.pool
         self.token = token
         self.archive = archive
-        self.partial_name = archive + ".partial"
+        self.partial_name = archive + PARTIAL_SUFFIX
+        self.client = self.job = ""
         self.plan = plan
         self.comment = comment
         self.files_cache = files_cache
@@ -95,25 +97,32 @@ class BackupSession:
         self.manifest_plain = b""
         self.result: dict[str, Any] | None = None
         self._pending: deque[tuple[Future[None], bytes, int]] = deque()
+        # Chunks that another session is sealing for us; they are ours as soon as it is done.
 
     def prepare(self) -> dict[str, Any]:
         """Make the session's key, manifest and seed files; return what the worker needs."""
         ledger = self.ledger
-        self.directory.mkdir(mode=0o700, parents=True)
         with ledger.lock:
-            if self.archive in ledger.manifest.archives:
+            names = ledger.manifest.archives
+            if self.archive in names:
                 raise JobFailed(
                     "archive-exists",
-                    Problem.REPOSITORY,
+                    Problem.SERVER,
                     f"There is an archive {self.archive} in the repository already.",
-                    next_step="Run the backup again: it gets another name.",
+                    next_step="Run the backup again: its archive gets a name of its own.",
                 )
+            count = 1
+            while self.partial_name in names:  # that of an attempt in the same second
+                count += 1
+                self.partial_name = f"{self.archive}.{count}{PARTIAL_SUFFIX}"
             offered = self.domain.index(ledger)
-        offered.write(str(self.directory / "chunks"))
+        with home_writes():
+            self.directory.mkdir(mode=0o700, parents=True)
+            offered.write(str(self.directory / "chunks"))
+            entries = synthesise(
+                self.plan_cache, self.directory / "files", offered, mode=self.files_cache
+            )
         self.advertised_count = len(offered)
-        entries = synthesise(
-            self.plan_cache, self.directory / "files", offered, mode=self.files_cache
-        )
         repository_id = ledger.repository.id
         client = make_client_key(
             ledger.key, blake2=ledger.opened.blake2, repository_id=repository_id
@@ -232,11 +241,12 @@ class BackupSession:
             check_clock(metadata, began=self.began, now=datetime.now(UTC))
             real = real_metadata(metadata, name=self.archive, comment=self.comment)
         started_ns = int(started_at(metadata).timestamp() * 1e9)
-        cache = FilesCacheWriter(self.plan_cache, started_ns=started_ns)
         catalog = self.vault.state_dir / "catalog" / f"{self.token}.zst"
-        catalog.parent.mkdir(mode=0o700, exist_ok=True)
+        with home_writes():
+            cache = FilesCacheWriter(self.plan_cache, started_ns=started_ns)
+            catalog.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            with _audit():
+            with _audit(), home_writes(reads_repository=True):
                 found = walk(
                     ledger,
                     metadata,
@@ -251,9 +261,12 @@ class BackupSession:
             cache.discard()
             catalog.unlink(missing_ok=True)
             raise
-        cache.commit()
-        catalog.rename(catalog.with_name(f"{added['id']}.zst"))
+        self.vault.derive(cache.commit)
+        self.vault.derive(lambda: self._keep_catalog(catalog, str(added["id"])))
         return added
+
+    def _keep_catalog(self, catalog: Path, archive_id: str) -> None:
+        catalog.rename(catalog.with_name(f"{archive_id}.zst"))
 
     def _forget_unreferenced(self) -> None:
         """Take back what the archive does not use, such as its own first metadata."""
@@ -273,19 +286,13 @@ class BackupSession:
         real.update(size=found.size, csize=found.stored_size, nfiles=found.files)
         self._forget_unreferenced()
         real_id = ledger.add_archive(self.archive, real, time=real["time"])
-        superseded = []
-        if not self.vault.others(self):
-            candidates = {*self.domain.partials(self.plan, before=""), self.partial_name}
-            superseded = [name for name in candidates if name in ledger.manifest.archives]
-            for name in superseded:
-                ledger.remove_archive(name)
-        self.vault.commit(finishing=self)
-        self.domain.add(
-            ledger,
-            real_id.hex(),
-            {"name": self.archive, "plan": self.plan, "partial": False},
-            chunks,
-        )
+        superseded = self._superseded()
+        facts = self._facts(self.archive, partial=False)
+        self.domain.intend(real_id.hex(), facts)
+        self.vault.commit(finishing=self, remove=superseded)
+        self.vault.derive(lambda: self.domain.add(ledger, real_id.hex(), facts, chunks))
+        if superseded:
+            self.vault.derive(lambda: self.domain.forget(superseded))
         return {
             "id": real_id.hex(),
             "name": self.archive,
@@ -301,6 +308,31 @@ class BackupSession:
             "superseded": superseded,
             "commit_seconds": round(time.monotonic() - started, 3),
         }
+
+    def _facts(self, name: str, *, partial: bool) -> dict[str, Any]:
+        return {
+            "name": name, "plan": self.plan, "client": self.client, "job": self.job,
+            "partial": partial,
+        }  # fmt: skip
+
+    def _superseded(self) -> list[str]:
+        """Return the partial archives that this one makes unnecessary and that can go now.
+
+        While another session was offered their chunks, they stay until its end.
+        """
+        names = {*self.domain.partials(self.plan, before=""), self.partial_name}
+        present = sorted(name for name in names if name in self.ledger.manifest.archives)
+        readable = []
+        for name in present:
+            try:
+                self.ledger.check_readable(name)
+                readable.append(name)
+            except JobFailed as error:
+                log.warning("%s stays: %s", name, error)
+        if self.vault.others_of_domain(self.domain.path, but=self):
+            self.vault.superseded.update(dict.fromkeys(readable, self.domain))
+            return []
+        return readable
 
     def write_partial(self) -> bool:
         """Reference what was uploaded so far, if there is something new; under the lock."""
@@ -319,8 +351,14 @@ class BackupSession:
             if not self.order or not self.chunks_new:
                 return
             self.write_partial()
+            self.intend_partial()
             self.vault.commit(finishing=self)
-            self.remember_partial()
+            self.vault.derive(self.remember_partial)
+
+    def intend_partial(self) -> None:
+        """Note the partial archive before the commit that makes it."""
+        info = self.ledger.manifest.archives[self.partial_name]
+        self.domain.intend(info.id.hex(), self._facts(self.partial_name, partial=True))
 
     def discard(self) -> None:
         """End without an archive and without a trace: of a client that was refused.
@@ -332,13 +370,12 @@ class BackupSession:
         self.drain()
         ledger = self.ledger
         with ledger.lock:
-            if self.partial_written and not self.vault.others(self):
+            partial = self.partial_name
+            self._forget_unreferenced()
+            if self.partial_written and not self.vault.others_of_domain(self.domain.path, but=self):
                 ledger.begin()
-                ledger.remove_archive(self.partial_name)
-                self._forget_unreferenced()
-                self.vault.commit(finishing=self)
-            else:
-                self._forget_unreferenced()
+                self.vault.commit(finishing=self, remove=[partial])
+                self.vault.derive(lambda: self.domain.forget([partial]))
 
     def remember_partial(self) -> None:
         """Offer the chunks of the committed partial archive to the domain."""
@@ -353,7 +390,7 @@ class BackupSession:
         self.domain.add(
             ledger,
             info.id.hex(),
-            {"name": self.partial_name, "plan": self.plan, "partial": True},
+            self._facts(self.partial_name, partial=True),
             chunks,
         )
 

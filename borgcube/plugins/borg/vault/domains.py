@@ -3,6 +3,9 @@
 One directory per domain with ``archives.json`` (which archives are the domain's) and
 ``chunks``, a Borg ChunkIndex. Both are derived: a missing ``chunks`` file is made again
 from the archives, and what it lists is offered only if the repository still has it.
+
+An archive is entered before the commit that makes it, as ``pending``, and a second time
+after it, so that a crash in between neither loses it nor leaves an index without it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 
 from borg.hashindex import ChunkIndex
 
+from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.ledger import Ledger
 
 
@@ -27,14 +31,27 @@ class Domain:
     """The archives and the chunk index of one domain of one repository."""
 
     def __init__(self, root: Path, name: str) -> None:
-        self.name = name
-        self.path = root / _safe(name)
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._set(root / _safe(name))
+        with home_writes():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _set(self, path: Path) -> None:
+        self.path = path
         self._archives = self.path / "archives.json"
         self._chunks = self.path / "chunks"
 
+    @classmethod
+    def every(cls, root: Path) -> list[Domain]:
+        """Return all domains that have a directory below ``root``."""
+        found = []
+        for path in sorted(root.glob("*/archives.json")):
+            domain = cls.__new__(cls)
+            domain._set(path.parent)
+            found.append(domain)
+        return found
+
     def archives(self) -> dict[str, dict[str, Any]]:
-        """Return archive ID (hex) -> facts (name, plan, partial)."""
+        """Return archive ID (hex) -> facts (name, plan, client, job, partial, pending)."""
         try:
             data = json.loads(self._archives.read_text())
         except (FileNotFoundError, ValueError):
@@ -43,21 +60,23 @@ class Domain:
 
     def _save(self, archives: dict[str, dict[str, Any]]) -> None:
         temporary = self._archives.with_suffix(".new")
-        with temporary.open("w") as file:
-            json.dump(archives, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._archives)
+        with home_writes():
+            with temporary.open("w") as file:
+                json.dump(archives, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._archives)
 
     def index(self, ledger: Ledger) -> Any:
         """Return the ChunkIndex of the domain, limited to chunks the repository holds."""
         stored = self._load(ledger)
         offered = ChunkIndex()
         known = ledger.chunks
-        for chunk_id, entry in stored.iteritems():
-            if chunk_id in known:
+        for chunk_id, _entry in stored.iteritems():
+            entry = known.get(chunk_id)
+            if entry is not None:
                 # Count and stored size are constants: they would tell of other clients.
-                offered[chunk_id] = (1, entry.size, entry.size)
+                offered[chunk_id] = (1, entry[1], entry[1])
         return offered
 
     def _load(self, ledger: Ledger) -> Any:
@@ -88,8 +107,52 @@ class Domain:
 
     def _write(self, index: Any) -> None:
         temporary = self.path / "chunks.new"
-        index.write(str(temporary))
-        os.replace(temporary, self._chunks)
+        with home_writes():
+            index.write(str(temporary))
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self._chunks)
+
+    def intend(self, archive_id: str, facts: dict[str, Any]) -> None:
+        """Note an archive that the commit to come will make."""
+        self._save({**self.archives(), archive_id: {**facts, "pending": True}})
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Take archives out that were deleted; what only they had is offered no more."""
+        gone = set(names)
+        kept = {key: facts for key, facts in self.archives().items() if facts["name"] not in gone}
+        self._save(kept)
+
+    def reconcile(self, present: dict[str, str]) -> None:
+        """Keep what the repository has: ``present`` maps archive ID (hex) to name.
+
+        An archive that was made again under its old name (a repair, ``borg recreate``) stays
+        in the domain. The index is dropped when it may list too much or too little.
+        """
+        listed = self.archives()
+        by_name = {name: key for key, name in present.items()}
+        kept: dict[str, dict[str, Any]] = {}
+        current = True
+        for key, facts in listed.items():
+            if not isinstance(facts, dict) or "name" not in facts:
+                continue
+            settled = {field: value for field, value in facts.items() if field != "pending"}
+            again = by_name.get(facts["name"], "")
+            if key in present:
+                kept[key] = settled
+                current = current and not facts.get("pending")
+            elif again and again not in listed and not facts.get("pending"):
+                kept[again] = settled
+                current = False
+            elif not facts.get("pending"):
+                current = current and bool(facts.get("partial"))
+        if not current:
+            self.drop_index()
+        if kept != listed:
+            self._save(kept)
 
     def add(
         self,
@@ -102,10 +165,8 @@ class Domain:
         index = self._load(ledger)
         for chunk_id, size in chunks:
             index[chunk_id] = (1, size, size)
-        archives = self.archives()
-        archives[archive_id] = facts
-        self._save(archives)
         self._write(index)
+        self._save({**self.archives(), archive_id: facts})
 
     def partials(self, plan: str, *, before: str) -> list[str]:
         """Return names of the plan's partial archives other than ``before``'s own."""

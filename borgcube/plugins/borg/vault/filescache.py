@@ -1,13 +1,16 @@
 """The files cache of a plan, kept on the server and synthesised for each session.
 
-The stored file is ours: a msgpack header ``[version, archive start ns]`` and records
-``[path hash, size, ctime ns, mtime ns, [chunk IDs]]``. What the client gets is Borg's
+The stored file is ours: a msgpack header ``[version, archive start ns]``, records
+``[path hash, size, ctime ns, mtime ns, [chunk IDs]]``, and at the end the BLAKE2b-256 of all
+that: a file torn by a crash must not name wrong chunks. What the client gets is Borg's
 format (``borg.cache``, FileCacheEntry), thinned by the two rules that keep a changed file
 from being skipped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,9 @@ from typing import Any, BinaryIO
 
 import msgpack
 
-VERSION = 1
+VERSION = 2
+DIGEST_BYTES = 32
+PIECE = 1 << 20
 
 
 class FilesCacheWriter:
@@ -27,26 +32,52 @@ class FilesCacheWriter:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file: BinaryIO = self._temporary.open("wb", buffering=1 << 20)
         self._pack = msgpack.Packer(autoreset=True).pack
-        self._file.write(self._pack([VERSION, started_ns]))
+        self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._write([VERSION, started_ns])
+
+    def _write(self, record: Any) -> None:
+        packed = self._pack(record)
+        self._digest.update(packed)
+        self._file.write(packed)
 
     def add(self, path_hash: bytes, size: int, times: tuple[int, int], ids: list[bytes]) -> None:
         """Remember a regular file; ``times`` is (ctime, mtime) in nanoseconds."""
-        self._file.write(self._pack((path_hash, size, *times, ids)))
+        self._write((path_hash, size, *times, ids))
 
     def commit(self) -> None:
         """Make it the plan's files cache. A lost one only costs reading files again."""
+        self._file.write(self._digest.digest())
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temporary, self.path)
 
     def discard(self) -> None:
         """Forget it; safe to repeat."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk does not take the last buffer
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
-def _records(path: Path) -> Iterator[Any]:
+def _is_whole(path: Path) -> bool:
+    """Tell whether a stored cache is as it was written."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     with path.open("rb") as file:
-        yield from msgpack.Unpacker(file, raw=False, use_list=False, max_buffer_size=1 << 30)
+        left = os.fstat(file.fileno()).st_size - DIGEST_BYTES
+        while left > 0 and (piece := file.read(min(PIECE, left))):
+            digest.update(piece)
+            left -= len(piece)
+        return left == 0 and file.read() == digest.digest()
+
+
+def _records(path: Path) -> Iterator[Any]:
+    unpacker = msgpack.Unpacker(raw=False, use_list=False, max_buffer_size=1 << 30)
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size - DIGEST_BYTES
+        while left > 0 and (piece := file.read(min(PIECE, left))):
+            left -= len(piece)
+            unpacker.feed(piece)
+            yield from unpacker
 
 
 def synthesise(stored: Path, target: Path, known: Any, *, mode: str) -> int:
@@ -60,7 +91,7 @@ def synthesise(stored: Path, target: Path, known: Any, *, mode: str) -> int:
     column = 3 if mode.startswith("mtime") else 2
     written = 0
     with target.open("wb", buffering=1 << 20) as out:
-        if mode == "disabled" or not stored.exists():
+        if mode == "disabled" or not stored.exists() or not _is_whole(stored):
             return 0
         try:
             times = (record[column] for record in _records(stored) if len(record) == 5)

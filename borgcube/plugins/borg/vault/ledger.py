@@ -7,9 +7,12 @@ Borg resynchronise, never miscount.
 
 from __future__ import annotations
 
+import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -19,11 +22,15 @@ from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected, decompress
+from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.items import read_items
 from borgcube.plugins.borg.vault.opened import OpenedRepository
 from borgcube.plugins.borg.vault.sealing import Sealer
 
+log = logging.getLogger("borgcube.vault")
 PARTIAL_GROUP = 10_000
+PARTIAL_SUFFIX = ".partial"
+PARTIAL_COMMENT = "chunks of an unfinished backup"
 
 
 class Ledger:
@@ -81,7 +88,10 @@ class Ledger:
     def begin(self) -> None:
         """Open the cache's transaction, once per commit."""
         if not self.cache.txn_active:
-            self.cache.begin_txn()
+            with home_writes():
+                # A begin that failed before, on a full disk, leaves its directory behind.
+                shutil.rmtree(Path(self.cache.path) / "txn.tmp", ignore_errors=True)
+                self.cache.begin_txn()
 
     def add_reference(self, chunk_id: bytes) -> bool:
         """Count one reference to a stored chunk; return whether it is the first."""
@@ -125,18 +135,37 @@ class Ledger:
         self.manifest.archives[name] = (archive_id, time)
         return archive_id
 
-    def remove_archive(self, name: str) -> None:
-        """Take an archive out of the manifest and drop every reference it made."""
-        archive_id = self.manifest.archives[name].id
+    def _references(self, archive_id: bytes) -> bytearray:
+        """Return the chunk ID of every reference an archive makes, 32 bytes each."""
+        found = bytearray()
         metadata = self.archive_metadata(archive_id)
         for item in self.items(metadata):
-            for entry in item.get(b"chunks") or ():
-                self.drop_reference(entry[0])
-            for entry in item.get(b"chunks_healthy") or ():
-                self.drop_reference(entry[0])
-        for chunk_id in metadata[b"items"]:
-            self.drop_reference(chunk_id)
-        self.drop_reference(archive_id)
+            for key in (b"chunks", b"chunks_healthy"):
+                found += b"".join(entry[0] for entry in item.get(key) or ())
+        found += b"".join(metadata[b"items"])
+        found += archive_id
+        return found
+
+    def check_readable(self, name: str) -> None:
+        """Raise JobFailed when an archive's own metadata is damaged."""
+        try:
+            self._references(self.manifest.archives[name].id)
+        except Exception as error:
+            raise JobFailed(
+                "archive-damaged",
+                Problem.REPOSITORY,
+                f"The archive {name} cannot be read: {error}.",
+                next_step="Stop BorgCube and run borg check --repair on the repository.",
+            ) from error
+
+    def remove_archive(self, name: str) -> None:
+        """Take an archive out of the manifest and drop every reference it made.
+
+        Everything is read before anything is changed.
+        """
+        references = self._references(self.manifest.archives[name].id)
+        for start in range(0, len(references), 32):
+            self.drop_reference(bytes(references[start : start + 32]))
         del self.manifest.archives[name]
 
     def write_partial(self, name: str, order: bytes | bytearray) -> None:
@@ -179,7 +208,7 @@ class Ledger:
             "username": "",
             "time": now,
             "time_end": now,
-            "comment": "chunks of an unfinished backup",
+            "comment": PARTIAL_COMMENT,
             "chunker_params": ("buzhash", 19, 23, 21, 4095),
             "size": total,
             "csize": total,
@@ -192,9 +221,16 @@ class Ledger:
         self.add_archive(name, metadata, time=now)
 
     def commit(self) -> None:
-        """Make everything durable: repository first, Borg's cache right after."""
+        """Make everything durable: repository first, Borg's cache right after.
+
+        A cache that cannot be written is logged only: the archive is durable, the counts in
+        memory are right, and the next commit or the next start of Borg writes it.
+        """
         self.begin()
         self.manifest.write()
         self.repository.commit(compact=False)
-        self.cache.commit()
         self.fresh.clear()
+        try:
+            self.cache.commit()
+        except OSError as error:
+            log.error("Borg's cache could not be written, it is tried again: %s", error)

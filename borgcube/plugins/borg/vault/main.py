@@ -1,9 +1,4 @@
-"""The vault process: serve sessions on a unix socket until SIGTERM.
-
-A worker's connection stays open as long as its session; a second connection with the
-session's token carries the data and is handed to the gate. The answer to a commit goes to
-the gate as well as to the worker, and the worker believes only its own connection.
-"""
+"""The vault process: open one repository, serve sessions on a unix socket until SIGTERM."""
 
 from __future__ import annotations
 
@@ -12,30 +7,29 @@ import ctypes
 import json
 import logging
 import os
-import secrets
+import shutil
 import signal
 import socket
 import sys
 import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg import borgenv
 from borgcube.plugins.borg.malloc import keep_large_buffers
-from borgcube.plugins.borg.wire import (
-    COMMIT,
-    DATA,
-    GET,
-    MANIFEST,
-    PUT,
-    PUT_HEADER,
-    Wire,
-    WireError,
-)
+
+if TYPE_CHECKING:
+    from borgcube.plugins.borg.vault.domains import Domain
 
 log = logging.getLogger("borgcube.vault")
+REMEMBERED = 1000  # results of jobs whose worker may be gone
+END_WAIT_S = 30.0
 
 
 class Vault:
@@ -49,15 +43,21 @@ class Vault:
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
         self.sealing: dict[bytes, Future[None]] = {}
         self.sessions: dict[str, Any] = {}
-        self.broken = ""
+        self.admitted: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        # Partial archives to delete once no session may rely on their chunks, by name.
+        self.superseded: dict[str, Domain] = {}
+        self.broken: FailureCause | None = None
         self.stopping = False
 
-    def others(self, session: Any) -> bool:
-        """Tell whether another session is open."""
-        return any(other is not session for other in self.sessions.values())
+    def others_of_domain(self, path: Path, *, but: Any = None) -> bool:
+        """Tell whether another session was offered the chunks of a domain."""
+        return any(
+            other is not but and getattr(getattr(other, "domain", None), "path", None) == path
+            for other in self.sessions.values()
+        )
 
     def relied_upon(self, chunk_id: bytes, *, but: Any) -> bool:
-        """Tell whether another session uploaded the same chunk."""
+        """Tell whether another session uploaded the same chunk, or is about to own it."""
         return any(
             other.relies_on(chunk_id)
             for other in self.sessions.values()
@@ -66,16 +66,29 @@ class Vault:
 
     def check_alive(self) -> None:
         """Raise when the vault is shutting down or broken."""
-        if self.stopping or self.broken:
+        if self.broken is not None:
+            cause = self.broken
+            raise JobFailed(cause.kind, cause.problem, cause.message, next_step=cause.next_step)
+        if self.stopping:
             raise JobFailed(
                 "vault-stopped",
                 Problem.SERVER,
-                self.broken or "The vault is stopping.",
+                "The vault is stopping.",
                 next_step="Run the backup again.",
             )
 
-    def commit(self, *, finishing: Any) -> None:
-        """Commit, with the chunks of every other open session referenced; under the lock."""
+    def remember(self, job: str, archive: dict[str, Any]) -> None:
+        """Keep what a job admitted, in case its worker does not live to report it."""
+        self.admitted[job] = archive
+        while len(self.admitted) > REMEMBERED:
+            self.admitted.popitem(last=False)
+
+    def commit(self, *, finishing: Any, remove: Iterable[str] = ()) -> None:
+        """Commit, with the chunks of every other open session referenced; under the lock.
+
+        ``remove`` are partial archives to delete in the same commit. Their chunks that an
+        open session uploaded too are referenced by then.
+        """
         partials = [
             session
             for session in self.sessions.values()
@@ -83,228 +96,52 @@ class Vault:
             and hasattr(session, "write_partial")
             and session.write_partial()
         ]
+        for name in remove:
+            self.ledger.remove_archive(name)
+        for session in partials:
+            session.intend_partial()
         self.ledger.commit()
         for session in partials:
-            session.remember_partial()
+            self.derive(session.remember_partial)
+
+    def derive(self, work: Callable[[], None]) -> None:
+        """Write what only makes the next run cheaper; a failure is logged, not raised.
+
+        What is committed stays committed. The next start of the vault makes it good.
+        """
+        try:
+            work()
+        except Exception:
+            log.exception("derived data could not be written; it is made again later")
+
+    def remove_superseded(self) -> None:
+        """Delete partial archives whose domain has no session left; under the lock."""
+        present = self.ledger.manifest.archives
+        due = {
+            name: domain
+            for name, domain in self.superseded.items()
+            if not self.others_of_domain(domain.path)
+        }
+        free = [name for name in due if name in present]
+        if free and self.broken is None:
+            self.ledger.begin()
+            self.commit(finishing=None, remove=free)
+        for name, domain in due.items():
+            del self.superseded[name]
+            self.derive(partial(domain.forget, [name]))
 
     def fail(self, error: BaseException) -> None:
-        """Give up after a failed write: uncommitted chunks are gone, sessions are retried."""
-        self.broken = f"The repository cannot be written: {error}."
+        """Give up after a failed write: uncommitted chunks are gone, sessions are retried.
+
+        Data connections are cut; each worker hears the cause when it asks how it ended.
+        """
+        from borgcube.plugins.borg.vault.causes import cause_of
+
+        self.broken = self.broken or cause_of(error)
         log.error("giving up: %s", error)
         for session in list(self.sessions.values()):
-            for wire in session.wires:
+            for wire in session.wires[1:]:
                 wire.close()
-
-
-def _cause_of(error: BaseException) -> dict[str, Any]:
-    from borgcube.plugins.borg.vault.items import ArchiveRefused
-
-    if isinstance(error, JobFailed):
-        return error.cause.as_data()
-    if isinstance(error, ArchiveRefused):
-        return {
-            "kind": error.kind,
-            "problem": "client",
-            "message": str(error),
-            "next_step": "Set its clock, then run the backup again; what was stored is reused."
-            if error.kind == "client-clock"
-            else "Look at the client: stock borg does not do this.",
-        }
-    if isinstance(error, OSError):
-        return {
-            "kind": "repository-write-failed",
-            "problem": "repository",
-            "message": f"The repository cannot be written: {error.strerror or error}.",
-            "next_step": "Make room on its storage, then run the backup again.",
-        }
-    return {
-        "kind": "internal-error",
-        "problem": "server",
-        "message": f"{type(error).__name__} in the vault.",
-        "next_step": "See the vault's log.",
-    }
-
-
-class SessionServer:
-    """Runs the conversation of one connection in its own thread."""
-
-    def __init__(self, vault: Vault, sock: socket.socket) -> None:
-        self.vault = vault
-        self.wire = Wire(sock)
-
-    def run(self) -> None:
-        """Serve one worker or data connection to its end."""
-        try:
-            request = self.wire.receive_json()
-            if "attach" in request:
-                self._attach(str(request["attach"]))
-            elif request.get("op") in ("backup", "restore"):
-                self._session(request)
-            elif request.get("op") == "delete":
-                self._delete([str(name) for name in request["archives"]])
-        except WireError as error:
-            log.debug("connection ended: %s", error)
-        except Exception:
-            log.exception("a connection failed")
-        finally:
-            self.wire.close()
-
-    def _session(self, request: dict[str, Any]) -> None:
-        from borgcube.plugins.borg.vault.backup import BackupSession
-        from borgcube.plugins.borg.vault.restore import RestoreSession
-
-        vault, token = self.vault, secrets.token_hex(16)
-        if request["op"] == "backup":
-            session: Any = BackupSession(
-                vault,
-                token,
-                archive=request["archive"],
-                plan=request["plan"],
-                domain=request["domain"],
-                files_cache=request.get("files_cache", "ctime,size"),
-                comment=request.get("comment", ""),
-            )
-        else:
-            session = RestoreSession(
-                vault,
-                token,
-                archive=request["archive"],
-                paths=list(request["paths"]),
-                harmless=bool(request.get("harmless")),
-            )
-        session.wires = [self.wire]
-        session.keep = True
-        session.lock = threading.Lock()
-        try:
-            vault.check_alive()
-            vault.sessions[token] = session
-            self.wire.send_json(session.prepare())
-        except Exception as error:
-            vault.sessions.pop(token, None)
-            session.close()
-            log.warning("session refused: %s", error)
-            self.wire.send_json({"error": _cause_of(error)})
-            return
-        log.info("session %s of archive %s begins", token[:8], session.archive)
-        try:
-            # The worker says when it is over; until then it may ask for figures.
-            while True:
-                question = self.wire.receive_json()
-                if question.get("op") == "figures":
-                    self.wire.send_json(
-                        {
-                            "bytes_new": getattr(session, "bytes_new", 0),
-                            "chunks_new": getattr(session, "chunks_new", 0),
-                        }
-                    )
-                elif question.get("op") == "end":
-                    session.keep = session.keep and not question.get("discard")
-                    break
-        except WireError:
-            log.info("the worker of session %s is gone", token[:8])
-        finally:
-            self._end(session)
-        try:
-            self.wire.send_json({"result": session.__dict__.get("result")})
-        except WireError:
-            pass
-
-    def _end(self, session: Any) -> None:
-        vault = self.vault
-        for wire in session.wires[1:]:
-            wire.close()
-        with session.lock:
-            try:
-                if getattr(session, "result", None) is None or "error" in session.result:
-                    if hasattr(session, "abandon") and not vault.broken:
-                        session.abandon() if session.keep else session.discard()
-            except Exception as error:
-                log.exception("session %s could not be kept as partial", session.token[:8])
-                vault.fail(error)
-            finally:
-                vault.sessions.pop(session.token, None)
-                session.close()
-                log.info("session %s ends", session.token[:8])
-
-    def _attach(self, token: str) -> None:
-        session = self.vault.sessions.get(token)
-        if session is None or len(session.wires) > 1:
-            raise WireError("unknown or taken session")
-        session.wires.append(self.wire)
-        with session.lock:
-            if hasattr(session, "put"):
-                self._take_chunks(session)
-            else:
-                self._serve_chunks(session)
-
-    def _take_chunks(self, session: Any) -> None:
-        from borgcube.plugins.borg.gate.verify import Rejected
-        from borgcube.plugins.borg.vault.items import ArchiveRefused
-
-        header = PUT_HEADER.size
-        try:
-            while True:
-                kind, payload = self.wire.receive()
-                if session.result is not None:
-                    raise WireError("a frame after the end of the session")
-                if kind == PUT and len(payload) > header:
-                    chunk_id, size = PUT_HEADER.unpack_from(payload)
-                    session.put(chunk_id, size, memoryview(payload)[header:])
-                elif kind == MANIFEST:
-                    session.manifest_plain = bytes(payload)
-                elif kind == COMMIT:
-                    try:
-                        session.result = session.admit()
-                    except (ArchiveRefused, JobFailed, Rejected) as error:
-                        log.warning("archive %s not admitted: %s", session.archive, error)
-                        session.result = {"error": _cause_of(error)}
-                        session.keep = getattr(error, "keep", True)
-                    self.wire.send_json({"ok": "error" not in session.result})
-                else:
-                    raise WireError("unexpected frame")
-        except WireError:
-            raise
-        except ArchiveRefused as error:
-            session.result, session.keep = {"error": _cause_of(error)}, error.keep
-        except Exception as error:
-            # The counts in memory may be half changed: only a fresh start is safe.
-            log.exception("session %s failed", session.token[:8])
-            session.result = {"error": _cause_of(error)}
-            self.vault.fail(error)
-
-    def _serve_chunks(self, session: Any) -> None:
-        while True:
-            kind, payload = self.wire.receive()
-            if kind != GET or len(payload) != 32:
-                raise WireError("unexpected frame")
-            self.wire.send(DATA, session.get(bytes(payload)))
-
-    def _delete(self, names: list[str]) -> None:
-        vault, ledger = self.vault, self.vault.ledger
-        try:
-            with ledger.lock:
-                if vault.sessions:
-                    raise JobFailed(
-                        "repository-busy",
-                        Problem.REPOSITORY,
-                        "A backup or restore is using the repository.",
-                        next_step="Delete the archive when it is over.",
-                    )
-                present = [name for name in names if name in ledger.manifest.archives]
-                ledger.begin()
-                deleted = {name: ledger.manifest.archives[name].id.hex() for name in present}
-                for name in present:
-                    ledger.remove_archive(name)
-                if present:
-                    ledger.commit()
-                    for index in (vault.state_dir / "domains").glob("*/chunks"):
-                        index.unlink()
-                for archive_id in deleted.values():
-                    (vault.state_dir / "catalog" / f"{archive_id}.zst").unlink(missing_ok=True)
-            self.wire.send_json({"deleted": deleted})
-        except Exception as error:
-            log.exception("deletion failed")
-            self.wire.send_json({"error": _cause_of(error)})
 
 
 def _die_with_parent() -> None:
@@ -315,31 +152,54 @@ def _die_with_parent() -> None:
         log.debug("no parent death signal on this system")
 
 
-def serve(path: Path, listen: Path, state_dir: Path, passphrase: str) -> int:
-    """Open the repository and serve ``listen``; returns the exit code."""
+def _open(path: Path, state_dir: Path, passphrase: str, *, partial_days: int) -> Vault:
+    from borgcube.plugins.borg.vault import recovery
+    from borgcube.plugins.borg.vault.causes import home_writes
     from borgcube.plugins.borg.vault.opened import OpenedRepository
 
+    with home_writes():
+        recovery.break_dead_lock(path, state_dir)
+    opened = OpenedRepository(path, passphrase)
     try:
-        opened = OpenedRepository(path, passphrase)
-    except Exception as error:
-        print(json.dumps({"error": _cause_of(error)}), flush=True)
-        log.warning("cannot open %s: %s", path, error)
-        return 2
-    vault_dir = state_dir / opened.repository.id_str
-    shutil_sessions = vault_dir / "sessions"
-    if shutil_sessions.exists():
-        import shutil
+        vault_dir = state_dir / opened.repository.id_str
+        with home_writes():
+            recovery.note_holder(state_dir, opened)
+            vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
+        vault = Vault(opened, vault_dir)
+        with vault.ledger.lock:
+            recovery.take_stock(vault, partial_days=partial_days)
+    except BaseException:
+        opened.close()
+        raise
+    return vault
 
-        shutil.rmtree(shutil_sessions)
-    vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    vault = Vault(opened, vault_dir)
-    listen.unlink(missing_ok=True)
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)
-    server.bind(str(listen))
+    server.bind(str(path))
     os.umask(old_mask)
     server.listen(16)
     server.settimeout(0.5)
+    return server
+
+
+def serve(
+    path: Path, listen: Path, state_dir: Path, passphrase: str, *, partial_days: int = 14
+) -> int:
+    """Open the repository and serve ``listen``; returns the exit code."""
+    from borgcube.plugins.borg.vault.causes import as_answer
+    from borgcube.plugins.borg.vault.server import SessionServer
+
+    try:
+        vault = _open(path, state_dir, passphrase, partial_days=partial_days)
+        server = _listen(listen)
+    except Exception as error:
+        log.warning("cannot open %s: %s", path, error, exc_info=not isinstance(error, JobFailed))
+        print(json.dumps(as_answer(error)), flush=True)
+        return 2
 
     def stop(_signal: int, _frame: Any) -> None:
         vault.stopping = True
@@ -348,7 +208,7 @@ def serve(path: Path, listen: Path, state_dir: Path, passphrase: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(json.dumps({"ready": True}), flush=True)
     threads: list[threading.Thread] = []
-    while not vault.stopping and not vault.broken:
+    while not vault.stopping and vault.broken is None:
         try:
             sock, _ = server.accept()
         except TimeoutError:
@@ -357,14 +217,19 @@ def serve(path: Path, listen: Path, state_dir: Path, passphrase: str) -> int:
         thread = threading.Thread(target=SessionServer(vault, sock).run, daemon=True)
         thread.start()
         threads = [*(one for one in threads if one.is_alive()), thread]
+    if vault.broken is not None:
+        # Let the workers hear why; they ask as soon as their gate has ended.
+        deadline = time.monotonic() + END_WAIT_S
+        while vault.sessions and not vault.stopping and time.monotonic() < deadline:
+            time.sleep(0.05)
     for session in list(vault.sessions.values()):
         for wire in session.wires:
             wire.close()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=END_WAIT_S)
     listen.unlink(missing_ok=True)
-    opened.close()
-    return 2 if vault.broken else 0
+    vault.ledger.opened.close(clean_up=vault.broken is not None)
+    return 2 if vault.broken is not None else 0
 
 
 def main() -> int:
@@ -374,6 +239,7 @@ def main() -> int:
     parser.add_argument("--path", type=Path, required=True)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--partial-days", type=int, default=14)
     options = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
@@ -383,7 +249,10 @@ def main() -> int:
     passphrase = sys.stdin.readline().rstrip("\n")
     os.umask(0o077)
     borgenv.prepare(options.state_dir)
-    return serve(options.path, options.socket, options.state_dir, passphrase)
+    return serve(
+        options.path, options.socket, options.state_dir, passphrase,
+        partial_days=options.partial_days,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,23 +5,36 @@ The passphrase is given as a value and never touches the environment.
 
 from __future__ import annotations
 
+import configparser
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
-from borg.cache import Cache
+from borg.cache import Cache, cache_dir
 from borg.crypto.key import Passphrase, identify_key
 from borg.helpers import Manifest
 from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
 
-LOCK_WAIT_S = 10
+log = logging.getLogger("borgcube.vault")
+LOCK_WAIT_S = 60  # a vault that ends commits what its sessions uploaded
 BLAKE2_TYPES = (0x04, 0x05, 0x06)
 SUPPORTED_TYPES = (0x03, 0x05, 0x06, 0x07)
 
 
 def _failed(kind: str, message: str, next_step: str) -> JobFailed:
     return JobFailed(kind, Problem.REPOSITORY, message, next_step=next_step)
+
+
+def _holders(path: Path) -> str:
+    """Return who holds the lock, as Borg names it: host, process and thread."""
+    try:
+        names = sorted(entry.name for entry in (path / "lock.exclusive").iterdir())
+    except OSError:
+        return ""
+    return f" ({', '.join(names)})" if names else ""
 
 
 class OpenedRepository:
@@ -47,7 +60,7 @@ class OpenedRepository:
             raise
 
     def _open(self, path: Path, passphrase: str, *, with_cache: bool) -> None:
-        from borg.locking import LockError, LockTimeout
+        from borg.locking import LockError, LockFailed, LockTimeout
 
         try:
             self.repository.__enter__()
@@ -73,12 +86,18 @@ class OpenedRepository:
             self.blake2 = self.key.TYPE in BLAKE2_TYPES
             self.encryption = str(self.key.ARG_NAME)
             if with_cache:
-                self.cache = Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
+                self.cache = self._open_cache()
         except (LockTimeout, LockError) as error:
             raise _failed(
                 "repository-locked",
-                f"Another program holds the lock of the repository at {path}.",
+                f"Another program holds the lock of the repository at {path}{_holders(path)}.",
                 "Wait for it, or run borg break-lock when it is surely gone.",
+            ) from error
+        except LockFailed as error:
+            raise _failed(
+                "repository-write-failed",
+                f"The repository at {path} or Borg's cache cannot be locked: {error.args[-1]}.",
+                "Make its storage writable and make room there, then run the job again.",
             ) from error
         except PermissionError as error:
             raise _failed(
@@ -93,10 +112,30 @@ class OpenedRepository:
                 "Mount its storage or correct the path.",
             ) from error
 
-    def close(self) -> None:
-        """Release cache and repository; safe to repeat."""
-        if self.cache is not None:
-            self.cache.close()
-            self.cache = None
+    def _open_cache(self) -> Any:
+        """Open Borg's cache, made anew when a crash left it damaged; it is derived data."""
+        try:
+            return Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
+        except (ValueError, KeyError, EOFError, configparser.Error) as error:
+            # Borg itself notices other damage, but not a file cut short.
+            log.warning("Borg's cache is damaged and made anew: %s", error)
+            shutil.rmtree(cache_dir(self.repository))
+        return Cache(self.repository, self.key, self.manifest, lock_wait=LOCK_WAIT_S)
+
+    def close(self, *, clean_up: bool = False) -> None:
+        """Release cache and repository; safe to repeat.
+
+        With ``clean_up``, what was written without a commit is deleted, so that a full disk
+        has room again. Errors are logged: the process ends, and its locks are then stale.
+        """
+        cache, self.cache = self.cache, None
+        steps = [cache.close] if cache is not None else []
         if self.repository.lock is not None:
-            self.repository.__exit__(None, None, None)
+            if clean_up:
+                steps.append(lambda: self.repository._rollback(cleanup=True))
+            steps.append(lambda: self.repository.__exit__(None, None, None))
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                log.warning("closing the repository: %s", error)

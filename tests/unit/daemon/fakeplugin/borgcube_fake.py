@@ -3,6 +3,7 @@ job types that end in every way a job can."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -45,8 +46,19 @@ class FakeEngine:
     def probe(self, connection: Any, *, borg: str, state_dir: Path) -> str:
         return connection.run([borg, "--version"]).stdout.decode().strip()
 
-    def vault_command(self, *, name: str, path: Path, socket: Path, state_dir: Path):
+    def vault_command(self, *, name: str, socket: Path, partial_days: int, **_: Any):
         return [sys.executable, "-c", VAULT, str(socket)]
+
+    def list_archives(self, vault_socket: Path, *, known: Any):
+        """What a test put into a file beside the socket, else what is known."""
+        told = vault_socket.parent / "archives.json"
+        if told.exists():
+            return json.loads(told.read_text())
+        return [{"id": key, "name": ""} for key in known]
+
+    def claim_archive(self, vault_socket: Path, *, job_id: str):
+        told = vault_socket.parent / f"claim-{job_id}.json"
+        return json.loads(told.read_text()) if told.exists() else None
 
 
 class Connection:

@@ -1,0 +1,71 @@
+"""After a crash, or after somebody worked with plain borg: make the store agree with what is.
+
+Two questions have answers outside the store: which jobs still have a worker (none, when the
+daemon starts), and which archives a repository has. The daemon calls this when it starts
+and whenever a vault was started; while a vault runs, nobody else can change its repository.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from borgcube.core import lifecycle
+from borgcube.core.model import Archive
+from borgcube.core.store import Root, Store
+from borgcube.daemon.results import archive_from, archive_number
+
+LOG = logging.getLogger(__name__)
+
+
+def lose_jobs(store: Store) -> None:
+    """Mark jobs without a worker as lost, and queue those again that have retries left."""
+    with store.transact() as root:
+        for state in lifecycle.ACTIVE:
+            for job in root.jobs.oldest("state", state):
+                cancelled = state == lifecycle.CANCELLING
+                lifecycle.lose(root, job)
+                if not cancelled:
+                    lifecycle.requeue(root, job)
+
+
+def known_archives(store: Store, repository: str) -> frozenset[str]:
+    """Return the IDs of a repository's archives as the store has them."""
+    with store.transact() as root:
+        return frozenset(a.id for a in root.archives.oldest("repository", repository))
+
+
+def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) -> None:
+    """Record archives that the store does not know, and forget those that are gone.
+
+    ``listed`` is what the repository has. An archive that was made again under its old name
+    (repaired, or rewritten by plain borg) stays with its client and plan.
+    """
+    with store.transact() as root:
+        known = {a.id: a for a in root.archives.oldest("repository", repository)}
+        present = {str(entry["id"]) for entry in listed}
+        gone = {archive.name: archive for key, archive in known.items() if key not in present}
+        for archive in gone.values():
+            LOG.warning("repository %s: archive %s is gone", repository, archive.name)
+            lifecycle.remove_archive(root, archive)
+        for entry in listed:
+            if entry["id"] not in known:
+                record_found(root, repository, entry, before=gone.get(str(entry["name"])))
+
+
+def record_found(
+    root: Root, repository: str, entry: dict[str, Any], *, before: Archive | None = None
+) -> None:
+    """Record an archive that was found in a repository; ``before`` is what it was made from."""
+    facts = dict(entry)
+    owner = {name: str(facts.pop(name, "") or "") for name in ("client", "plan", "job")}
+    if before is not None:
+        owner = {"client": before.client, "plan": before.plan, "job": before.job}
+    if root.clients.find("name", owner["client"]) is None:
+        owner["client"] = ""
+    archive = archive_from(facts, repository=repository, **owner)
+    archive.created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    LOG.warning("repository %s: archive %s was found and is recorded", repository, archive.name)
+    lifecycle.add_archive(root, archive, number=archive_number(archive.start))

@@ -1,0 +1,87 @@
+"""From an exception in the vault to the typed cause that a job ends with."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.plugins.borg.vault.items import ArchiveRefused
+
+_REPOSITORY_STEPS = {
+    errno.ENOSPC: "Make room on its storage, then run the job again; what was stored is reused.",
+    errno.EDQUOT: "Raise its quota, then run the job again; what was stored is reused.",
+    errno.EROFS: "Its storage is mounted read-only: find out why, remount it, run the job again.",
+    errno.EIO: "Its storage reports errors: look at the disk, then run borg check.",
+}
+NO_ROOM = "Make room on its storage, then run the job again; what was stored is reused."
+
+
+class HomeWriteError(OSError):
+    """BorgCube's own directory, not the repository, cannot be written."""
+
+
+@contextmanager
+def home_writes(*, reads_repository: bool = False) -> Iterator[None]:
+    """Mark an OSError inside as one of BorgCube's own directory.
+
+    Where the repository is read too, only errors that no reading makes are marked.
+    """
+    try:
+        yield
+    except HomeWriteError:
+        raise
+    except OSError as error:
+        if reads_repository and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise HomeWriteError(error.errno, error.strerror or str(error)) from error
+
+
+def cause_of(error: BaseException) -> FailureCause:
+    """Return what a person is told about ``error``."""
+    if isinstance(error, JobFailed):
+        return error.cause
+    if isinstance(error, ArchiveRefused):
+        return FailureCause(
+            error.kind,
+            Problem.CLIENT,
+            str(error),
+            "Set its clock, then run the backup again; what was stored is reused."
+            if error.kind == "client-clock"
+            else "Look at the client: stock borg does not do this.",
+        )
+    if isinstance(error, HomeWriteError):
+        return FailureCause(
+            "home-write-failed",
+            Problem.SERVER,
+            f"The home of BorgCube cannot be written: {error.strerror or error}.",
+            "Make room in BORGCUBE_HOME, then run the job again; what was stored is reused.",
+        )
+    if type(error).__name__ == "InsufficientFreeSpaceError":
+        # Borg wants room for its next index before it commits.
+        return FailureCause(
+            "repository-write-failed",
+            Problem.REPOSITORY,
+            "The repository cannot be written: there is too little free space to commit.",
+            NO_ROOM,
+        )
+    if isinstance(error, OSError):
+        return FailureCause(
+            "repository-write-failed",
+            Problem.REPOSITORY,
+            f"The repository cannot be written: {error.strerror or error}.",
+            _REPOSITORY_STEPS.get(error.errno or 0, NO_ROOM),
+        )
+    return FailureCause(
+        "internal-error",
+        Problem.SERVER,
+        f"{type(error).__name__} in the vault.",
+        "See the vault's log.",
+    )
+
+
+def as_answer(error: BaseException) -> dict[str, Any]:
+    """Return the cause as an answer on the wire."""
+    return {"error": cause_of(error).as_data()}

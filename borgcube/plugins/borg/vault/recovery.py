@@ -1,0 +1,176 @@
+"""What a vault sets right when it opens a repository, before anybody uses it.
+
+It may follow a vault that was killed, a machine that lost power, or somebody who worked with
+plain borg. What is in the repository is the truth; what BorgCube derives from it is brought
+into line: locks of dead processes, the domains, unfinished backups, catalogs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from borgcube.plugins.borg.vault.domains import Domain
+from borgcube.plugins.borg.vault.ledger import PARTIAL_COMMENT, PARTIAL_SUFFIX, Ledger
+
+if TYPE_CHECKING:
+    from borgcube.plugins.borg.vault.main import Vault
+
+log = logging.getLogger("borgcube.vault")
+_ARCHIVE_FILE = re.compile(r"[0-9a-f]{64}\.zst\Z")
+
+
+# Locks ----------------------------------------------------------------------------------
+
+
+def _holder_file(path: Path, state_dir: Path) -> Path:
+    return state_dir / "holders" / (path.absolute().as_posix().replace("/", "%") + ".json")
+
+
+def _started(pid: int) -> str:
+    """Return when a process started, in the kernel's words (field 22 of proc(5) stat)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def note_holder(state_dir: Path, opened: Any) -> None:
+    """Write down whose locks these are, so that :func:`break_dead_lock` can tell later."""
+    note = _holder_file(Path(opened.repository.path), state_dir)
+    note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host, pid, thread = opened.repository.lock.id
+    facts = {
+        "lock": f"{host}.{pid}-{thread:x}",
+        "pid": pid,
+        "boot": _boot(),
+        "started": _started(pid),
+        "directories": [f"{opened.repository.lock.path}.exclusive"],
+    }
+    if opened.cache is not None:
+        facts["directories"].append(f"{opened.cache.cache_config.lock.path}.exclusive")
+    temporary = note.with_suffix(".new")
+    temporary.write_text(json.dumps(facts))
+    os.replace(temporary, note)
+
+
+def break_dead_lock(path: Path, state_dir: Path) -> None:
+    """Remove the locks of our own last vault on a repository if that process is dead.
+
+    Borg does that itself unless another process got the same number since, as after a
+    reboot. The note says when the holder started, which tells the two apart.
+    """
+    note = _holder_file(path, state_dir)
+    try:
+        facts = json.loads(note.read_text())
+        pid, name = int(facts["pid"]), str(facts["lock"])
+        directories = [Path(text) for text in facts["directories"]]
+        alive = facts["boot"] == _boot() and facts["started"] == _started(pid) != ""
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        note.unlink(missing_ok=True)
+        return
+    if alive:
+        return
+    for directory in directories:
+        try:
+            (directory / name).unlink()
+            directory.rmdir()
+            log.warning("removed the lock of the dead process %d: %s", pid, directory)
+        except OSError:
+            continue  # it is not there, or it is not ours
+
+
+# Archives -------------------------------------------------------------------------------
+
+
+def _is_partial(ledger: Ledger, archive_id: bytes, name: str) -> bool:
+    """Tell whether an archive is one that a vault wrote for an unfinished backup."""
+    if not name.endswith(PARTIAL_SUFFIX):
+        return False
+    metadata = ledger.archive_metadata(archive_id)
+    return bool(metadata.get(b"comment") == PARTIAL_COMMENT.encode())
+
+
+def list_archives(vault: Vault, *, known: frozenset[str]) -> list[dict[str, Any]]:
+    """Return the archives of the repository; see ``core.engines.Engine.list_archives``."""
+    ledger = vault.ledger
+    owners: dict[str, dict[str, Any]] = {}
+    with ledger.lock:
+        infos = [(info.id, info.name, info.ts) for info in ledger.manifest.archives.list()]
+        for domain in Domain.every(vault.state_dir / "domains"):
+            owners.update(domain.archives())
+    found: list[dict[str, Any]] = []
+    for archive_id, name, moment in infos:
+        entry: dict[str, Any] = {"id": archive_id.hex(), "name": name}
+        if entry["id"] not in known:
+            if _is_partial(ledger, archive_id, name):
+                continue
+            facts = owners.get(entry["id"], {})
+            entry |= {key: facts[key] for key in ("client", "plan", "job") if key in facts}
+            entry |= {"start": moment.isoformat(), **_figures(ledger, archive_id)}
+        found.append(entry)
+    return found
+
+
+def _figures(ledger: Ledger, archive_id: bytes) -> dict[str, Any]:
+    metadata = ledger.archive_metadata(archive_id)
+    names = {b"size": "size", b"csize": "stored_size", b"nfiles": "files"}
+    return {new: metadata[old] for old, new in names.items() if type(metadata.get(old)) is int}
+
+
+def take_stock(vault: Vault, *, partial_days: int) -> None:
+    """Bring domains, unfinished backups and catalogs into line with the repository.
+
+    Runs under the ledger's lock, before there are sessions.
+    """
+    ledger = vault.ledger
+    present = {info.id.hex(): info.name for info in ledger.manifest.archives.list()}
+    domains = Domain.every(vault.state_dir / "domains")
+    for domain in domains:
+        vault.derive(partial(domain.reconcile, present))
+    vault.derive(lambda: _remove_leftovers(vault.state_dir, present))
+    _give_up_partials(vault, timedelta(days=partial_days))
+
+
+def _give_up_partials(vault: Vault, age: timedelta) -> None:
+    ledger = vault.ledger
+    now = datetime.now(UTC)
+    old = []
+    for info in ledger.manifest.archives.list():
+        moment = info.ts if info.ts.tzinfo else info.ts.replace(tzinfo=UTC)
+        if now - moment > age and info.name.endswith(PARTIAL_SUFFIX):
+            try:
+                if _is_partial(ledger, info.id, info.name):
+                    ledger.check_readable(info.name)
+                    old.append(info.name)
+            except Exception as error:
+                log.warning("%s cannot be read and stays: %s", info.name, error)
+    if old:
+        ledger.begin()
+        vault.commit(finishing=None, remove=old)
+        log.info("gave up unfinished backups older than %s: %s", age, ", ".join(old))
+
+
+def _remove_leftovers(state_dir: Path, present: dict[str, str]) -> None:
+    for path in (state_dir / "catalog").glob("*.zst"):
+        if not _ARCHIVE_FILE.match(path.name) or path.stem not in present:
+            path.unlink(missing_ok=True)
+    for pattern in ("plans/*.new", "domains/*/*.new"):
+        for path in state_dir.glob(pattern):
+            path.unlink(missing_ok=True)
