@@ -54,6 +54,7 @@ def backup_parameters(root: Root, plan: Plan, client: Client) -> dict[str, Any]:
         "plan": plan.name,
         "archive": archive_name(root, plan.name),
         "domain": client.domain or f"client:{client.name}",
+        "own_domain": f"client:{client.name}",
         "borg": client.borg,
     }
 

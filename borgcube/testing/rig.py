@@ -7,6 +7,7 @@ are the real ones.
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -133,6 +134,7 @@ class Rig:
         self.path = root / "repository"
         # A unix socket's path is short; test directories are not.
         self.socket = Path(f"/tmp/bc-{os.getpid()}-{id(self):x}.sock")
+        self.server = f"rig{secrets.token_hex(4)}"  # its name on the clients
         self.engine = BorgEngine()
         self.vault: subprocess.Popen[bytes] | None = None
         self.state_dir.mkdir(parents=True)
@@ -181,7 +183,7 @@ class Rig:
             f"test-{time.monotonic_ns()}",
             kind,
             vault_socket=str(self.socket),
-            server_id="testserver",
+            server_id=self.server,
             parameters=parameters,
         )
         return RecordingContext(order, self.root)

@@ -67,6 +67,7 @@ def backup(context: JobContext) -> JobResult:
             "archive": options["archive"],
             "plan": options["plan"],
             "domain": options["domain"],
+            "own_domain": options.get("own_domain") or "",
             "comment": options.get("comment") or "",
             "files_cache": options.get("files_cache") or "ctime,size",
             "job": context.order.job_id,

@@ -191,7 +191,7 @@ def test_nothing_is_left_on_the_client_and_nothing_secret_was_there(tmp_path: Pa
 
         def spy() -> None:
             while not stop.is_set():
-                for directory in Path("/tmp").glob("borgcube-testserver-*"):
+                for directory in Path("/tmp").glob(f"borgcube-{rig.server}-*"):
                     for file in directory.rglob("*"):
                         if file.is_file():
                             seen.append(file.read_bytes())
@@ -218,9 +218,9 @@ def test_nothing_is_left_on_the_client_and_nothing_secret_was_there(tmp_path: Pa
         assert b"ssh://borgcube/r" in blob
         for secret in (str(rig.path).encode(), b"correct horse"):
             assert secret not in blob
-        assert list(Path("/tmp").glob("borgcube-testserver-*")) == []
+        assert list(Path("/tmp").glob(f"borgcube-{rig.server}-*")) == []
         left = subprocess.run(
-            ["pgrep", "-f", "borgcube-testserver"], capture_output=True, check=False
+            ["pgrep", "-f", f"borgcube-{rig.server}"], capture_output=True, check=False
         )
         assert left.stdout == b""
 

@@ -8,8 +8,7 @@ statistics, the chunk set, the next files cache and the catalog of names.
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgpack
 import zstandard
+from borg.hashindex import ChunkIndex
 
 from borgcube.core.untrusted import escaped
 from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, id_hash_for
@@ -52,7 +52,6 @@ MAX_REFERENCES = 200_000_000
 MAX_STREAM_BYTES = 64 << 30
 # Metadata repeats itself only inside the chunk list of a large file that does.
 MAX_REPEATED_BYTES = 1 << 30
-SPOOL_BYTES = 16 << 20
 
 
 @dataclass
@@ -65,16 +64,7 @@ class Walk:
     stored_size: int = 0
     new_size: int = 0
     chunks: int = 0
-    references: Any = field(
-        default_factory=lambda: tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
-    )
-
-    def each_reference(self) -> Iterator[bytes]:
-        """Yield the chunk ID of every reference, repeated ones included."""
-        self.references.seek(0)
-        while block := self.references.read(32 * 4096):
-            for start in range(0, len(block), 32):
-                yield block[start : start + 32]
+    references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, 0)
 
 
 def claimed_archive(manifest_plain: bytes, *, expected: str) -> bytes:
@@ -224,11 +214,9 @@ def walk(
     out = zstandard.open(catalog, "wb") if catalog else None
     pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
     names: list[bytes] = []
-    references: list[bytes] = []
+    refer = found.references.add
 
     def flush() -> None:
-        found.references.write(b"".join(references))
-        references.clear()
         if out is not None:
             out.write(b"".join(names))
         names.clear()
@@ -236,7 +224,7 @@ def walk(
     def metadata_chunks() -> Any:
         _check_stream(metadata[b"items"], reference_size)
         for chunk_id in metadata[b"items"]:
-            references.append(chunk_id)
+            refer(chunk_id, 1, reference_size(chunk_id), 0)
             yield ledger.read(chunk_id)
 
     try:
@@ -246,7 +234,8 @@ def walk(
             kind = item_kind(item.get(b"mode", 0))
             chunks = item.get(b"chunks") or ()
             ids = [entry[0] for entry in chunks]
-            references += ids
+            for entry in chunks:
+                refer(entry[0], 1, entry[1], 0)
             mtime = as_ns(item[b"mtime"])
             if kind == "-":
                 found.files += 1
@@ -255,12 +244,11 @@ def walk(
                     cache.add(id_hash(b"/" + item[b"path"]), size, times, ids)
             found.size += size
             found.chunks += len(ids)
-            for entry in item.get(b"chunks_healthy") or ():
-                references.append(entry[0])
-                found.chunks += 1
+            # Audited as well, but Borg counts no reference for it.
+            found.chunks += len(item.get(b"chunks_healthy") or ())
             if out is not None:
                 names.append(pack((item[b"path"], kind, size, mtime)))
-            if found.items % 500 == 0 or len(references) > 100_000:
+            if found.items % 500 == 0:
                 step()
                 flush()
                 if found.items > MAX_ITEMS or found.chunks > MAX_REFERENCES:
@@ -272,22 +260,20 @@ def walk(
     return found
 
 
-def add_references(ledger: Ledger, found: Walk) -> Iterator[tuple[bytes, int]]:
-    """Count every reference of an audited archive; yield the (ID, size) of its chunks.
+def add_references(ledger: Ledger, found: Walk) -> None:
+    """Count every reference of an audited archive, and its figures with them.
 
     Runs under the ledger's lock. Raises ArchiveRefused before anything is counted when a
     chunk went away since the audit.
     """
-    for chunk_id in found.each_reference():
+    for chunk_id, _entry in found.references.iteritems():
         if ledger.lookup(chunk_id) is None:
             raise ArchiveRefused("a chunk was deleted while the backup ran")
-    for chunk_id in found.each_reference():
-        first = ledger.add_reference(chunk_id)
-        _, size, csize = ledger.chunks[chunk_id]
-        found.stored_size += csize
+    for chunk_id, entry in found.references.iteritems():
+        stored, first = ledger.add_reference(chunk_id, count=entry[0])
+        found.stored_size += stored * entry[0]
         if first:
-            found.new_size += csize
-        yield chunk_id, size
+            found.new_size += stored
 
 
 def _chunker_params(value: Any) -> tuple[str | int, ...]:

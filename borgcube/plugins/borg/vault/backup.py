@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ class BackupSession:
         archive: str,
         plan: str,
         domain: str,
+        own_domain: str = "",
         files_cache: str,
         comment: str,
     ) -> None:
@@ -85,7 +87,10 @@ class BackupSession:
         self.plan = plan
         self.comment = comment
         self.files_cache = files_cache
-        self.domain = Domain(vault.state_dir / "domains", domain)
+        domains = vault.state_dir / "domains"
+        # The client's own, which nobody else is offered, and the one it shares, if any.
+        self.domain = Domain(domains, own_domain or domain)
+        self.shared = Domain(domains, domain) if own_domain not in ("", domain) else None
         self.plan_cache = vault.state_dir / "plans" / f"{self.domain.path.name}-{plan}.files"
         self.directory: Path = vault.state_dir / "sessions" / token
         self.uploaded = ChunkIndex()
@@ -116,6 +121,8 @@ class BackupSession:
                 count += 1
                 self.partial_name = f"{self.archive}.{count}{PARTIAL_SUFFIX}"
             offered = self.domain.index(ledger)
+            if self.shared is not None:
+                self.shared.index(ledger, into=offered)
         with home_writes():
             self.directory.mkdir(mode=0o700, parents=True)
             offered.write(str(self.directory / "chunks"))
@@ -282,15 +289,18 @@ class BackupSession:
         ledger = self.ledger
         started = time.monotonic()
         ledger.begin()
-        chunks = list(add_references(ledger, found))
+        add_references(ledger, found)
         real.update(size=found.size, csize=found.stored_size, nfiles=found.files)
         self._forget_unreferenced()
         real_id = ledger.add_archive(self.archive, real, time=real["time"])
         superseded = self._superseded()
         facts = self._facts(self.archive, partial=False)
-        self.domain.intend(real_id.hex(), facts)
+        domains = [self.domain] if self.shared is None else [self.domain, self.shared]
+        for domain in domains:
+            domain.intend(real_id.hex(), facts)
         self.vault.commit(finishing=self, remove=superseded)
-        self.vault.derive(lambda: self.domain.add(ledger, real_id.hex(), facts, chunks))
+        for domain in domains:
+            self.vault.derive(partial(domain.add, ledger, real_id.hex(), facts, found.references))
         if superseded:
             self.vault.derive(lambda: self.domain.forget(superseded))
         return {
@@ -370,23 +380,23 @@ class BackupSession:
         self.drain()
         ledger = self.ledger
         with ledger.lock:
-            partial = self.partial_name
+            name = self.partial_name
             self._forget_unreferenced()
             if self.partial_written and not self.vault.others_of_domain(self.domain.path, but=self):
                 ledger.begin()
-                self.vault.commit(finishing=self, remove=[partial])
-                self.vault.derive(lambda: self.domain.forget([partial]))
+                self.vault.commit(finishing=self, remove=[name])
+                self.vault.derive(lambda: self.domain.forget([name]))
 
     def remember_partial(self) -> None:
         """Offer the chunks of the committed partial archive to the domain."""
         ledger = self.ledger
         info = ledger.manifest.archives[self.partial_name]
-        chunks = []
+        chunks = ChunkIndex()
         for start in range(0, len(self.order), 32):
             chunk_id = bytes(self.order[start : start + 32])
             found = ledger.lookup(chunk_id)
             if found:
-                chunks.append((chunk_id, found[0]))
+                chunks[chunk_id] = (1, found[0], 0)
         self.domain.add(
             ledger,
             info.id.hex(),

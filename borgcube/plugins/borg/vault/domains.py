@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,29 @@ from borgcube.plugins.borg.vault.ledger import Ledger
 
 def _safe(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _count_in(index: Any, references: Any, *, partial: bool) -> None:
+    """Add an archive's references; those of an unfinished backup are listed, not counted."""
+    if not partial:
+        index.merge(references)
+        return
+    for chunk_id, entry in references.iteritems():
+        if chunk_id not in index:
+            index[chunk_id] = (0, entry[1], 0)
+
+
+def _count_out(index: Any, references: Any) -> None:
+    """Take an archive's references out again; what nobody has any more goes."""
+    for chunk_id, entry in references.iteritems():
+        held = index.get(chunk_id)
+        if held is None:
+            continue
+        left = held[0] - entry[0]
+        if left > 0:
+            index[chunk_id] = (left, held[1], 0)
+        else:
+            del index[chunk_id]
 
 
 class Domain:
@@ -67,10 +90,13 @@ class Domain:
                 os.fsync(file.fileno())
             os.replace(temporary, self._archives)
 
-    def index(self, ledger: Ledger) -> Any:
-        """Return the ChunkIndex of the domain, limited to chunks the repository holds."""
+    def index(self, ledger: Ledger, *, into: Any = None) -> Any:
+        """Return the ChunkIndex of the domain, limited to chunks the repository holds.
+
+        With ``into`` they are added to that one.
+        """
         stored = self._load(ledger)
-        offered = ChunkIndex()
+        offered = ChunkIndex() if into is None else into
         known = ledger.chunks
         for chunk_id, _entry in stored.iteritems():
             entry = known.get(chunk_id)
@@ -80,27 +106,27 @@ class Domain:
         return offered
 
     def _load(self, ledger: Ledger) -> Any:
-        if self._chunks.exists():
-            try:
-                return ChunkIndex.read(str(self._chunks))
-            except Exception:  # a damaged file raises several types; it is derived data
-                self._chunks.unlink()
-        return self.rebuild(ledger)
+        index = self._read()
+        return self.rebuild(ledger) if index is None else index
+
+    def _read(self) -> Any:
+        """Return the stored index, or None when it is missing or damaged."""
+        if not self._chunks.exists():
+            return None
+        try:
+            return ChunkIndex.read(str(self._chunks))
+        except Exception:  # a damaged file raises several types; it is derived data
+            self._chunks.unlink()
+            return None
 
     def rebuild(self, ledger: Ledger) -> Any:
         """Make the index again from the domain's archives that still exist."""
         present = {info.id.hex() for info in ledger.manifest.archives.list()}
         archives = {key: facts for key, facts in self.archives().items() if key in present}
         index = ChunkIndex()
-        for archive_id in archives:
-            metadata = ledger.archive_metadata(bytes.fromhex(archive_id))
-            for item in ledger.items(metadata):
-                for chunk_id, size, _ in item.get(b"chunks") or ():
-                    index[chunk_id] = (1, size, size)
-            for chunk_id in metadata[b"items"]:
-                found = ledger.lookup(chunk_id)
-                if found:
-                    index[chunk_id] = (1, found[0], found[0])
+        for archive_id, facts in archives.items():
+            references = ledger.references(bytes.fromhex(archive_id))
+            _count_in(index, references, partial=bool(facts.get("partial")))
         self._save(archives)
         self._write(index)
         return index
@@ -121,10 +147,33 @@ class Domain:
         self._save({**self.archives(), archive_id: {**facts, "pending": True}})
 
     def forget(self, names: Iterable[str]) -> None:
-        """Take archives out that were deleted; what only they had is offered no more."""
+        """Take partial archives out that were deleted; what only they had is offered no more."""
         gone = set(names)
         kept = {key: facts for key, facts in self.archives().items() if facts["name"] not in gone}
+        if not any(facts.get("partial") for facts in kept.values()) and self._chunks.exists():
+            index = self._read()
+            if index is not None:
+                for chunk_id in [key for key, entry in index.iteritems() if entry[0] == 0]:
+                    del index[chunk_id]
+                self._write(index)
         self._save(kept)
+
+    def remove(self, deleted: Mapping[str, Any]) -> None:
+        """Take archives out that were deleted: archive ID (hex) -> its references.
+
+        What no other archive of the domain has is offered no more.
+        """
+        archives = self.archives()
+        gone = [key for key in deleted if key in archives]
+        if not gone:
+            return
+        index = self._read()
+        if index is not None:
+            for key in gone:
+                if not archives[key].get("partial"):
+                    _count_out(index, deleted[key])
+            self._write(index)
+        self._save({key: facts for key, facts in archives.items() if key not in deleted})
 
     def reconcile(self, present: dict[str, str]) -> None:
         """Keep what the repository has: ``present`` maps archive ID (hex) to name.
@@ -154,17 +203,10 @@ class Domain:
         if kept != listed:
             self._save(kept)
 
-    def add(
-        self,
-        ledger: Ledger,
-        archive_id: str,
-        facts: dict[str, Any],
-        chunks: Iterable[tuple[bytes, int]],
-    ) -> None:
-        """Record a committed archive and the (ID, size) of its chunks."""
+    def add(self, ledger: Ledger, archive_id: str, facts: dict[str, Any], references: Any) -> None:
+        """Record a committed archive; ``references`` is a ChunkIndex of counts and sizes."""
         index = self._load(ledger)
-        for chunk_id, size in chunks:
-            index[chunk_id] = (1, size, size)
+        _count_in(index, references, partial=bool(facts.get("partial")))
         self._write(index)
         self._save({**self.archives(), archive_id: facts})
 

@@ -93,19 +93,32 @@ class Ledger:
                 shutil.rmtree(Path(self.cache.path) / "txn.tmp", ignore_errors=True)
                 self.cache.begin_txn()
 
-    def add_reference(self, chunk_id: bytes) -> bool:
-        """Count one reference to a stored chunk; return whether it is the first."""
-        if chunk_id in self.chunks:
-            self.chunks.incref(chunk_id)
-            return False
-        _, size, csize = self.fresh[chunk_id]
-        self.chunks.add(chunk_id, 1, size, csize)
-        return True
+    def add_reference(self, chunk_id: bytes, *, count: int = 1) -> tuple[int, bool]:
+        """Count references to a stored chunk; return its stored size and if it had none."""
+        entry = self.chunks.get(chunk_id)
+        first = entry is None
+        _, size, csize = self.fresh[chunk_id] if entry is None else entry
+        self.chunks.add(chunk_id, count, size, csize)
+        return csize, first
 
-    def drop_reference(self, chunk_id: bytes) -> None:
-        """Count one reference less and delete the chunk with the last one."""
-        count, _, _ = self.chunks.decref(chunk_id)
-        if count == 0:
+    def drop_reference(self, chunk_id: bytes, *, count: int = 1) -> None:
+        """Count references less and delete the chunk with the last one.
+
+        Raises JobFailed ``repository-damaged`` for more references than there are.
+        """
+        held, size, csize = self.chunks.get(chunk_id) or (0, 0, 0)
+        if held < count:
+            raise JobFailed(
+                "repository-damaged",
+                Problem.REPOSITORY,
+                "The repository lacks a chunk that an archive references.",
+                next_step="Stop BorgCube and run borg check on the repository.",
+            )
+        if held == ChunkIndex.MAX_VALUE:
+            return  # Borg stops counting there: such a chunk stays
+        if held > count:
+            self.chunks[chunk_id] = (held - count, size, csize)
+        else:
             del self.chunks[chunk_id]
             self.repository.delete(chunk_id)
 
@@ -135,21 +148,26 @@ class Ledger:
         self.manifest.archives[name] = (archive_id, time)
         return archive_id
 
-    def _references(self, archive_id: bytes) -> bytearray:
-        """Return the chunk ID of every reference an archive makes, 32 bytes each."""
-        found = bytearray()
+    def references(self, archive_id: bytes) -> Any:
+        """Return a ChunkIndex of the chunks an archive references: (count, size, 0).
+
+        Its own object is not among them. Like Borg, which counts what ``chunks`` lists:
+        ``chunks_healthy`` names what a repair found to be lost.
+        """
+        found = ChunkIndex()
         metadata = self.archive_metadata(archive_id)
         for item in self.items(metadata):
-            for key in (b"chunks", b"chunks_healthy"):
-                found += b"".join(entry[0] for entry in item.get(key) or ())
-        found += b"".join(metadata[b"items"])
-        found += archive_id
+            for entry in item.get(b"chunks") or ():
+                found.add(entry[0], 1, entry[1], 0)
+        for chunk_id in metadata[b"items"]:
+            size, _ = self.lookup(chunk_id) or (0, 0)
+            found.add(chunk_id, 1, size, 0)
         return found
 
     def check_readable(self, name: str) -> None:
         """Raise JobFailed when an archive's own metadata is damaged."""
         try:
-            self._references(self.manifest.archives[name].id)
+            self.references(self.manifest.archives[name].id)
         except Exception as error:
             raise JobFailed(
                 "archive-damaged",
@@ -158,15 +176,18 @@ class Ledger:
                 next_step="Stop BorgCube and run borg check --repair on the repository.",
             ) from error
 
-    def remove_archive(self, name: str) -> None:
-        """Take an archive out of the manifest and drop every reference it made.
+    def remove_archive(self, name: str) -> Any:
+        """Take an archive out of the manifest, drop every reference it made, return them.
 
         Everything is read before anything is changed.
         """
-        references = self._references(self.manifest.archives[name].id)
-        for start in range(0, len(references), 32):
-            self.drop_reference(bytes(references[start : start + 32]))
+        archive_id = self.manifest.archives[name].id
+        references = self.references(archive_id)
+        for chunk_id, entry in references.iteritems():
+            self.drop_reference(chunk_id, count=entry[0])
+        self.drop_reference(archive_id)
         del self.manifest.archives[name]
+        return references
 
     def write_partial(self, name: str, order: bytes | bytearray) -> None:
         """Reference the chunks in ``order`` (32-byte IDs) by a real archive ``name``.

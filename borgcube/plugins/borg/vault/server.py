@@ -20,6 +20,7 @@ from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.vault import recovery
 from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
+from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.restore import RestoreSession
 from borgcube.plugins.borg.wire import (
@@ -92,6 +93,7 @@ class SessionServer:
                 archive=request["archive"],
                 plan=request["plan"],
                 domain=request["domain"],
+                own_domain=str(request.get("own_domain", "")),
                 files_cache=request.get("files_cache", "ctime,size"),
                 comment=request.get("comment", ""),
             )
@@ -277,8 +279,7 @@ class SessionServer:
             ledger.check_readable(name)
         ledger.begin()
         try:
-            for name in present:
-                ledger.remove_archive(name)
+            gone = {deleted[name]: ledger.remove_archive(name) for name in present}
             ledger.commit()
         except Exception as error:
             # The counts in memory may be half changed: only a fresh start is safe.
@@ -286,8 +287,8 @@ class SessionServer:
             raise
 
         def forget() -> None:
-            for index in (vault.state_dir / "domains").glob("*/chunks"):
-                index.unlink()
+            for domain in Domain.every(vault.state_dir / "domains"):
+                domain.remove(gone)
             for archive_id in deleted.values():
                 (vault.state_dir / "catalog" / f"{archive_id}.zst").unlink(missing_ok=True)
 
