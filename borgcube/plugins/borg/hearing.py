@@ -18,6 +18,7 @@ from borgcube.core.untrusted import words
 READ_BYTES = 64 * 1024
 MAX_LINE = 64 * 1024
 MAX_WARNINGS = 1000
+MAX_LOGGED = 20_000  # lines; what comes after them is counted, and read no further than that
 LEVELS = {"warning": "warning", "error": "error", "critical": "error"}
 
 
@@ -45,6 +46,7 @@ class ClientOutput:
         self.log = log
         self.on_message: Callable[[dict[str, Any]], None] = lambda _message: None
         self.received = 0
+        self.lines = 0
         self.last_sign = time.monotonic()
 
     def read(self, descriptor: int) -> None:
@@ -71,6 +73,17 @@ class ClientOutput:
 
     def take(self, line: bytes | bytearray) -> None:
         """Take one line; never raises for what is in it."""
+        if line.startswith(b'{"type": "archive_progress"'):
+            self._message(line)
+            return
+        self.lines += 1
+        if self.lines > MAX_LOGGED:
+            if self.lines == MAX_LOGGED + 1:
+                self.log("warning", f"the client printed {MAX_LOGGED} lines: no more are logged")
+            return
+        self._message(line)
+
+    def _message(self, line: bytes | bytearray) -> None:
         text = line.decode("utf-8", "replace")
         try:
             message = json.loads(text) if text.startswith("{") else None
