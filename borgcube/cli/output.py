@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,10 +29,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def harmless(value: object) -> str:
     """Return text without anything that a terminal would obey."""
-    return "".join(
-        char if unicodedata.category(char)[0] != "C" else f"\\x{ord(char):02x}"
-        for char in str(value)
-    )
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
 
 
 def harmless_lines(text: str) -> str:

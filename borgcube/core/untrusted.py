@@ -5,15 +5,17 @@ Whoever takes text from outside makes it harmless here, once, where it comes in.
 
 from __future__ import annotations
 
-import unicodedata
-
 MAX_WORDS = 500
 
 
 def escaped(text: str) -> str:
-    """Return ``text`` with control, format and surrogate characters as escapes."""
+    """Return ``text`` with all that is not printed as one visible character as escapes.
+
+    These are control, format and surrogate characters, and separators of lines and words
+    other than the space: some readers begin a new line at them.
+    """
     return "".join(
-        char if unicodedata.category(char)[0] != "C"
+        char if char.isprintable()
         else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
     )  # fmt: skip

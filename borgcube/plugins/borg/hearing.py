@@ -18,6 +18,7 @@ from borgcube.core.untrusted import words
 READ_BYTES = 64 * 1024
 MAX_LINE = 64 * 1024
 MAX_WARNINGS = 1000
+MAX_LOGGED = 20_000  # lines; what comes after them is counted, and read no further than that
 LEVELS = {"warning": "warning", "error": "error", "critical": "error"}
 
 
@@ -45,6 +46,7 @@ class ClientOutput:
         self.log = log
         self.on_message: Callable[[dict[str, Any]], None] = lambda _message: None
         self.received = 0
+        self.lines = 0
         self.last_sign = time.monotonic()
 
     def read(self, descriptor: int) -> None:
@@ -71,23 +73,30 @@ class ClientOutput:
 
     def take(self, line: bytes | bytearray) -> None:
         """Take one line; never raises for what is in it."""
-        text = line.decode("utf-8", "replace")
-        try:
-            message = json.loads(text) if text.startswith("{") else None
-        except (ValueError, RecursionError):
-            message = None
+        message = None
+        if line.startswith(b"{"):
+            try:
+                message = json.loads(line.decode("utf-8", "replace"))
+            except (ValueError, RecursionError):
+                pass
         if not isinstance(message, dict):
-            if text.strip():
-                self.log("info", f"client: {words(text)}")
+            self._log("info", line.decode("utf-8", "replace"))
         elif message.get("type") == "log_message":
-            said = words(message.get("message", ""))
             level = LEVELS.get(str(message.get("levelname", "")).lower(), "info")
             kept = {"warning": self.outcome.warnings, "error": self.outcome.errors}.get(level)
             if kept is not None and len(kept) < MAX_WARNINGS:
-                kept.append(said)
-            self.log(level, f"client: {said}")
+                kept.append(words(message.get("message", "")))
+            self._log(level, message.get("message", ""))
         else:
             self.on_message(message)
+
+    def _log(self, level: str, said: object) -> None:
+        self.lines += 1
+        if self.lines <= MAX_LOGGED:
+            if str(said).strip():
+                self.log(level, f"client: {words(said)}")
+        elif self.lines == MAX_LOGGED + 1:
+            self.log("warning", f"the client printed {MAX_LOGGED} lines: no more are logged")
 
 
 def archive_progress(message: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.gate.confine import MEMORY_BYTES
 from borgcube.testing.attacks import OWN, SECRET, Attack, all_attacks
 from borgcube.testing.hostile import MANIFEST_ID, Peer, Refused, file_item, peak_bytes
@@ -154,6 +155,25 @@ def test_words_of_a_client_in_an_archive_are_escaped(target: Target) -> None:
     peer.close()
 
 
+def test_an_archive_cannot_write_outside_its_restore(target: Target) -> None:
+    """A link out of the tree may be stored; nothing is restored through it on the server."""
+    outside = target.rig.root / "outside"
+    outside.mkdir()
+    (outside / "there").write_text("as it was")
+    peer = target.open("linker")
+    link = {"path": "way", "mode": 0o120777, "mtime": 1, "source": str(outside)}
+    chunk = (peer.put(b"run me"), 6, 6)
+    peer.archive([link, file_item("way/made", [chunk]), file_item("way/there", [chunk])])
+    peer.commit()
+    assert peer.session.end() is not None
+    peer.close()
+    with suppress(JobFailed):
+        target.rig.restore("linker-1", target.rig.root / "restored", server_side=True)
+    assert (target.rig.root / "restored" / "way").is_symlink()
+    assert [path.name for path in outside.iterdir()] == ["there"]
+    assert (outside / "there").read_text() == "as it was"
+
+
 def test_a_chunk_referenced_a_million_times_stays_one_chunk(target: Target) -> None:
     """A large file of zeros looks like this, so it is taken, in bounded memory."""
     Path(f"/proc/{target.vault_pid}/clear_refs").write_text("5")
@@ -193,7 +213,7 @@ def test_after_all_attacks_every_honest_archive_is_whole(target: Target) -> None
         assert check.returncode == 0 and not check.stderr.strip(), check.stderr
         listed = json.loads(rig.plain_borg("list", "--json", str(rig.path)).stdout)["archives"]
         names = {archive["name"] for archive in listed}
-        ours = {"good-1", "bad-0", "honest-1", "forger-1", "painter-1", "zeros-1"}
+        ours = {"good-1", "bad-0", "honest-1", "forger-1", "painter-1", "zeros-1", "linker-1"}
         assert ours <= names
         assert names - ours <= {"bad-1.partial"}, names  # of the clients with a wrong clock
         info = rig.plain_borg("info", "--json", f"{rig.path}::painter-1")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,9 @@ class Cube:
         assert done.returncode == 0 and not done.stderr.strip(), done.stderr
 
 
-@pytest.fixture
-def bare() -> Iterator[Cube]:
-    """A place with nothing in it yet but a running sshd."""
+@contextmanager
+def bare_cube() -> Iterator[Cube]:
+    """Make a place with nothing in it yet but a running sshd, and leave nothing of it."""
     with tempfile.TemporaryDirectory(prefix="bcf", ignore_cleanup_errors=True) as name:
         cube = Cube(Path(name))
         with cube.sshd:
@@ -195,15 +196,27 @@ def bare() -> Iterator[Cube]:
                         cube.daemon.kill()
 
 
+def set_up(cube: Cube) -> Cube:
+    """Start the daemon and create the encrypted repository ``main``."""
+    cube.ok("init")
+    cube.start()
+    secret = cube.place / "secret"
+    secret.write_text("correct horse\n")
+    cube.ok(
+        "repository", "create", "main", "--path", str(cube.repository),
+        "--encryption", "repokey", "--passphrase-file", str(secret),
+    )  # fmt: skip
+    return cube
+
+
+@pytest.fixture
+def bare() -> Iterator[Cube]:
+    """A place with nothing in it yet but a running sshd."""
+    with bare_cube() as cube:
+        yield cube
+
+
 @pytest.fixture
 def cube(bare: Cube) -> Cube:
     """A running daemon with an encrypted repository ``main``."""
-    bare.ok("init")
-    bare.start()
-    secret = bare.place / "secret"
-    secret.write_text("correct horse\n")
-    bare.ok(
-        "repository", "create", "main", "--path", str(bare.repository),
-        "--encryption", "repokey", "--passphrase-file", str(secret),
-    )  # fmt: skip
-    return bare
+    return set_up(bare)

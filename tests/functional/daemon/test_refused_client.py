@@ -1,95 +1,135 @@
-"""A client that does what no backup does, in a real job over real SSH."""
+"""A malicious borg on a client, in real jobs over real SSH, beside an honest client's jobs."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.functional.daemon.conftest import Cube
+from borgcube.testing.attacks import SECRET
+from borgcube.testing.hostileborg import install
+from tests.functional.daemon.conftest import STOCK_BORG, Cube, bare_cube, set_up
 
-# Takes borg's place on the client: speaks to the gate through BORG_RSH, as borg would.
-EVIL = """#!{python}
-import os, shlex, subprocess, sys
-import msgpack
-
-if "--version" in sys.argv:
-    print("borg 1.4.5")
-    sys.exit(0)
-rsh = subprocess.Popen([os.environ["BORG_RSH"], "borgcube", "borg", "serve"],
-                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-unpacker = msgpack.Unpacker(raw=True, strict_map_key=False)
-
-def call(method, **arguments):
-    message = {{b"i": 7, b"m": method, b"a": arguments}}
-    if method == "negotiate":
-        message = (1, 7, b"negotiate", ({{b"client_data": {{b"client_version": (1, 4, 5)}}}},))
-    rsh.stdin.write(msgpack.packb(message, use_bin_type=False))
-    rsh.stdin.flush()
-    while True:
-        for answer in unpacker:
-            return answer
-        data = os.read(rsh.stdout.fileno(), 65536)
-        if not data:
-            sys.exit(2)
-        unpacker.feed(data)
-
-call("negotiate")
-{deed}
-"""
-OPEN = 'call("open", path=b"/r", create=False, lock=True, lock_wait=1)\n'
-DEEDS = {
-    "reads a chunk": OPEN + 'call("get", id=b"x" * 32)',
-    "lists": OPEN + 'call("list", limit=10, marker=None)',
-    "deletes": OPEN + 'call("delete", id=b"x" * 32)',
-    "checks": OPEN + 'call("check", repair=True, save_space=False)',
-    "saves a key": OPEN + 'call("save_key", keydata=b"mine")',
-    "destroys": OPEN + 'call("destroy")',
-    "opens another path": 'call("open", path=b"/srv/other", create=False, lock=True, lock_wait=1)',
+# The deed, the kind of the job's cause, and the kind of the client.violation event.
+REFUSED = {
+    "lists the repository": ("client-refused", "forbidden-call"),
+    "saves a key": ("client-refused", "forbidden-call"),
+    "destroys the repository": ("client-refused", "forbidden-call"),
+    "calls what has control characters": ("client-refused", "forbidden-call"),
+    "opens another path": ("client-refused", "forbidden-call"),
+    "reads another client's chunk": ("client-refused", "forbidden-read"),
+    "stores a chunk under an ID it chose": ("client-refused", "wrong-id"),
+    "sends a decompression bomb": ("client-refused", "too-large"),
+    "stays after it was refused": ("client-refused", "forbidden-call"),
+    "commits a chunk of another client": ("archive-refused", "archive-refused"),
+    "commits two archives": ("archive-refused", "archive-refused"),
+    "commits under another name": ("archive-refused", "archive-refused"),
+    "commits a path out of its root": ("archive-refused", "archive-refused"),
+    "commits an archive from the future": ("client-clock", "client-clock"),
+    "sends half a message and is silent": ("client-silent", "client-silent"),
+    "says nothing at all": ("client-silent", "client-silent"),
+    "holds the connection for ever": ("client-overtime", "client-overtime"),
+    "prints without end": ("client-output", "client-output"),
+    "says it is done and wrote nothing": ("no-archive", "no-archive"),
+    "says it is done and never spoke": ("no-archive", "no-archive"),
 }
 
 
-@pytest.fixture
-def evil(cube: Cube) -> Cube:
-    (cube.place / "tree").mkdir()
-    (cube.place / "tree" / "file").write_text("content")
-    cube.ssh_client("mallory", borg=str(cube.place / "evil"))
-    cube.plan("evil", cube.place / "tree", client="mallory")
-    cube.local_client("honest")
-    cube.plan("honest", cube.place / "tree", client="honest")
-    return cube
+@pytest.fixture(scope="module")
+def evil() -> Iterator[Cube]:
+    """A daemon with plan "evil" of client "mallory" and "honest" of client "alice"."""
+    with bare_cube() as cube:
+        set_up(cube)
+        for name, content in (("tree", b"content"), ("secret-tree", SECRET)):
+            (cube.place / name).mkdir()
+            (cube.place / name / "file").write_bytes(content)
+        cube.ssh_client("mallory", borg=str(cube.place / "evil"))
+        cube.plan(
+            "evil", cube.place / "tree", client="mallory", extra=("--idle-timeout", "6"),
+        )  # fmt: skip
+        cube.plan(
+            "brief", cube.place / "tree", client="mallory", extra=("--max-duration", "6"),
+        )  # fmt: skip
+        cube.ssh_client("alice")
+        cube.plan("honest", cube.place / "secret-tree", client="alice")
+        cube.backup("honest")
+        yield cube
 
 
-def test_every_misdeed_is_refused_and_named(evil: Cube) -> None:
-    evil.backup("honest")
-    for deed, code in DEEDS.items():
-        program = evil.place / "evil"
-        program.write_text(EVIL.format(python=sys.executable, deed=code))
-        program.chmod(0o755)
-        job = evil.ended(evil.begin("evil"))
-        assert job["state"] == "failed", deed
-        assert job["cause"]["kind"] == "client-refused", (deed, job["cause"])
-        assert job["cause"]["problem"] == "client"
-        assert len(job["cause"]["message"]) > 30, job["cause"]
-        shown = evil.cli("job", "show", job["id"]).stdout
-        assert job["cause"]["message"] in shown
+def violations(cube: Cube, job_id: str) -> list[dict[str, Any]]:
+    """Return the journalled violations of a job, and check that they precede its end."""
+    envelopes = cube.call("events.since", seq=0, limit=100_000)
+    about = [e for e in envelopes if e["data"].get("job") == job_id]
+    found = [e["data"] for e in about if e["type"] == "client.violation"]
+    assert about[-1]["type"] == "job.finished"
+    return found
+
+
+@pytest.mark.parametrize("deed", REFUSED)
+def test_no_client_in_a_real_job(deed: str, evil: Cube) -> None:
+    """Nothing a malicious borg does works; the job says who did what, and others go on."""
+    cause, kind = REFUSED[deed]
+    before = evil.call("archive.list")
+    install(evil.place / "evil", deed, stock=STOCK_BORG)
+    bad = evil.begin("brief" if cause == "client-overtime" else "evil")
+    good = evil.begin("honest")
+    job = evil.ended(bad, timeout_s=100)
+    assert job["state"] == "failed", (job["state"], job["cause"])
+    assert job["cause"]["kind"] == cause, job["cause"]
+    assert job["cause"]["problem"] == "client"
+    assert "mallory" in job["cause"]["message"] and job["cause"]["message"].isprintable()
+    assert job["cause"]["next_step"]
+    found = violations(evil, bad)
+    assert [(one["client"], one["repository"], one["kind"]) for one in found] == [
+        ("mallory", "main", kind)
+    ]
+    assert found[0]["details"].isprintable() and 5 < len(found[0]["details"]) <= 500
+    honest = evil.ended(good, timeout_s=100)
+    assert honest["state"] == "done", honest["cause"]
+    after = evil.call("archive.list")
+    new = [archive for archive in after if archive not in before]
+    assert [archive["job"] for archive in new] == [good] and len(after) == len(before) + 1
+    assert violations(evil, good) == []
+
+
+# The archive is complete: it stays. What the client says around it is only words.
+TALKERS = {
+    "prints what terminals, consoles and parsers fear": "warning",
+    "prints a line of a hundred megabytes": "done",
+    "fails after its archive is complete": "warning",
+}
+
+
+@pytest.mark.parametrize("deed", TALKERS)
+def test_words_and_exit_codes_change_no_archive(deed: str, evil: Cube) -> None:
+    install(evil.place / "evil", deed, stock=STOCK_BORG)
+    job = evil.ended(evil.begin("evil"), timeout_s=100)
+    assert job["state"] == TALKERS[deed], (job["cause"], job["warnings"])
+    assert job["result"]["files"] == 1
+    assert violations(evil, job["id"]) == []
+    directory = evil.home / "jobs" / job["id"]
+    text = (directory / "log.txt").read_text("utf-8")
+    assert all(line.isprintable() for line in text.split("\n"))
+    for line in (directory / "log.jsonl").read_text("utf-8").splitlines():
+        assert json.loads(line)["message"].replace("\n", "").isprintable()
+    assert len(text) < 1 << 20
+    shown = evil.cli("job", "show", job["id"]).stdout + evil.cli("job", "log", job["id"]).stdout
+    assert all(line.isprintable() for line in shown.split("\n"))
+    for warning in job["warnings"]:
+        assert warning.isprintable() and len(warning) <= 500
+    figures = job["progress"]
+    assert all(0 <= value < 1 << 63 for value in figures.values() if isinstance(value, int))
+    assert str(figures.get("path", "")).isprintable()
+
+
+def test_after_all_deeds_the_repository_is_clean_and_the_clients_are_tidy(evil: Cube) -> None:
+    """Last in the module."""
     assert evil.session_directories() == []
-    assert [archive["plan"] for archive in evil.call("archive.list")] == ["honest"]
-    evil.backup("honest")
+    listed = [archive["name"] for archive in evil.call("archive.list")]
     evil.check_clean()
-
-
-def test_another_archive_name_is_refused(evil: Cube) -> None:
-    program = evil.place / "evil"
-    borg = Path(sys.executable).with_name("borg")
-    program.write_text(
-        f'#!/bin/sh\nfor a; do shift; case "$a" in *::*) a="${{a%%::*}}::mine";; esac; '
-        f'set -- "$@" "$a"; done\nexec {borg} "$@"\n'
-    )
-    program.chmod(0o755)
-    job = evil.ended(evil.begin("evil"))
-    assert job["state"] == "failed"
-    assert job["cause"]["problem"] == "client", job["cause"]
-    assert evil.call("archive.list") == []
-    evil.check_clean()
+    done = evil.plain_borg("list", "--json", str(evil.repository))
+    names = {archive["name"] for archive in json.loads(done.stdout)["archives"]}
+    assert set(listed) <= names
+    assert all(name.endswith(".partial") for name in names - set(listed)), names

@@ -131,7 +131,8 @@ def check_metadata(plain: bytes, *, expected: str) -> dict[bytes, Any]:
             metadata[key] = unpack_strictly(parts[key])
     if metadata.get(b"version") != 1 or metadata.get(b"name") != expected.encode():
         raise ArchiveRefused("the archive metadata is not that of the ordered archive")
-    metadata.setdefault(b"time_end", metadata.get(b"time"))
+    metadata.setdefault(b"time")
+    metadata.setdefault(b"time_end", metadata[b"time"])
     for key in (b"time", b"time_end"):
         metadata[key] = _time(metadata[key])
     return metadata
