@@ -21,6 +21,9 @@ from borgcube.plugins.borg.hearing import Outcome
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 MAX_LINE = 16 * 1024
+UNREADABLE = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 TERMS = ("repository_id", "key_blob", "manifest", "type_byte", "id_kind", "id_key")
 
 
@@ -56,6 +59,11 @@ def start_gate(
     return gate
 
 
+def _count(value: Any) -> int:
+    """Return a number of bytes or the like, within what a figure may be."""
+    return min(max(int(value), 0), (1 << 63) - 1)
+
+
 class GateReport:
     """A gate's report, line by line, into an Outcome and the job's log."""
 
@@ -73,14 +81,14 @@ class GateReport:
                 self.last_sign = time.monotonic()
                 try:
                     self.take(json.loads(line))
-                except (ValueError, TypeError, AttributeError, RecursionError):
+                except UNREADABLE:
                     self.context.log("warning", "the gate reported something unreadable")
         self.ended.set()
 
     def take(self, message: dict[str, Any]) -> None:
-        """Take one message; raises ValueError, TypeError or AttributeError for an odd one."""
+        """Take one message; raises one of UNREADABLE for an odd one."""
         outcome, log = self.outcome, self.context.log
-        outcome.bytes_in = int(message.get("bytes_in", 0))
+        outcome.bytes_in = _count(message.get("bytes_in", 0))
         outcome.committed = bool(message.get("committed", False))
         outcome.gate_ended = outcome.gate_ended or bool(message.get("ended"))
         if message.get("refused"):
@@ -90,7 +98,7 @@ class GateReport:
         if message.get("failed"):
             outcome.gate_failed = words(message["failed"])
         if message.get("client_version"):
-            outcome.version = tuple(int(part) for part in list(message["client_version"])[:3])
+            outcome.version = tuple(_count(part) for part in list(message["client_version"])[:3])
             log("info", f"the client runs borg {'.'.join(map(str, outcome.version))}")
         if message.get("committing"):
             log("info", "the client asks for the commit")
@@ -99,10 +107,10 @@ class GateReport:
         if self.mode == "backup":
             self.context.progress(bytes_new=outcome.bytes_in)
         else:
-            self.context.progress(bytes_read=int(message.get("bytes_out", 0)))
+            self.context.progress(bytes_read=_count(message.get("bytes_out", 0)))
 
     def _confined(self, layers: dict[str, Any]) -> None:
-        version, filtered = int(layers["landlock"]), bool(layers["call_filter"])
+        version, filtered = _count(layers["landlock"]), bool(layers["call_filter"])
         missing = [
             what
             for what, present in (("Landlock", version), ("system-call filter", filtered))
