@@ -47,7 +47,8 @@ class Engine(Protocol):
         """Return the argv of the vault process. Chunks of a backup that was never finished
         are given up after ``partial_days``. It reads the passphrase, one line, from
         its standard input, writes one JSON line ``{"ready": true}`` or
-        ``{"error": {kind, problem, message, next_step}}`` to standard output, serves
+        ``{"error": {kind, problem, message, next_step}}`` to standard output and another
+        one when it gives up later, serves
         ``socket`` and ends cleanly on SIGTERM."""
 
     def list_archives(

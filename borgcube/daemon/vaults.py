@@ -148,6 +148,8 @@ class Vaults:
                 self._read_ready(vault)
             elif vault.state == LISTING:
                 self._read_listing(vault)
+            elif vault.state == READY:
+                self._notice_giving_up(vault)
             code = vault.process.poll()
             if code is not None:
                 self._ended(vault, code)
@@ -189,6 +191,17 @@ class Vaults:
             )
         self._fail(vault.repository, cause)
         self._terminate(vault)
+
+    def _notice_giving_up(self, vault: Vault) -> None:
+        """Send nobody any more to a vault that has said that it gives up."""
+        assert vault.process.stdout is not None
+        try:
+            said = os.read(vault.process.stdout.fileno(), MAX_READY_LINE)
+        except BlockingIOError:
+            return
+        if said:
+            LOG.error("vault %s: gives up", vault.repository)
+            vault.state = STOPPING
 
     def _read_listing(self, vault: Vault) -> None:
         assert vault.listing is not None

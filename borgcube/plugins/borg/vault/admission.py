@@ -157,8 +157,9 @@ def check_clock(metadata: dict[bytes, Any], *, began: datetime, now: datetime) -
     start, end = metadata[b"time"], metadata[b"time_end"]
     if not began - MAX_CLOCK_ERROR <= start <= end <= now + MAX_CLOCK_ERROR:
         raise ArchiveRefused(
-            f"its clock is wrong: it says that the backup ran from {start:%Y-%m-%d %H:%M} "
-            f"to {end:%Y-%m-%d %H:%M} UTC",
+            f"its clock and ours differ: it says that the backup ran from "
+            f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, here it is "
+            f"{now:%Y-%m-%d %H:%M}",
             kind="client-clock",
             keep=True,
         )

@@ -48,7 +48,7 @@ def cause_of(error: BaseException) -> FailureCause:
             error.kind,
             Problem.CLIENT,
             str(error),
-            "Set its clock, then run the backup again; what was stored is reused."
+            "Set the clock that is wrong, then run the backup again; what was stored is reused."
             if error.kind == "client-clock"
             else "Look at the client: stock borg does not do this.",
         )

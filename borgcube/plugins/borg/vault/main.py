@@ -137,7 +137,10 @@ class Vault:
         """
         from borgcube.plugins.borg.vault.causes import cause_of
 
-        self.broken = self.broken or cause_of(error)
+        first, self.broken = self.broken is None, self.broken or cause_of(error)
+        if first:
+            # The daemon sends no further job here.
+            print(json.dumps({"error": self.broken.as_data()}), flush=True)
         log.error("giving up: %s", error)
         for session in list(self.sessions.values()):
             for wire in session.wires[1:]:
