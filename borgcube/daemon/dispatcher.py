@@ -67,6 +67,7 @@ class Dispatcher:
         self._endings: dict[str, Ending] = {}
         self._owed: deque[Callable[[], None]] = deque()
         self._owed_at = 0.0
+        self._refusing = False
         self.stopping = False
 
     def wake(self) -> None:
@@ -105,11 +106,16 @@ class Dispatcher:
             change = self._owed.popleft()
             try:
                 change()
+                if self._refusing:
+                    # The line about the refusal may not have fitted on the disk either.
+                    self._refusing = False
+                    LOG.warning("the store takes changes again; those that waited are made")
             except BorgCubeError:
                 LOG.exception("a change of state was refused")
             except Exception:
                 LOG.exception("the store took no change; it is tried again")
                 self._owed.append(change)
+                self._refusing = True
                 self._owed_at = time.monotonic() + OWED_AGAIN_S
 
     def _take_jobs(self) -> None:

@@ -22,7 +22,7 @@ from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.store import Store
-from borgcube.daemon.control import MAX_REQUEST, Control, methods_of
+from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.methods_inventory import ClientMethods, PlanMethods, RepositoryMethods
 from borgcube.daemon.methods_jobs import JobMethods
@@ -185,6 +185,18 @@ def serve(home: Path) -> int:
 
     Raises BorgCubeError when it cannot start.
     """
+    try:
+        return _serve(home)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise ConfigurationError(
+            f"{home} cannot be written: {error.strerror}.",
+            next_step="Make room there, or make it writable, then start again.",
+        ) from error
+
+
+def _serve(home: Path) -> int:
     places.require_home(home)
     os.umask(0o077)
     lock = take_lock(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -141,11 +142,11 @@ class Cube:
     def part_or_none(self, module: str) -> psutil.Process | None:
         """Return it, or None when there is none."""
         assert self.daemon is not None
-        found = [
-            process
-            for process in psutil.Process(self.daemon.pid).children(recursive=True)
-            if f"borgcube.{module}" in process.cmdline()
-        ]
+        found = []
+        for process in psutil.Process(self.daemon.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it ends while we look
+                if f"borgcube.{module}" in process.cmdline():
+                    found.append(process)
         assert len(found) <= 1, found
         return found[0] if found else None
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class Disk:
         done = self.mount("-o", f"remount,{'ro' if yes else 'rw'}")
         assert done.returncode == 0, done.stderr
 
-    def fill(self, *, leave: int = 0) -> None:
+    def fill(self) -> None:
         with self.ballast.open("ab", buffering=0) as file:
             step = 1 << 16
             while step >= 512:
@@ -50,8 +51,24 @@ class Disk:
                     file.write(bytes(step))
                 except OSError:
                     step //= 2
-            size = file.seek(0, 2)
-            file.truncate(max(0, size - leave))
+
+    @contextlib.contextmanager
+    def kept_full(self) -> Iterator[None]:
+        """Take every byte that becomes free."""
+        over = threading.Event()
+
+        def take() -> None:
+            while not over.wait(0.005):
+                self.fill()
+
+        self.fill()
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def empty(self) -> None:
         self.ballast.unlink()
@@ -83,6 +100,11 @@ def running(cube: Cube) -> Iterator[Cube]:
         "repository", "create", "main", "--path", str(cube.repository),
         "--encryption", "repokey", "--passphrase-file", str(secret),
     )  # fmt: skip
+    # Borg keeps room for one whole segment free; its usual 500 MB are more than these disks.
+    config = cube.repository / "config"
+    lines = config.read_text().splitlines()
+    small = [f"max_segment_size = {4 * MIB}" if "max_segment_size" in x else x for x in lines]
+    config.write_text("\n".join(small) + "\n")
     try:
         yield cube
     finally:
@@ -116,12 +138,12 @@ def whole(cube: Cube, archives: list[str]) -> None:
 
 
 def test_a_full_repository_disk_fails_the_job_and_gives_its_room_back(bare: Cube) -> None:
-    with mounted(bare.place / "disk", 40 * MIB) as disk:
+    with mounted(bare.place / "disk", 80 * MIB) as disk:
         bare.repository = disk.path / "repository"
         with running(bare) as cube:
             cube.local_client("here")
             cube.plan("small", files(cube.place / "small", count=2), client="here")
-            cube.plan("large", files(cube.place / "large", count=60), client="here")
+            cube.plan("large", files(cube.place / "large", count=90), client="here")
             first = cube.backup("small")["result"]["archive"]
             free = disk.free
             job = cube.ended(cube.begin("large"))
@@ -136,7 +158,7 @@ def test_a_full_repository_disk_fails_the_job_and_gives_its_room_back(bare: Cube
 
 
 def test_a_read_only_repository_is_named_and_works_again_afterwards(bare: Cube) -> None:
-    with mounted(bare.place / "disk", 60 * MIB) as disk:
+    with mounted(bare.place / "disk", 80 * MIB) as disk:
         bare.repository = disk.path / "repository"
         with running(bare) as cube:
             cube.local_client("here")
@@ -167,14 +189,15 @@ def test_a_full_home_neither_kills_the_daemon_nor_loses_a_job(bare: Cube) -> Non
         (tree / "new").write_bytes(os.urandom(6 * MIB))
         job_id = cube.begin("tree")
         cube.transferring(job_id)
-        disk.fill()
-        refused = cube.cli("backup", "tree")
-        assert refused.returncode == 2 and "cannot write its home" in refused.stderr, refused
-        deadline = time.monotonic() + 60
-        while cube.part_or_none("daemon.worker") is not None:
-            assert time.monotonic() < deadline, "the job goes on without an end"
-            time.sleep(0.1)
-        assert cube.call("ping")["pid"], "it answers"
+        with disk.kept_full():
+            refused = cube.cli("backup", "tree")
+            assert refused.returncode == 2 and "cannot write its home" in refused.stderr, refused
+            deadline = time.monotonic() + 60
+            while cube.part_or_none("daemon.worker") is not None:
+                assert time.monotonic() < deadline, "the job goes on without an end"
+                time.sleep(0.1)
+            time.sleep(2)  # the daemon tries to write down how it ended
+            waiting = cube.call("job.show", id=job_id)["state"] not in ENDED
         disk.empty()
         job = cube.ended(job_id)
         if job["state"] == "failed":
@@ -183,7 +206,7 @@ def test_a_full_home_neither_kills_the_daemon_nor_loses_a_job(bare: Cube) -> Non
         else:
             assert job["state"] in ("done", "warning"), job
         log = (cube.home / "logs" / "borgcubed.log").read_text()
-        assert "the store took no change; it is tried again" in log
+        assert not waiting or "the store takes changes again" in log
         second = cube.backup("tree")["result"]["archive"]
         archives = [archive["name"] for archive in cube.call("archive.list")]
         assert {first, second} <= set(archives)
@@ -203,7 +226,7 @@ def test_a_full_temporary_directory_of_the_client_is_named(bare: Cube) -> None:
             first = cube.backup("tree")["result"]["archive"]
             disk.fill()
             job = cube.ended(cube.begin("tree"))
-            failed(job, "seed-failed", "client", "Make room", "/tmp")
+            failed(job, "seed-failed", "client", "room", "/tmp")
             disk.empty()
             second = cube.backup("tree")["result"]["archive"]
             assert list(disk.path.iterdir()) == []
@@ -236,35 +259,78 @@ def test_a_stopped_client_is_given_up_and_the_next_run_goes_on(cube: Cube) -> No
     whole(cube, [again["result"]["archive"]])
 
 
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+# Shifts the wall clock of every process of the server, and no other clock, by the number of
+# seconds in the file $SHIFT.
+SHIFTED_CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long shift(void) {
+    char text[32] = {0};
+    int fd = open(getenv("SHIFT"), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    if (read(fd, text, sizeof text - 1) < 0) text[0] = 0;
+    close(fd);
+    return atol(text);
+}
+int clock_gettime(clockid_t which, struct timespec *found) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(which, found);
+    if (result == 0 && which == CLOCK_REALTIME) found->tv_sec += shift();
+    return result;
+}
+int gettimeofday(struct timeval *restrict found, void *restrict zone) {
+    struct timespec now;
+    (void)zone;
+    int result = clock_gettime(CLOCK_REALTIME, &now);
+    found->tv_sec = now.tv_sec;
+    found->tv_usec = now.tv_nsec / 1000;
+    return result;
+}
+time_t time(time_t *found) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (found) *found = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+DAY_S = 86_400
 
 
-@pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
 def test_a_jumping_clock_of_the_server_neither_loses_nor_mixes_anything(bare: Cube) -> None:
-    clock = bare.place / "clock"
-    clock.write_text("+0d")
-    bare.more_env = {
-        "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DONT_RESET": "1", "NO_FAKE_STAT": "1",
-    }  # fmt: skip
+    clock, library = bare.place / "clock", bare.place / "clock.so"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", str(library), "-ldl"],
+        input=SHIFTED_CLOCK.encode(), check=True, timeout=60,
+    )  # fmt: skip
+
+    def jump(days: int) -> None:
+        clock.write_text(str(days * DAY_S))
+
+    jump(0)
+    bare.more_env = {"LD_PRELOAD": str(library), "SHIFT": str(clock)}
     with running(bare) as cube:
         tree = files(cube.place / "tree", count=4)
         cube.ssh_client("alpha")
         cube.plan("tree", tree, client="alpha")
         cube.plan("gone", tree, client="alpha", extra=("--retries", "1", "--retry-delay", "60"))
         archives = []
-        for offset in ("+0d", "+400d", "-400d", "+0d"):
-            clock.write_text(offset)
+        for days in (0, 400, -400, 0):
+            jump(days)
             (tree / "f0").write_bytes(os.urandom(MIB))
             archives.append(cube.backup("tree")["result"]["archive"])
         assert len(set(archives)) == 4
         assert sorted(archives)[0] == archives[2] and sorted(archives)[-1] == archives[1]
         # A retry that was to wait in what is the future again does not wait for that.
-        clock.write_text("+400d")
+        jump(400)
         cube.sshd.stop()
         job_id = str(int(cube.ended(cube.begin("gone"), timeout_s=100)["id"]) + 1)
-        clock.write_text("+0d")
+        jump(0)
         cube.sshd.start()
         assert cube.ended(job_id, timeout_s=40)["state"] == "done"
         seqs: list[int] = []
@@ -377,8 +443,8 @@ def test_a_daemon_that_cannot_write_its_store_says_so_at_the_start(bare: Cube) -
         disk.fill()
         done = bare.cli("serve")
         assert done.returncode == 2, done
-        lines = done.stderr.strip().splitlines()
-        assert len(lines) == 1 and "No space left" in lines[0], done.stderr
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith("borgcube: ") and "cannot be written: No space left" in line
         disk.empty()
         bare.start()
         with Control(bare.home) as control, contextlib.suppress(BorgCubeError):

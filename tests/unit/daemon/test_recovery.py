@@ -86,7 +86,7 @@ def owing():
     """A dispatcher with nothing but its list of changes that the store did not take."""
     from collections import deque
 
-    return SimpleNamespace(_owed=deque(), _owed_at=0.0)
+    return SimpleNamespace(_owed=deque(), _owed_at=0.0, _refusing=False)
 
 
 def test_a_change_the_store_does_not_take_is_made_later_and_blocks_no_other(owing):

@@ -60,11 +60,13 @@ def cause_of(error: BaseException) -> FailureCause:
             "Make room in BORGCUBE_HOME, then run the job again; what was stored is reused.",
         )
     if type(error).__name__ == "InsufficientFreeSpaceError":
-        # Borg wants room for its next index before it commits.
+        # Borg wants room for its next index, and to compact one segment, before it commits.
+        needed, free = error.args[:2]
         return FailureCause(
             "repository-write-failed",
             Problem.REPOSITORY,
-            "The repository cannot be written: there is too little free space to commit.",
+            f"The repository cannot be written: Borg wants {needed} free to commit, "
+            f"there is {free}.",
             NO_ROOM,
         )
     if isinstance(error, OSError):
