@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -92,6 +93,35 @@ def test_partials_go_although_sessions_of_one_domain_always_overlap(tmp_path: Pa
         assert result["bytes_received"] < 12 * 700_000 - 1_000_000
         assert thread.is_alive(), "the two did not overlap"
         thread.join()
+        assert names_now(rig) == {"quick-1", "slow-1"}
+        check_is_clean(rig)
+
+
+def test_a_session_that_was_offered_a_partials_chunks_can_rely_on_them(tmp_path: Path) -> None:
+    source = random_files(tmp_path / "source", count=12, each=700_000)
+    slow = tmp_path / "slow"
+    shutil.copytree(source, slow)
+    with Rig(tmp_path / "rig") as rig:
+        cancel_after_bytes(rig, "cut-1", source, 4_000_000, plan="quick")
+        (slow / "zzz-new").write_bytes(os.urandom(5_000_000))
+        for path in source.iterdir():
+            path.unlink()
+        (source / "other").write_bytes(b"this archive needs nothing of the partial one")
+        ended: list[str] = []
+        thread = threading.Thread(
+            target=lambda: ended.append(
+                rig.backup("slow-1", slow, plan="slow", upload_ratelimit_kib=1000).state
+            )
+        )
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not list((rig.state_dir).glob("*/sessions/*/files")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        rig.backup("quick-1", source, plan="quick")
+        assert thread.is_alive(), "the two did not overlap"
+        thread.join()
+        assert ended == ["done"]
         assert names_now(rig) == {"quick-1", "slow-1"}
         check_is_clean(rig)
 

@@ -145,9 +145,17 @@ def test_a_full_repository_disk_fails_the_job_and_gives_its_room_back(bare: Cube
             cube.plan("small", files(cube.place / "small", count=2), client="here")
             cube.plan("large", files(cube.place / "large", count=90), client="here")
             first = cube.backup("small")["result"]["archive"]
+            cube.plan(
+                "slow", files(cube.place / "slow", count=8), client="here",
+                extra=("--upload-ratelimit", "500"),
+            )  # fmt: skip
             free = disk.free
-            job = cube.ended(cube.begin("large"))
-            failed(job, "repository-write-failed", "repository", "No space left", "Make room")
+            slow = cube.begin("slow")
+            cube.transferring(slow)
+            # Both hear why, the one that filled the disk and the one that was there with it.
+            for job_id in (cube.begin("large"), slow):
+                job = cube.ended(job_id)
+                failed(job, "repository-write-failed", "repository", "No space left", "Make room")
             deadline = time.monotonic() + 60
             while disk.free < free - 4 * MIB:
                 assert time.monotonic() < deadline, "what was written without a commit stays"

@@ -1,0 +1,156 @@
+"""A vault killed at the worst moments, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+
+from borgcube.core.errors import JobFailed
+from borgcube.plugins.borg.vault import recovery
+from borgcube.plugins.borg.vault.main import Vault
+from borgcube.testing.rig import Rig
+from tests.functional.borg.test_engine import archive_names, check_is_clean, random_files
+
+
+def stop(vault: subprocess.Popen[bytes]) -> None:
+    vault.send_signal(signal.SIGSTOP)
+    while psutil.Process(vault.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+def kill_between_the_commits(rig: Rig, archive: str, source: Path) -> bool:
+    """Back up, and SIGKILL the vault after the repository's commit, before the cache's.
+
+    The vault is stopped when it opens the cache's transaction; the cache's file then becomes
+    a FIFO without a reader, at which it waits. Returns False when it was faster.
+    """
+    vault = rig.vault
+    assert vault is not None
+    cache = next(rig.state_dir.glob("base/.cache/borg/*"))
+
+    def written() -> set[str]:
+        # What Repository.commit writes last.
+        return {path.name for path in rig.path.glob("integrity.*")}
+
+    def backup() -> None:
+        with contextlib.suppress(JobFailed):
+            rig.backup(archive, source)
+
+    before = written()
+    thread = threading.Thread(target=backup)
+    thread.start()
+    wait_until((cache / "txn.active").exists)
+    stop(vault)
+    hit = written() == before and (cache / "txn.active").exists()
+    if hit:
+        (cache / "chunks").unlink()
+        os.mkfifo(cache / "chunks")
+        vault.send_signal(signal.SIGCONT)
+        wait_until(lambda: written() > before or written().isdisjoint(before))
+        time.sleep(0.5)
+        assert (cache / "txn.active").exists(), "the cache was committed"
+    vault.send_signal(signal.SIGKILL)
+    vault.wait(10)
+    if hit:
+        (cache / "chunks").unlink()
+    thread.join(60)
+    assert not thread.is_alive()
+    return hit
+
+
+def test_a_kill_between_the_two_commits_loses_no_archive_and_miscounts_nothing(
+    tmp_path: Path,
+) -> None:
+    source = random_files(tmp_path / "source", count=3, each=300_000)
+    with Rig(tmp_path / "rig") as rig:
+        rig.backup("t-0", source)
+        for number in range(1, 20):
+            (source / "f0").write_bytes(os.urandom(300_000))
+            hit = kill_between_the_commits(rig, f"t-{number}", source)
+            rig.start_vault()
+            if hit:
+                break
+        assert hit, "the moment was never met"
+        found = rig.engine.list_archives(rig.socket, known=())
+        entry = next(entry for entry in found if entry["name"] == f"t-{number}")
+        # Entered before the commit, so that it has its owner, and its chunks are offered.
+        assert entry["plan"] == "plan" and entry["files"] == 3
+        again = rig.backup("after", source).archives_added[0]
+        assert again["bytes_received"] < 100_000
+        names = [entry["name"] for entry in found if entry["name"] != "t-0"]
+        rig.engine.delete_archives(rig.context("archive-delete", archives=names))
+        check_is_clean(rig)
+        rig.stop_vault()
+        assert archive_names(rig) == {"t-0", "after"}
+        rig.start_vault()
+
+
+def test_the_lock_of_a_dead_vault_is_removed_although_its_number_lives_again(
+    tmp_path: Path,
+) -> None:
+    with Rig(tmp_path / "rig") as rig:
+        assert rig.vault is not None
+        rig.vault.kill()
+        rig.vault.wait(10)
+        note = next(rig.state_dir.glob("holders/*.json"))
+        facts = json.loads(note.read_text())
+        host = facts["lock"].rpartition(".")[0]
+        # After a reboot the number belongs to somebody else: here, to this process.
+        name = f"{host}.{os.getpid()}-0"
+        for directory in map(Path, facts["directories"]):
+            (directory / facts["lock"]).rename(directory / name)
+        facts |= {"lock": name, "pid": os.getpid()}
+        note.write_text(json.dumps(facts))
+        assert json.loads(rig.start_vault()) == {"ready": True}
+
+
+def test_a_lock_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "repository" / "lock.exclusive"
+    lock.mkdir(parents=True)
+    sleeper = subprocess.Popen(["sleep", "100"])
+    try:
+        opened = SimpleNamespace(
+            repository=SimpleNamespace(
+                path=str(tmp_path / "repository"),
+                lock=SimpleNamespace(id=("host", sleeper.pid, 0), path=str(lock)[:-10]),
+            ),
+            cache=None,
+        )
+        recovery.note_holder(tmp_path, opened)
+        mine, foreign = lock / f"host.{sleeper.pid}-0", lock / "other.1-0"
+        mine.touch()
+        recovery.break_dead_lock(tmp_path / "repository", tmp_path)
+        assert mine.exists(), "its holder lives"
+        foreign.touch()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    recovery.break_dead_lock(tmp_path / "repository", tmp_path)
+    assert not mine.exists() and foreign.exists()
+
+
+def test_a_chunk_another_session_waits_for_is_not_taken_back() -> None:
+    chunk = b"c" * 32
+    waiting = SimpleNamespace(uploaded=(), awaited={chunk})
+    asking = SimpleNamespace(uploaded={chunk}, awaited=set())
+    vault = SimpleNamespace(sessions={"a": asking, "b": waiting})
+    assert Vault.relied_upon(vault, chunk, but=asking)
+    waiting.awaited.clear()
+    assert not Vault.relied_upon(vault, chunk, but=asking)

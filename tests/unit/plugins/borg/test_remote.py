@@ -1,0 +1,92 @@
+"""The scripts that run on a client: what they sweep, and that they never wait for the dead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from borgcube.plugins.borg import remote
+
+SERVER = "server"
+REPOSITORY = "ab" * 32
+
+
+def token(time_ns: int, *, repository: str = REPOSITORY, tail: str = "0" * 32) -> str:
+    return f"{repository[:8]}{time_ns:016x}{tail}"
+
+
+def prepare(tmp: Path, own: str, *, others: tuple[str, ...] = ()) -> Path:
+    script = remote.prepare_script(
+        server=SERVER, token=own, repository_id=REPOSITORY, manifest_id="cd" * 32, key_type=7,
+        run=remote.run_script(command=["true"], environment=remote.borg_environment()),
+        others=others,
+    )  # fmt: skip
+    done = subprocess.run(
+        ["sh"], input=script.encode(), capture_output=True, timeout=60, check=False,
+        env={**os.environ, "TMPDIR": str(tmp)},
+    )  # fmt: skip
+    directory = remote.ready_directory(done.stdout, server=SERVER, token=own)
+    assert done.returncode == 0 and directory is not None, done.stderr
+    return Path(directory)
+
+
+def left(tmp: Path, name: str, *, pid: int | None = None) -> Path:
+    directory = tmp / f"borgcube-{SERVER}-{name}"
+    directory.mkdir()
+    if pid is not None:
+        (directory / "pid").write_text(f"{pid}\n")
+    return directory
+
+
+def test_what_dead_runs_left_is_swept_and_what_lives_stays(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    swept = [left(tmp_path, token(1)), left(tmp_path, token(2), pid=ended.pid)]
+    alive = token(3)
+    kept = [
+        left(tmp_path, alive),
+        left(tmp_path, token(4), pid=os.getpid()),
+        left(tmp_path, token(1 << 60)),  # of a session that began after this one
+        left(tmp_path, token(1, repository="ef" * 32)),  # of another repository's vault
+    ]
+    own = prepare(tmp_path, token(1000), others=(alive,))
+    assert not any(path.exists() for path in swept)
+    assert all(path.is_dir() for path in kept)
+    assert own.is_dir()
+
+
+def test_a_directory_of_another_repository_is_swept_after_half_an_hour(tmp_path: Path) -> None:
+    old = left(tmp_path, token(1, repository="ef" * 32))
+    long_ago = time.time() - 3600
+    os.utime(old, (long_ago, long_ago))
+    prepare(tmp_path, token(1000))
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("missing", ["nothing", "the outer script"])
+def test_the_stand_in_for_ssh_ends_when_the_outer_script_is_dead(
+    tmp_path: Path, missing: str
+) -> None:
+    directory = prepare(tmp_path, token(1000))
+    ends = "eg" if missing == "nothing" else ""
+    holders = [os.open(directory / name, os.O_RDWR) for name in ends]
+    stand_in = subprocess.Popen(
+        [str(directory / "rsh"), "borgcube", "borg", "serve"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "D": str(directory)},
+    )  # fmt: skip
+    if missing == "nothing":
+        # The outer script is there, answers, and is killed later.
+        with (directory / "c").open("r+b", buffering=0) as call:
+            told = call.readline()
+            assert int(told) == stand_in.pid
+            os.write(holders[1], b"direct\n")
+        time.sleep(0.5)
+        assert stand_in.poll() is None, "it lends its pipes until the outer script ends"
+        for holder in holders:
+            os.close(holder)
+    assert stand_in.wait(30) is not None
