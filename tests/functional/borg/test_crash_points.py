@@ -56,7 +56,7 @@ def kill_between_the_commits(rig: Rig, archive: str, source: Path) -> bool:
     before = written()
     thread = threading.Thread(target=backup)
     thread.start()
-    wait_until((cache / "txn.active").exists)
+    wait_until(lambda: (cache / "txn.active").exists() or not thread.is_alive())
     stop(vault)
     hit = written() == before and (cache / "txn.active").exists()
     if hit:

@@ -22,7 +22,7 @@ def stored(path: Path) -> Path:
 def test_files_older_than_the_newest_are_known(tmp_path: Path) -> None:
     path, target = stored(tmp_path / "plan.files"), tmp_path / "files"
     assert synthesise(path, target, IDS, mode="ctime,size") == 3
-    entries = list(msgpack.Unpacker(target.open("rb"), raw=False, use_list=False))
+    entries = list(msgpack.Unpacker(target.open("rb"), raw=True, use_list=False))
     assert [entry[1][4] for entry in entries] == [(IDS[0],), (IDS[1],), (IDS[2],)]
     assert synthesise(path, target, IDS[1:], mode="ctime,size") == 2
 
