@@ -11,11 +11,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vault import recovery
+from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.main import Vault
 from borgcube.testing.rig import Rig
 from tests.functional.borg.test_engine import archive_names, check_is_clean, random_files
@@ -136,9 +138,10 @@ def test_a_lock_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
 
 def test_a_chunk_another_session_waits_for_is_not_taken_back() -> None:
     chunk = b"c" * 32
-    waiting = SimpleNamespace(uploaded=(), awaited={chunk})
-    asking = SimpleNamespace(uploaded={chunk}, awaited=set())
+    waiting = SimpleNamespace(uploaded=(), _pending=[(None, chunk, 1)])
+    waiting.relies_on = partial(BackupSession.relies_on, waiting)
+    asking = SimpleNamespace()
     vault = SimpleNamespace(sessions={"a": asking, "b": waiting})
     assert Vault.relied_upon(vault, chunk, but=asking)
-    waiting.awaited.clear()
+    waiting._pending.clear()
     assert not Vault.relied_upon(vault, chunk, but=asking)
