@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,6 +135,21 @@ def test_a_lock_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
         sleeper.wait()
     recovery.break_dead_lock(tmp_path / "repository", tmp_path)
     assert not mine.exists() and foreign.exists()
+
+
+def test_one_damaged_archive_does_not_hide_the_others(tmp_path: Path) -> None:
+    info = SimpleNamespace(id=b"a" * 32, name="bad.partial", ts=datetime.now(UTC))
+
+    def unreadable(_id: bytes) -> None:
+        raise ValueError("the authentication of an object fails")
+
+    ledger = SimpleNamespace(
+        lock=threading.RLock(), archive_metadata=unreadable,
+        manifest=SimpleNamespace(archives=SimpleNamespace(list=lambda: [info])),
+    )  # fmt: skip
+    vault = SimpleNamespace(ledger=ledger, state_dir=tmp_path)
+    found = recovery.list_archives(vault, known=frozenset())
+    assert [(entry["name"], "files" in entry) for entry in found] == [("bad.partial", False)]
 
 
 def test_a_chunk_another_session_waits_for_is_not_taken_back() -> None:
