@@ -24,6 +24,7 @@ from tests.functional.daemon.conftest import ENDED, STOCK_BORG, Cube
 from tests.functional.daemon.test_resumption import clients_borg, written
 
 MIB = 1 << 20
+pytestmark = pytest.mark.timeout(400)
 
 
 class Disk:
