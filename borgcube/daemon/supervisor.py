@@ -165,7 +165,12 @@ class Supervisor:
             worker.exited = worker.exited or now
             if worker.result is None and now - worker.exited < 0.5:
                 continue
-            self._listener.worker_ended(worker.job_id, worker.result, code)
+            try:
+                self._listener.worker_ended(worker.job_id, worker.result, code)
+            except Exception:
+                # It stays, and is told again: a job whose end nobody took would never end.
+                LOG.exception("job %s: its end was not taken", worker.job_id)
+                continue
             del self._workers[worker.job_id]
             shutil.rmtree(worker.runtime_dir, ignore_errors=True)
 

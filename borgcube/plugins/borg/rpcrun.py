@@ -159,6 +159,13 @@ class RemoteBorg:
             ["sh", "-c", prepare, "sh", borg, *wanted],
             stdin=[part for _, part in seed], timeout_s=3600,
         )  # fmt: skip
+        if done.exit_code == 255:
+            raise JobFailed(
+                "connection-lost", Problem.NETWORK,
+                "The connection ended while the client was being prepared: "
+                + (done.stderr.decode("utf-8", "replace").strip()[-300:] or "no reason given"),
+                next_step="Run the job again.",
+            )  # fmt: skip
         if done.exit_code == 127 and borg != DEPLOY:
             find_borg(self.context, self.connection, borg)
         directory = remote.ready_directory(done.stdout, server=server, token=token)

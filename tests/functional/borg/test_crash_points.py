@@ -11,11 +11,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vault import recovery
+from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.main import Vault
 from borgcube.testing.rig import Rig
 from tests.functional.borg.test_engine import archive_names, check_is_clean, random_files
@@ -134,11 +137,27 @@ def test_a_lock_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
     assert not mine.exists() and foreign.exists()
 
 
+def test_one_damaged_archive_does_not_hide_the_others(tmp_path: Path) -> None:
+    info = SimpleNamespace(id=b"a" * 32, name="bad.partial", ts=datetime.now(UTC))
+
+    def unreadable(_id: bytes) -> None:
+        raise ValueError("the authentication of an object fails")
+
+    ledger = SimpleNamespace(
+        lock=threading.RLock(), archive_metadata=unreadable,
+        manifest=SimpleNamespace(archives=SimpleNamespace(list=lambda: [info])),
+    )  # fmt: skip
+    vault = SimpleNamespace(ledger=ledger, state_dir=tmp_path)
+    found = recovery.list_archives(vault, known=frozenset())
+    assert [(entry["name"], "files" in entry) for entry in found] == [("bad.partial", False)]
+
+
 def test_a_chunk_another_session_waits_for_is_not_taken_back() -> None:
     chunk = b"c" * 32
-    waiting = SimpleNamespace(uploaded=(), awaited={chunk})
-    asking = SimpleNamespace(uploaded={chunk}, awaited=set())
+    waiting = SimpleNamespace(uploaded=(), _pending=[(None, chunk, 1)])
+    waiting.relies_on = partial(BackupSession.relies_on, waiting)
+    asking = SimpleNamespace()
     vault = SimpleNamespace(sessions={"a": asking, "b": waiting})
     assert Vault.relied_upon(vault, chunk, but=asking)
-    waiting.awaited.clear()
+    waiting._pending.clear()
     assert not Vault.relied_upon(vault, chunk, but=asking)

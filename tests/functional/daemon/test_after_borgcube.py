@@ -17,6 +17,7 @@ from borgcube.testing.trees import compare_trees
 from tests.functional.daemon.conftest import DEBIAN_BORG, STOCK_BORG, Cube
 
 OWN, FRESH = "own", "fresh"
+pytestmark = pytest.mark.timeout(400)
 
 
 def base_of(cube: Cube, which: str) -> Path:

@@ -16,6 +16,7 @@ FILES, EACH = 48, 500_000
 TOTAL = FILES * EACH
 # What may be under way when the connection ends: pipes, frames, and a chunk or two in work.
 UNDER_WAY = 4 << 20
+pytestmark = pytest.mark.timeout(400)
 
 
 def written(repository: Path) -> int:

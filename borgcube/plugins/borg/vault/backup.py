@@ -102,7 +102,6 @@ class BackupSession:
         self.manifest_plain = b""
         self.result: dict[str, Any] | None = None
         self._pending: deque[tuple[Future[None], bytes, int]] = deque()
-        # Chunks that another session is sealing for us; they are ours as soon as it is done.
 
     def prepare(self) -> dict[str, Any]:
         """Make the session's key, manifest and seed files; return what the worker needs."""

@@ -120,11 +120,16 @@ class Domain:
             return None
 
     def rebuild(self, ledger: Ledger) -> Any:
-        """Make the index again from the domain's archives that still exist."""
+        """Make the index again from the domain's archives that still exist.
+
+        Pending ones are left out: :meth:`add` is about to count them.
+        """
         present = {info.id.hex() for info in ledger.manifest.archives.list()}
         archives = {key: facts for key, facts in self.archives().items() if key in present}
         index = ChunkIndex()
         for archive_id, facts in archives.items():
+            if facts.get("pending"):
+                continue
             references = ledger.references(bytes.fromhex(archive_id))
             _count_in(index, references, partial=bool(facts.get("partial")))
         self._save(archives)

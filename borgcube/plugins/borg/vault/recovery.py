@@ -119,11 +119,16 @@ def list_archives(vault: Vault, *, known: frozenset[str]) -> list[dict[str, Any]
     for archive_id, name, moment in infos:
         entry: dict[str, Any] = {"id": archive_id.hex(), "name": name}
         if entry["id"] not in known:
-            if _is_partial(ledger, archive_id, name):
-                continue
             facts = owners.get(entry["id"], {})
             entry |= {key: facts[key] for key in ("client", "plan", "job") if key in facts}
-            entry |= {"start": moment.isoformat(), **_figures(ledger, archive_id)}
+            entry["start"] = moment.isoformat()
+            try:
+                if _is_partial(ledger, archive_id, name):
+                    continue
+                entry |= _figures(ledger, archive_id)
+            except Exception as error:
+                # One damaged archive must not keep all others from being used.
+                log.warning("the archive %s cannot be read: %s", name, error)
         found.append(entry)
     return found
 

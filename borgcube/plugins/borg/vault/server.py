@@ -241,8 +241,10 @@ class SessionServer:
     def _claim(self, job: str) -> None:
         """Answer what a job admitted, once its session is over."""
         deadline = time.monotonic() + CLAIM_WAIT_S
-        while time.monotonic() < deadline and any(
-            session.job == job for session in list(self.vault.sessions.values())
+        while (
+            time.monotonic() < deadline
+            and not self.vault.stopping
+            and any(session.job == job for session in list(self.vault.sessions.values()))
         ):
             time.sleep(0.05)
         found = self.vault.admitted.get(job)

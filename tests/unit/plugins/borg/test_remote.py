@@ -20,14 +20,15 @@ def token(time_ns: int, *, repository: str = REPOSITORY, tail: str = "0" * 32) -
 
 
 def prepare(tmp: Path, own: str, *, others: tuple[str, ...] = ()) -> Path:
+    run = remote.run_script(command=["true"], environment=remote.borg_environment())
+    seed = {"rsh": remote.RSH.encode(), "run": run.encode()}
     script = remote.prepare_script(
         server=SERVER, token=own, repository_id=REPOSITORY, manifest_id="cd" * 32, key_type=7,
-        run=remote.run_script(command=["true"], environment=remote.borg_environment()),
-        others=others,
+        sizes=[(name, len(data)) for name, data in seed.items()], others=others,
     )  # fmt: skip
     done = subprocess.run(
-        ["sh"], input=script.encode(), capture_output=True, timeout=60, check=False,
-        env={**os.environ, "TMPDIR": str(tmp)},
+        ["sh", "-c", script, "sh", "true"], input=b"".join(seed.values()), capture_output=True,
+        timeout=60, check=False, env={**os.environ, "TMPDIR": str(tmp)},
     )  # fmt: skip
     directory = remote.ready_directory(done.stdout, server=SERVER, token=own)
     assert done.returncode == 0 and directory is not None, done.stderr
