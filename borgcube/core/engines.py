@@ -37,6 +37,10 @@ class Engine(Protocol):
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path) -> RepositoryFacts:
         """Open an existing one and list its archives, proving the passphrase."""
 
+    def conditions(self) -> Sequence[tuple[str, str, str]]:
+        """Return what weakens a promise on this system: (``error`` or ``warning``, what it
+        is, what to do). Cheap; called in the daemon."""
+
     def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
         """Return in words what would run on a client: the version of the program ``borg``
         there, or what goes along for ``deploy``. Raises JobFailed when nothing would."""

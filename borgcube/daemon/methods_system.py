@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from borgcube import __version__
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput
+from borgcube.daemon import conditions
 from borgcube.daemon.control import method
 
 if TYPE_CHECKING:
@@ -83,6 +84,12 @@ class SystemMethods:
             if transport not in registry.transports:
                 say("error", f"Client {name}: there is no transport {transport}.",
                     "See: borgcube plugins")  # fmt: skip
+        with self._daemon.store.transact() as root:
+            found += conditions.journal(root)
+            records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
+        found += conditions.private_files(self._daemon.home)
+        found += conditions.repositories(records)
+        found += conditions.engines(registry)
         if not shutil.which("ssh"):
             say("warning", "No ssh program is installed.", "Install the OpenSSH client.")
-        return found
+        return sorted(found, key=lambda one: one["level"])

@@ -67,6 +67,24 @@ class BorgEngine:
             id=answer["id"], encryption=answer["encryption"], archives=tuple(answer["archives"])
         )
 
+    def conditions(self) -> list[tuple[str, str, str]]:
+        """Say which layers the gate has to do without here."""
+        from borgcube.plugins.borg.gate import confine
+
+        offered = confine.offered()
+        found = []
+        if not offered.landlock:
+            found.append((
+                "warning", "This kernel offers no Landlock: a gate that was taken over could "
+                "open files that its user may open.", "Use a kernel of 5.13 or newer with it.",
+            ))  # fmt: skip
+        if not offered.call_filter:
+            found.append((
+                "warning", "There is no libseccomp.so.2: the gate runs without a filter of "
+                "system calls.", "Install libseccomp2.",
+            ))  # fmt: skip
+        return found
+
     def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
         """Say which borg would run on a client."""
         from borgcube.plugins.borg import binaries, rpcrun

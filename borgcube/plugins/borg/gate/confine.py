@@ -103,6 +103,28 @@ def confine(*, keep: Iterable[int]) -> Confinement:
     return Confinement(landlock=landlock, call_filter=apply_filter(), memory_bytes=MEMORY_BYTES)
 
 
+def offered() -> Confinement:
+    """Return what this system would give a gate; changes nothing in this process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+        call_filter = True
+    except OSError:
+        call_filter = False
+    return Confinement(max(0, _landlock_version(libc)), call_filter, MEMORY_BYTES)
+
+
+def _landlock_version(libc: Any) -> int:
+    return int(
+        libc.syscall(
+            SYS_LANDLOCK_CREATE_RULESET,
+            None,
+            ctypes.c_size_t(0),
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    )
+
+
 def _close_all_but(keep: set[int]) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in {0, 1, 2} - keep:
@@ -122,14 +144,7 @@ def _restrict_with_landlock(libc: Any) -> int:
     The ruleset handles every right of the kernel's version and grants none. 0 means that
     the kernel has no Landlock, or that it is not switched on.
     """
-    version = int(
-        libc.syscall(
-            SYS_LANDLOCK_CREATE_RULESET,
-            None,
-            ctypes.c_size_t(0),
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
-    )
+    version = _landlock_version(libc)
     if version < 1:
         return 0
     files = (1 << LANDLOCK_FS_RIGHTS.get(version, max(LANDLOCK_FS_RIGHTS.values()))) - 1

@@ -43,6 +43,9 @@ class FakeEngine:
         old = {"id": "e1", "name": "old", "start": "2020-01-01T00:00:00+00:00", "files": 3}
         return RepositoryFacts("cd" * 32, "repokey", (old,))
 
+    def conditions(self):
+        return [("warning", "The fake engine keeps nothing.", "Use a real one.")]
+
     def probe(self, connection: Any, *, borg: str, state_dir: Path) -> str:
         return connection.run([borg, "--version"]).stdout.decode().strip()
 
