@@ -54,7 +54,12 @@ for old in "$t"/borgcube-{server}-*; do
   p=""
   [ -f "$old/pid" ] && read -r p <"$old/pid" || :
   if [ -n "$p" ]; then
-    kill -0 "$p" 2>/dev/null && continue
+    if [ -r "/proc/$p/cmdline" ]; then
+      # Not a zombie, and not somebody else with the same number.
+      grep -qF -- "${{old##*/}}" "/proc/$p/cmdline" && continue
+    elif kill -0 "$p" 2>/dev/null; then
+      continue
+    fi
   else
     token="${{old##*-}}"
     case "$token" in

@@ -44,13 +44,20 @@ def left(tmp: Path, name: str, *, pid: int | None = None) -> Path:
 
 
 def test_what_dead_runs_left_is_swept_and_what_lives_stays(tmp_path: Path) -> None:
-    ended = subprocess.Popen(["true"])
+    ended, zombie = subprocess.Popen(["true"]), subprocess.Popen(["true"])
     ended.wait()
-    swept = [left(tmp_path, token(1)), left(tmp_path, token(2), pid=ended.pid)]
+    swept = [
+        left(tmp_path, token(1)),
+        left(tmp_path, token(2), pid=ended.pid),
+        left(tmp_path, token(5), pid=zombie.pid),
+        left(tmp_path, token(6), pid=os.getpid()),  # a number that somebody else has now
+    ]
     alive = token(3)
+    running = tmp_path / f"borgcube-{SERVER}-{token(4)}"
+    run = subprocess.Popen(["sh", "-c", "read -r line; :", f"{running}/run"], stdin=subprocess.PIPE)
     kept = [
         left(tmp_path, alive),
-        left(tmp_path, token(4), pid=os.getpid()),
+        left(tmp_path, token(4), pid=run.pid),
         left(tmp_path, token(1 << 60)),  # of a session that began after this one
         left(tmp_path, token(1, repository="ef" * 32)),  # of another repository's vault
     ]
@@ -58,6 +65,8 @@ def test_what_dead_runs_left_is_swept_and_what_lives_stays(tmp_path: Path) -> No
     assert not any(path.exists() for path in swept)
     assert all(path.is_dir() for path in kept)
     assert own.is_dir()
+    run.communicate(b"\n", timeout=30)
+    zombie.wait()
 
 
 def test_a_directory_of_another_repository_is_swept_after_half_an_hour(tmp_path: Path) -> None:
