@@ -81,8 +81,8 @@ class SystemMethods:
             if free < floor:
                 say(
                     "error",
-                    f"Repository {name}: {free} bytes are free at {path}, less than its "
-                    f"floor of {floor}; it takes no backups.",
+                    f"Repository {name}: {free >> 20} MiB are free at {path}, less than its "
+                    f"floor of {floor >> 20} MiB; it takes no backups.",
                     "Make room, delete archives, or see: borgcube repository set --help",
                 )
             elif free < LOW_SPACE_BYTES:

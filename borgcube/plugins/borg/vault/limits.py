@@ -22,6 +22,14 @@ LEAST_STEP_BYTES = 1 << 20
 NO_LIMIT = -1
 
 
+def shown(count: int) -> str:
+    """Return a number of bytes for people, such as ``1.5 GiB``."""
+    value, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} bytes" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+
+
 class SessionStopped(JobFailed):
     """A session has to end here; the repository and all other sessions are sound.
 
@@ -68,7 +76,7 @@ class ClientLimits:
         """Return the end of a session that would store too much."""
         return self._reached(
             "limit-job-bytes",
-            f"has more than {self.job_bytes} bytes of new data, its limit for one backup",
+            f"has more than {shown(self.job_bytes)} of new data, its limit for one backup",
             "--max-job-bytes SIZE",
         )
 
@@ -76,8 +84,8 @@ class ClientLimits:
         """Return the end of a session of a client that has stored all it may."""
         return self._reached(
             "limit-total-bytes",
-            f"has stored {self.total_bytes - self.total_left + used} bytes and needs more than "
-            f"its limit of {self.total_bytes}",
+            f"has stored {shown(self.total_bytes - self.total_left + used)} and needs more than "
+            f"its limit of {shown(self.total_bytes)}",
             "--max-total-bytes SIZE",
         )
 
@@ -177,8 +185,8 @@ class FreeSpace:
             raise SessionStopped(
                 "repository-low-space",
                 Problem.REPOSITORY,
-                f"Repository {self._name} has {free} bytes free, less than its floor of "
-                f"{self._floor}.",
+                f"Repository {self._name} has {shown(free)} free, less than its floor of "
+                f"{shown(self._floor)}.",
                 next_step="Make room on its storage or delete archives, then run the backup "
                 "again; what was stored is reused. To change the floor: "
                 f"borgcube repository set {self._name} --free-floor SIZE",
