@@ -173,9 +173,7 @@ def test_sessions_end_cleanly_before_the_disk_is_full(disk: Path, tmp_path: Path
         vault = rig.vault.pid
         error = stopped(rig, "repository-low-space", "large-1", large, plan="large")
         assert error.cause.problem == "repository"
-        assert (
-            "40.0 MiB" in error.cause.message and "repository rig" in error.cause.next_step.lower()
-        )
+        assert "40.0 MiB" in error.cause.message and "set rig --free-floor" in error.cause.next_step
         # A step of at most a few MiB, the partial archive and indexes went below it.
         assert free(disk) > floor - 10 * MIB
         assert rig.vault.pid == vault and rig.vault.poll() is None, "the vault went on"
