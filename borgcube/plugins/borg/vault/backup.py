@@ -173,6 +173,7 @@ class BackupSession:
             if sealing is None:
                 self._count_new(len(data))
                 if len(data) <= INLINE_BYTES:
+                    self.vault.space.written(len(data))
                     ledger.store(chunk_id, size, ledger.sealer.seal(data))
                     self._own(chunk_id, size)
                     return
@@ -191,12 +192,13 @@ class BackupSession:
                 self._own(chunk_id, size)
             finally:
                 del self.vault.sealing[chunk_id]
+                self.vault.space.written(len(data))
 
     def _count_new(self, length: int) -> None:
         # Before it is stored: these raise SessionStopped when it would be too much.
-        self.vault.space.spend(length)
         if self.account is not None:
             self.account.charge(length)
+        self.vault.space.spend(length)
         self.bytes_new += length
         self.chunks_new += 1
 

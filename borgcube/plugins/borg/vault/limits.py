@@ -7,7 +7,7 @@ around it. Called by the backup sessions under the ledger's lock; touches no chu
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from borgcube.core.errors import JobFailed, Problem
 ENTRY_BYTES = 82
 CHECK_EVERY_BYTES = 64 << 20
 LEAST_STEP_BYTES = 1 << 20
+# For what is stored between two looks, and for the sessions' partial archives.
+SPARE_BYTES = 8 << 20
 NO_LIMIT = -1
 
 
@@ -168,6 +170,8 @@ class FreeSpace:
     def __init__(self, path: Path, *, name: str, floor: int) -> None:
         self._path, self._name, self._floor = path, name, floor
         self._until_check = 0
+        self._unwritten = 0
+        self.commit_bytes: Callable[[], int] = lambda: 0
 
     def free(self) -> int:
         """Return the bytes that are free to this process; raises OSError."""
@@ -179,23 +183,30 @@ class FreeSpace:
         if not self._floor:
             self._until_check = CHECK_EVERY_BYTES
             return
-        free = self.free()
-        if free < self._floor:
+        free, needed = self.free() - self._unwritten, self.commit_bytes() + SPARE_BYTES
+        lowest = max(self._floor, needed)
+        if free < lowest:
             self._until_check = 0
             raise SessionStopped(
                 "repository-low-space",
                 Problem.REPOSITORY,
-                f"Repository {self._name} has {shown(free)} free, less than its floor of "
-                f"{shown(self._floor)}.",
+                f"Repository {self._name} has {shown(free)} free, less than "
+                + ("its floor of " if lowest == self._floor else "its next commit may need: ")
+                + f"{shown(lowest)}.",
                 next_step="Make room on its storage or delete archives, then run the backup "
                 "again; what was stored is reused. To change the floor: "
                 f"borgcube repository set {self._name} --free-floor SIZE",
             )
         # Near the floor it looks more often, so that little is stored beyond it.
-        self._until_check = min(CHECK_EVERY_BYTES, max(LEAST_STEP_BYTES, (free - self._floor) // 2))
+        self._until_check = min(CHECK_EVERY_BYTES, max(LEAST_STEP_BYTES, (free - lowest) // 2))
 
     def spend(self, length: int) -> None:
         """Note that ``length`` bytes are about to be stored; looks now and then."""
         self._until_check -= length
         if self._until_check <= 0:
             self.check()
+        self._unwritten += length
+
+    def written(self, length: int) -> None:
+        """Note that it is stored, or never will be."""
+        self._unwritten -= length

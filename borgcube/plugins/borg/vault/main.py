@@ -49,6 +49,7 @@ class Vault:
         self.superseded: dict[str, Domain] = {}
         self.accounts = Accounts()
         self.space = space
+        space.commit_bytes = self.ledger.repository.commit_bytes
         self.broken: FailureCause | None = None
         self.stopping = False
 
