@@ -111,6 +111,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--bytes", type=int, default=1_500_000_000, help="size of `first`, of all four in `many`"
     )
     parser.add_argument("--files", type=int, help="count for `unchanged`, `small` and `second`")
+    parser.add_argument("--lock-wait", type=int, default=0, metavar="SECONDS",
+                        help="in `many`: stock waits with this, not by flock")  # fmt: skip
     parser.add_argument("--archives", type=int, default=50, help="present in `second`")
     parser.add_argument("--encryption", choices=["repokey", "repokey-blake2"], default="repokey")
     parser.add_argument("--json", type=Path, help="write all figures here")
@@ -144,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
             contestants: list[Contestant] = []
             sshd = Sshd(folder / "sshd")
             try:
+                Stock.lock_wait_seconds = args.lock_wait
                 for kind in (Stock, Cube):
                     if args.only in (None, kind.name):
                         contestants.append(kind(folder / kind.name, sshd, args.encryption))
