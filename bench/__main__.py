@@ -1,4 +1,4 @@
-"""The bench's command: `python -m bench first|unchanged|small|all`. See bench/README.md."""
+"""The bench's command, `python -m bench SCENARIO`. See bench/README.md."""
 
 from __future__ import annotations
 
@@ -22,50 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.runners import Contestant, Cube, Result, Stock
+from bench.scenarios import TARGETS, Runs, make_data, run_pairs
 from bench.sshd import CIPHER, Sshd
-from borgcube.testing.trees import make_many_small, make_mixed, make_unchanged
-
-SEED = 1
-TARGETS = {"first": 1.0, "unchanged": 0.7, "small": 1.2}
-Runs = dict[str, list[Result]]
-
-
-def _data(workdir: Path, scenario: str, args: argparse.Namespace) -> Path:
-    """Return the scenario's data, made once per work directory and size."""
-    count = args.files or {"unchanged": 100_000, "small": 50_000}.get(scenario, 0)
-    make: dict[str, Callable[[Path], None]] = {
-        "first": lambda path: make_mixed(path, args.bytes, seed=SEED),
-        "unchanged": lambda path: make_unchanged(path, files=count, seed=SEED),
-        "small": lambda path: make_many_small(path, count, seed=SEED),
-    }
-    size = args.bytes if scenario == "first" else count
-    path = workdir / "data" / f"{scenario}-{size}-{SEED}"
-    if not path.exists():
-        # Renamed when whole, so that an interrupted run leaves no half data set.
-        part = path.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        make[scenario](part)
-        part.rename(path)
-    return path
-
-
-def _pairs(
-    scenario: str, contestants: list[Contestant], source: Path, args: argparse.Namespace
-) -> Runs:
-    """Warm up once, then run alternating pairs; who begins changes from pair to pair."""
-    runs: Runs = {one.name: [] for one in contestants}
-    keep = scenario == "unchanged"
-    for number in range(args.pairs + 1):
-        order = contestants if number % 2 else contestants[::-1]
-        for one in order:
-            label = f"{scenario}-{0 if keep else number}"
-            if number == 0 or not keep:
-                one.new_repository(label, source)
-            result = one.backup(label)
-            if number:  # pair 0 warms up, and for `unchanged` is the first backup
-                runs[one.name].append(result)
-            print(f"{scenario} {number} {one.name}: {result.wall_seconds:.2f} s", file=sys.stderr)
-    return runs
 
 
 def _median(runs: list[Result], value: Callable[[Result], float]) -> float:
@@ -149,15 +107,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("scenario", choices=[*TARGETS, "all"])
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--bytes", type=int, default=1_500_000_000, help="size of `first`")
-    parser.add_argument("--files", type=int, help="count for `unchanged` and `small`")
+    parser.add_argument(
+        "--bytes", type=int, default=1_500_000_000, help="size of `first`, of all four in `many`"
+    )
+    parser.add_argument("--files", type=int, help="count for `unchanged`, `small` and `second`")
+    parser.add_argument("--lock-wait", type=int, default=0, metavar="SECONDS",
+                        help="in `many`: stock waits with this, not by flock")  # fmt: skip
+    parser.add_argument("--archives", type=int, default=50, help="present in `second`")
     parser.add_argument("--encryption", choices=["repokey", "repokey-blake2"], default="repokey")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--workdir", type=Path, help="keep the data sets here for the next run")
     parser.add_argument("--only", choices=["stock", "borgcube"], help="run one side, no ratio")
     args = parser.parse_args(argv)
-    if args.pairs < 1 or args.bytes < 1 or (args.files is not None and args.files < 1):
-        parser.error("--pairs, --bytes and --files must be at least 1")
+    if min(args.pairs, args.bytes, args.archives) < 1 or (
+        args.files is not None and args.files < 1
+    ):
+        parser.error("--pairs, --bytes, --archives and --files must be at least 1")
     return args
 
 
@@ -176,15 +141,16 @@ def main(argv: list[str] | None = None) -> int:
     wanted = list(TARGETS) if args.scenario == "all" else [args.scenario]
     try:
         for scenario in wanted:
-            source = _data(workdir, scenario, args)
+            source = make_data(workdir, scenario, args)
             folder = Path(tempfile.mkdtemp(prefix=f"{scenario}-", dir=workdir))
             contestants: list[Contestant] = []
             sshd = Sshd(folder / "sshd")
             try:
+                Stock.lock_wait_seconds = args.lock_wait
                 for kind in (Stock, Cube):
                     if args.only in (None, kind.name):
                         contestants.append(kind(folder / kind.name, sshd, args.encryption))
-                summary = _summary(_pairs(scenario, contestants, source, args))
+                summary = _summary(run_pairs(scenario, contestants, source, args))
             finally:
                 for one in contestants:
                     one.stop()

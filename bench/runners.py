@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,8 +38,11 @@ class Contestant(Protocol):
     def new_repository(self, label: str, source: Path) -> None:
         """Make an empty repository, and all needed to back up `source` into it."""
 
-    def backup(self, label: str) -> Result:
-        """Back up once into the repository `label`, timed."""
+    def add_source(self, label: str, source: Path, *, client: str) -> None:
+        """Let another client back up `source` into the repository `label`."""
+
+    def backup(self, label: str, *, clients: Sequence[str] = ("",)) -> Result:
+        """Back up once into the repository `label`, timed; several clients do it at once."""
 
     def stop(self) -> None:
         """End what was started."""
@@ -63,61 +67,76 @@ def _run(arguments: list[str], env: dict[str, str], log: Path, timeout_seconds: 
 
 
 def _timed(
-    arguments: list[str],
+    commands: Sequence[tuple[list[str], dict[str, str]]],
     *,
-    env: dict[str, str],
     log: Path,
     root_side: str,
     roots: dict[str, list[int]],
     sshd: Sshd,
 ) -> Result:
-    """Run one command with the sampler on; its CPU time counts to `root_side`."""
+    """Run commands at the same time, each with its environment, with the sampler on.
+
+    Their CPU time counts to `root_side`; the wall time is that of the last to end.
+    """
     sampler = Sampler(roots)
     sampler.start()
+    processes: list[subprocess.Popen[bytes]] = []
     with log.open("ab") as out:
-        out.write(f"$ {shlex.join(arguments)}\n".encode())
+        for arguments, _ in commands:
+            out.write(f"$ {shlex.join(arguments)}\n".encode())
         out.flush()
-        begin = time.perf_counter()
-        process = subprocess.Popen(
-            arguments, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-        )
         before = os.times()
-        sampler.add_root(root_side, process.pid)
+        begin = time.perf_counter()
         try:
-            code = process.wait(RUN_TIMEOUT_SECONDS)
+            for arguments, env in commands:
+                process = subprocess.Popen(
+                    arguments, env=env, stdin=subprocess.DEVNULL, stdout=out,
+                    stderr=subprocess.STDOUT,
+                )  # fmt: skip
+                processes.append(process)
+                sampler.add_root(root_side, process.pid)
+            codes = [process.wait(RUN_TIMEOUT_SECONDS) for process in processes]
         except BaseException:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
+            _end(processes)
             sampler.stop()
             raise
         wall = time.perf_counter() - begin
         after = os.times()
     idle = sshd.wait_idle()
-    # Only this child was waited for in between, so the difference is its whole tree.
+    # Only these children were waited for in between, so the difference is their whole trees.
     spent = (after.children_user + after.children_system) - (
         before.children_user + before.children_system
     )
     usage = sampler.stop(waited_cpu={root_side: spent})
-    # A warning too: then something was not backed up, and the time means nothing.
-    if code != 0:
-        raise RuntimeError(f"{shlex.join(arguments[:3])} ended with {code}: see {log}")
+    for code, (arguments, _) in zip(codes, commands, strict=True):
+        # A warning too: then something was not backed up, and the time means nothing.
+        if code != 0:
+            raise RuntimeError(f"{shlex.join(arguments[:3])} ended with {code}: see {log}")
     return Result(wall, usage["client"], usage["server"], not idle)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
 
 
 class Stock:
     """Stock Borg: the client pushes over ssh to `borg serve` behind the same sshd."""
 
     name = "stock"
+    lock_wait_seconds = 0  # 0: an ideal queue instead of Borg's own lock
 
     def __init__(self, folder: Path, sshd: Sshd, encryption: str) -> None:
         folder.mkdir(parents=True)
         self._folder, self._sshd, self._encryption = folder, sshd, encryption
         self._log = folder / "stock.log"
-        self._sources: dict[str, Path] = {}
+        self._sources: dict[tuple[str, str], Path] = {}
         self._count = 0
         passphrase = folder / "passphrase"
         passphrase.touch(mode=0o600)
@@ -144,18 +163,39 @@ class Stock:
         command = [_script("borg"), "init", "-e", self._encryption, self._url(label)]
         if _run(command, self._env, self._log, 120) != 0:
             raise RuntimeError(f"borg init failed: see {self._log}")
-        self._sources[label] = source
+        self._sources[label, ""] = source
         self._sshd.wait_idle()
 
-    def backup(self, label: str) -> Result:
-        """Run one `borg create`; client: it and its ssh; server: the sshd session."""
+    def add_source(self, label: str, source: Path, *, client: str) -> None:
+        """Note it; a client of stock Borg needs nothing before its first `borg create`."""
+        self._sources[label, client] = source
+
+    def _env_of(self, client: str) -> dict[str, str]:
+        # Another machine has other caches.
+        return {**self._env, "BORG_BASE_DIR": str(self._folder / f"base{client}")}
+
+    def backup(self, label: str, *, clients: Sequence[str] = ("",)) -> Result:
+        """Run `borg create` of each; client: they and their ssh; server: the sshd sessions."""
         self._count += 1
-        return _timed(
+        # They wait for each other. Borg looks at its lock every tenth of the time that it may
+        # wait, so that much is lost; with flock, one begins as soon as another has ended.
+        wait, turn = [], []
+        if len(clients) > 1 and self.lock_wait_seconds:
+            wait = ["--lock-wait", str(self.lock_wait_seconds)]
+        elif len(clients) > 1:
+            turn = ["flock", str(self._folder / "turn")]
+        commands = [
             [
-                *(_script("borg"), "create", "--compression", COMPRESSION),
-                *(f"{self._url(label)}::run{self._count}", str(self._sources[label])),
-            ],
-            env=self._env,
+                *(*turn, _script("borg"), "create", *wait, "--compression", COMPRESSION),
+                *(
+                    f"{self._url(label)}::run{self._count}{client}",
+                    str(self._sources[label, client]),
+                ),
+            ]
+            for client in clients
+        ]
+        return _timed(
+            [(one, self._env_of(client)) for one, client in zip(commands, clients, strict=True)],
             log=self._log,
             root_side="client",
             roots={"client": [], "server": [self._sshd.pid]},
@@ -183,6 +223,7 @@ class Cube:
         }
         if "PYTHONPATH" in os.environ:  # a checkout that is not the installed one
             self._env["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        self._clients: set[str] = set()
         self._command("init")
         with (folder / "serve.log").open("ab") as out:
             self._daemon = subprocess.Popen(
@@ -194,12 +235,7 @@ class Cube:
             )
         try:
             self._wait_until_reachable()
-            self._command(
-                *("client", "add", "alpha", "--transport", "openssh", "--host", "127.0.0.1"),
-                *("--port", str(sshd.port), "--user", sshd.user),
-                *("--identity", str(sshd.identity), "--borg", _script("borg")),
-                "--accept-host-key",
-            )
+            self._add_client("alpha")
         except BaseException:
             self.stop()
             raise
@@ -223,6 +259,24 @@ class Cube:
             time.sleep(0.3)
         raise RuntimeError(f"the daemon did not answer: see {self._folder / 'serve.log'}")
 
+    def _add_client(self, name: str) -> None:
+        self._command(
+            *("client", "add", name, "--transport", "openssh", "--host", "127.0.0.1"),
+            *("--port", str(self._sshd.port), "--user", self._sshd.user),
+            *("--identity", str(self._sshd.identity), "--borg", _script("borg")),
+            "--accept-host-key",
+        )
+        self._clients.add(name)
+
+    def add_source(self, label: str, source: Path, *, client: str) -> None:
+        """Add the client, if it is new, and its plan."""
+        if client not in self._clients:
+            self._add_client(client)
+        self._command(
+            *("plan", "add", f"{label}{client}", "--client", client, "--repository", label),
+            *("--path", str(source), "--compression", COMPRESSION),
+        )
+
     def new_repository(self, label: str, source: Path) -> None:
         """Make a repository and a plan of the same name."""
         where = str(self._folder / label)
@@ -234,11 +288,11 @@ class Cube:
             *("--path", str(source), "--compression", COMPRESSION),
         )
 
-    def backup(self, label: str) -> Result:
+    def backup(self, label: str, *, clients: Sequence[str] = ("",)) -> Result:
         """Run `borgcube backup --wait`; client: sshd sessions; server: daemon and command."""
+        plans = [f"{label}{client}" for client in clients]
         return _timed(
-            [_script("borgcube"), "backup", label, "--wait"],
-            env=self._env,
+            [([_script("borgcube"), "backup", *plans, "--wait"], self._env)],
             log=self._log,
             root_side="server",
             roots={"client": [self._sshd.pid], "server": [self._daemon.pid]},

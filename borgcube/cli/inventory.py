@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from borgcube.cli import output
+from borgcube.cli import output, settings
 from borgcube.cli.control import SLOW_S, Control
 from borgcube.core.errors import BorgCubeError, InvalidInput
 
@@ -41,17 +40,13 @@ def read_passphrase(options: argparse.Namespace, *, ask: bool) -> str | None:
     return None
 
 
-def absolute(path: str) -> str:
-    """Return a path of this machine as an absolute one."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
 def repository_create(control: Control, options: argparse.Namespace) -> int:
     """Create a repository."""
     params: dict[str, Any] = {
         "name": options.name,
-        "path": absolute(options.path),
+        "path": settings.absolute(options.path),
         "encryption": options.encryption,
+        "free_floor_bytes": options.free_floor,
     }
     passphrase = read_passphrase(options, ask=False)
     if passphrase is not None:
@@ -74,7 +69,7 @@ def repository_import(control: Control, options: argparse.Namespace) -> int:
     passphrase = read_passphrase(options, ask=True)
     made = control.call(
         "repository.import", timeout_s=SLOW_S, name=options.name,
-        path=absolute(options.path), passphrase=passphrase,
+        path=settings.absolute(options.path), passphrase=passphrase,
     )  # fmt: skip
     if options.json:
         output.as_json(made)
@@ -124,12 +119,7 @@ def repository_passphrase(control: Control, options: argparse.Namespace) -> int:
 
 def client_add(control: Control, options: argparse.Namespace) -> int:
     """Add a client, and its host keys when asked."""
-    made = control.call(
-        "client.add", name=options.name, transport=options.transport,
-        host=options.host or "", port=options.port, user=options.user or "",
-        identity=absolute(options.identity) if options.identity else "",
-        borg=options.borg, domain=options.domain or "", options=dict(options.option or ()),
-    )  # fmt: skip
+    made = control.call("client.add", name=options.name, **settings.client_params(options))
     if options.accept_host_key:
         _trust(control, options.name, accept=True)
     if options.json:
@@ -213,18 +203,7 @@ def _trust(
 
 def plan_add(control: Control, options: argparse.Namespace) -> int:
     """Add a plan."""
-    made = control.call(
-        "plan.add", name=options.name, client=options.client, repository=options.repository,
-        paths=options.path, excludes=options.exclude or [], patterns=options.pattern or [],
-        exclude_caches=options.exclude_caches,
-        exclude_if_present=options.exclude_if_present or [],
-        one_file_system=options.one_file_system, compression=options.compression,
-        upload_ratelimit_kib=options.upload_ratelimit, numeric_ids=options.numeric_ids,
-        atime=options.atime, sparse=options.sparse, comment=options.comment,
-        files_cache=options.files_cache, retries=options.retries,
-        retry_delay_s=options.retry_delay,
-        idle_timeout_s=options.idle_timeout, max_duration_s=options.max_duration,
-    )  # fmt: skip
+    made = control.call("plan.add", name=options.name, **settings.plan_params(options))
     if options.json:
         output.as_json(made)
     else:

@@ -11,7 +11,7 @@ from rich.text import Text
 from borgcube.cli import output
 from borgcube.cli.control import Control
 from borgcube.cli.follow import follow
-from borgcube.cli.inventory import absolute
+from borgcube.cli.settings import absolute
 from borgcube.core.errors import InvalidInput
 
 

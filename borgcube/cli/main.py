@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import inventory, jobs, output, system
+from borgcube.cli import inventory, jobs, output, settings, system
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -19,13 +19,6 @@ from borgcube.core.registry import Registry
 EPILOG = """\
 exit codes: 0 done, 1 done with warnings, 2 failed or refused, 3 no daemon answers
 """
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError("must be NAME=VALUE")
-    return name, value
 
 
 class Parser:
@@ -129,6 +122,10 @@ def _repositories(parser: Parser) -> None:
                 "--encryption", default="auto", metavar="MODE",
                 help="auto measures which of repokey and repokey-blake2 is faster here",
             )  # fmt: skip
+            settings.repository_options(made, new=True)
+    change = parser.leaf("set", settings.repository_set, parent=nouns)
+    change.add_argument("name")
+    settings.repository_options(change, new=False)
     parser.leaf("list", inventory.repository_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
     secret = parser.leaf("passphrase", inventory.repository_passphrase, parent=nouns)
@@ -139,21 +136,16 @@ def _clients(parser: Parser) -> None:
     nouns = parser.noun("client", "machines that are backed up")
     add = parser.leaf("add", inventory.client_add, parent=nouns)
     add.add_argument("name")
-    add.add_argument("--transport", default="openssh", help="openssh, paramiko or local")
-    add.add_argument("--host")
-    add.add_argument("--port", type=int, default=22)
-    add.add_argument("--user")
-    add.add_argument("--identity", metavar="FILE", help="the private key on this server")
-    add.add_argument("--borg", default="borg", metavar="PATH",
-                     help="borg on the client; deploy sends a fitting one along")  # fmt: skip
-    add.add_argument("--domain", help="share chunk IDs with the other clients of this domain")
-    add.add_argument("--option", action="append", type=_pair, metavar="NAME=VALUE",
-                     help="an option of the transport")  # fmt: skip
+    settings.client_options(add, new=True)
     add.add_argument(
         "--accept-host-key",
         action="store_true",
         help="trust the host keys that are offered now, without comparing",
     )
+    change = parser.leaf("set", settings.client_set, parent=nouns)
+    change.add_argument("name")
+    settings.client_options(change, new=False)
+    parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
     parser.leaf("list", inventory.client_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
     parser.leaf("test", inventory.client_test, parent=nouns).add_argument("name")
@@ -166,28 +158,11 @@ def _clients(parser: Parser) -> None:
 
 def _plans(parser: Parser) -> None:
     nouns = parser.noun("plan", "what of a client goes into which repository")
-    add = parser.leaf("add", inventory.plan_add, parent=nouns)
-    add.add_argument("name")
-    add.add_argument("--client", required=True)
-    add.add_argument("--repository", required=True)
-    add.add_argument("--path", action="append", required=True, metavar="PATH")
-    add.add_argument("--exclude", action="append", metavar="PATTERN")
-    add.add_argument("--pattern", action="append", metavar="PATTERN", help="as in borg patterns")
-    add.add_argument("--exclude-caches", action="store_true")
-    add.add_argument("--exclude-if-present", action="append", metavar="NAME")
-    add.add_argument("--one-file-system", action="store_true")
-    add.add_argument("--compression", default="lz4", metavar="SPEC")
-    add.add_argument("--upload-ratelimit", type=int, default=0, metavar="KIB_PER_S")
-    add.add_argument("--numeric-ids", action="store_true")
-    add.add_argument("--atime", action="store_true", help="keep access times")
-    add.add_argument("--sparse", action="store_true", help="look for holes in files")
-    add.add_argument("--comment", default="")
-    add.add_argument("--files-cache", default="ctime,size", metavar="MODE",
-                     help="ctime,size or mtime,size or disabled")  # fmt: skip
-    add.add_argument("--retries", type=int, default=0)
-    add.add_argument("--retry-delay", type=int, default=60, metavar="SECONDS")
-    add.add_argument("--idle-timeout", type=int, default=900, metavar="SECONDS")
-    add.add_argument("--max-duration", type=int, default=14 * 86400, metavar="SECONDS")
+    for name, function in (("add", inventory.plan_add), ("set", settings.plan_set)):
+        made = parser.leaf(name, function, parent=nouns)
+        made.add_argument("name")
+        settings.plan_options(made, new=name == "add")
+    parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
 
@@ -232,7 +207,7 @@ def _work(parser: Parser) -> None:
     start.add_argument("type", help="a type that a plugin brought")
     start.add_argument("--client")
     start.add_argument("--repository")
-    start.add_argument("--set", action="append", type=_pair, metavar="NAME=VALUE",
+    start.add_argument("--set", action="append", type=settings.pair, metavar="NAME=VALUE",
                        help="a parameter of the job")  # fmt: skip
     for command in (backup, restore, delete, start):
         command.add_argument("--wait", action="store_true", help="follow the job to its end")

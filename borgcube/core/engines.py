@@ -46,10 +46,12 @@ class Engine(Protocol):
         there, or what goes along for ``deploy``. Raises JobFailed when nothing would."""
 
     def vault_command(
-        self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int
-    ) -> Sequence[str]:
+        self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int,
+        free_floor_bytes: int,
+    ) -> Sequence[str]:  # fmt: skip
         """Return the argv of the vault process. Chunks of a backup that was never finished
-        are given up after ``partial_days``. It reads the passphrase, one line, from
+        are given up after ``partial_days``; no backup is taken or gone on with below
+        ``free_floor_bytes`` of free space at ``path``. It reads the passphrase, one line, from
         its standard input, writes one JSON line ``{"ready": true}`` or
         ``{"error": {kind, problem, message, next_step}}`` to standard output and another
         one when it gives up later, serves

@@ -156,6 +156,23 @@ class ClientAdded(Event):
 
 
 @dataclass(frozen=True)
+class ClientChanged(Event):
+    """Settings of a client were changed; ``fields`` are their names."""
+
+    TYPE = "client.changed"
+    client: str
+    fields: list[str]
+
+
+@dataclass(frozen=True)
+class ClientRemoved(Event):
+    """A client was removed; its archives stay."""
+
+    TYPE = "client.removed"
+    client: str
+
+
+@dataclass(frozen=True)
 class ClientTrusted(Event):
     """Host keys of a client were accepted; ``fingerprints`` are SHA-256."""
 
@@ -194,6 +211,15 @@ class RepositoryCreated(Event):
 
 
 @dataclass(frozen=True)
+class RepositoryChanged(Event):
+    """Settings of a repository were changed; ``fields`` are their names."""
+
+    TYPE = "repository.changed"
+    repository: str
+    fields: list[str]
+
+
+@dataclass(frozen=True)
 class RepositoryPassphraseRevealed(Event):
     """Somebody was shown the passphrase of a repository."""
 
@@ -209,6 +235,23 @@ class PlanAdded(Event):
     plan: str
     client: str
     repository: str
+
+
+@dataclass(frozen=True)
+class PlanChanged(Event):
+    """Settings of a plan were changed; ``fields`` are their names."""
+
+    TYPE = "plan.changed"
+    plan: str
+    fields: list[str]
+
+
+@dataclass(frozen=True)
+class PlanRemoved(Event):
+    """A plan was removed; its archives stay."""
+
+    TYPE = "plan.removed"
+    plan: str
 
 
 @dataclass(frozen=True)
@@ -270,7 +313,7 @@ class Envelope:
 
 BUILT_IN: tuple[type[Event], ...] = (
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
-    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientTrusted, ClientViolation,
-    RepositoryCreated, RepositoryPassphraseRevealed, PlanAdded, DaemonStarted, DaemonStopping,
-    PluginQuarantined,
+    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
+    ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
+    PlanAdded, PlanChanged, PlanRemoved, DaemonStarted, DaemonStopping, PluginQuarantined,
 )  # fmt: skip

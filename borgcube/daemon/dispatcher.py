@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -127,19 +127,24 @@ class Dispatcher:
                 for job in root.jobs.oldest("state", "queued")
                 if lifecycle.is_due(job)
             ]
-            busy = {
-                job.plan
-                for state in lifecycle.ACTIVE
-                for job in root.jobs.oldest("state", state)
-                if job.type == "backup" and job.plan
-            }
+            active = [job for state in lifecycle.ACTIVE for job in root.jobs.oldest("state", state)]
+            busy = {job.plan for job in active if job.type == "backup" and job.plan}
+            sessions = Counter(job.client for job in active if job.client)
+            most = {}
+            for _, data in queued:
+                client = root.clients.find("name", data["client"]) if data["client"] else None
+                if client is not None and client.max_sessions:
+                    most[client.name] = client.max_sessions
         for job_id, data in queued:
             if self._running() >= self._config.jobs.max_running:
                 return
             if data["type"] == "backup" and data["plan"] in busy:
                 continue
+            if data["client"] in most and sessions[data["client"]] >= most[data["client"]]:
+                continue
             if self._registry.may_start(data):
                 busy.add(data["plan"])
+                sessions[data["client"]] += 1
                 self._take(job_id)
 
     def _take(self, job_id: str) -> None:
@@ -197,6 +202,7 @@ class Dispatcher:
             name=name, path=Path(data["path"]), socket=socket,
             state_dir=places.engine_state_dir(self._home, data["engine"]),
             partial_days=self._config.vault.partial_days,
+            free_floor_bytes=data["free_floor_bytes"],
         )  # fmt: skip
         passphrase = self._keys.unseal(sealed, context=passphrase_context(name))
         known = known_archives(self._store, name)

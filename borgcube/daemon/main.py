@@ -24,8 +24,10 @@ from borgcube.core.registry import Registry
 from borgcube.core.store import Store
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
-from borgcube.daemon.methods_inventory import ClientMethods, PlanMethods, RepositoryMethods
+from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_jobs import JobMethods
+from borgcube.daemon.methods_plans import PlanMethods
+from borgcube.daemon.methods_repositories import RepositoryMethods
 from borgcube.daemon.methods_system import SystemMethods
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.supervisor import MAX_MESSAGE

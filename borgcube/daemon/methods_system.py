@@ -72,12 +72,21 @@ class SystemMethods:
         if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
         with self._daemon.store.transact() as root:
-            paths = [(r.name, r.path) for r in root.repositories.newest(1000)]
+            paths = [(r.name, r.path, r.free_floor_bytes) for r in root.repositories.newest(1000)]
             clients = [(c.name, c.transport) for c in root.clients.newest(10_000)]
-        for name, path in paths:
+        for name, path, floor in paths:
             if not os.path.isdir(path):
                 say("error", f"Repository {name}: {path} is not there.", "Is the disk mounted?")
-            elif shutil.disk_usage(path).free < LOW_SPACE_BYTES:
+                continue
+            free = shutil.disk_usage(path).free
+            if free < floor:
+                say(
+                    "error",
+                    f"Repository {name}: {free >> 20} MiB are free at {path}, less than its "
+                    f"floor of {floor >> 20} MiB; it takes no backups.",
+                    "Make room, delete archives, or see: borgcube repository set --help",
+                )
+            elif free < LOW_SPACE_BYTES:
                 say("warning", f"Repository {name}: less than 1 GiB is free at {path}.",
                     "Delete archives or make room.")  # fmt: skip
         for name, transport in clients:

@@ -46,6 +46,21 @@ def archive_name(root: Root, plan: str) -> str:
     return name
 
 
+def limits_of(root: Root, client: Client) -> dict[str, Any]:
+    """Return a client's limits for one backup; ``total_left`` is what its archives leave."""
+    left = None
+    if client.max_total_bytes:
+        used = sum(
+            int(archive.stats.get("charged_size", archive.stats.get("new_size", 0)))
+            for archive in root.archives.oldest("client", client.name)
+        )
+        left = max(0, client.max_total_bytes - used)
+    return {
+        "job_bytes": client.max_job_bytes, "total_bytes": client.max_total_bytes,
+        "total_left": left, "files": client.max_files, "duration_s": client.max_duration_s,
+    }  # fmt: skip
+
+
 def backup_parameters(root: Root, plan: Plan, client: Client) -> dict[str, Any]:
     """Return the parameters of a backup order."""
     options = {name: plan.as_data()[name] for name in PLAN_OPTIONS}
@@ -56,6 +71,7 @@ def backup_parameters(root: Root, plan: Plan, client: Client) -> dict[str, Any]:
         "domain": client.domain or f"client:{client.name}",
         "own_domain": f"client:{client.name}",
         "borg": client.borg,
+        "limits": limits_of(root, client),
     }
 
 

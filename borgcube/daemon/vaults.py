@@ -73,6 +73,7 @@ class Vault:
     listing: Listing | None = None
     said: bytes = b""
     jobs: set[str] = field(default_factory=set)
+    retiring: bool = False
     idle_since: float = field(default_factory=time.monotonic)
 
 
@@ -141,6 +142,11 @@ class Vaults:
                 vault.jobs.discard(job_id)
                 vault.idle_since = time.monotonic()
 
+    def retire(self, name: str) -> None:
+        """Let a vault end as soon as no job uses it: what it was started with has changed."""
+        if name in self._vaults:
+            self._vaults[name].retiring = True
+
     def step(self) -> None:
         """Look after all vaults; called often, never blocks."""
         for name, vault in list(self._vaults.items()):
@@ -163,7 +169,7 @@ class Vaults:
             elif (
                 vault.state == READY
                 and not vault.jobs
-                and (time.monotonic() - vault.idle_since > self._idle_s)
+                and (vault.retiring or time.monotonic() - vault.idle_since > self._idle_s)
             ):
                 LOG.info("vault %s: idle, ending", name)
                 self._terminate(vault)

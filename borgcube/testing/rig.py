@@ -149,7 +149,7 @@ class Rig:
     def __exit__(self, *_exc: object) -> None:
         self.stop_vault()
 
-    def start_vault(self, *, partial_days: int = 14) -> bytes:
+    def start_vault(self, *, partial_days: int = 14, free_floor_bytes: int = 0) -> bytes:
         """Start the vault and return its first line."""
         self.vault = subprocess.Popen(
             self.engine.vault_command(
@@ -158,6 +158,7 @@ class Rig:
                 socket=self.socket,
                 state_dir=self.state_dir,
                 partial_days=partial_days,
+                free_floor_bytes=free_floor_bytes,
             ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

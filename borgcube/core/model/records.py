@@ -63,6 +63,12 @@ class Client(Record):
     identity: str = ""
     borg: str = "borg"
     domain: str = ""
+    # Limits; 0 is none.
+    max_job_bytes: int = 0
+    max_total_bytes: int = 0
+    max_files: int = 0
+    max_duration_s: int = 0
+    max_sessions: int = 0
     options: dict[str, Any] = {}
 
 
@@ -76,6 +82,7 @@ class Repository(Record):
     repository_id: str = ""
     encryption: str = ""
     passphrase: bytes = b""
+    free_floor_bytes: int = 1 << 30
 
 
 class Plan(Record):

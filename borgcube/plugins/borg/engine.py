@@ -95,8 +95,9 @@ class BorgEngine:
         return f"borg {rpcrun.borg_version(connection, borg)}"
 
     def vault_command(
-        self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int = 14
-    ) -> Sequence[str]:
+        self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int = 14,
+        free_floor_bytes: int = 0,
+    ) -> Sequence[str]:  # fmt: skip
         """Return the argv of the vault process."""
         return [
             sys.executable,
@@ -112,6 +113,8 @@ class BorgEngine:
             str(state_dir),
             "--partial-days",
             str(partial_days),
+            "--free-floor",
+            str(free_floor_bytes),
         ]
 
     def list_archives(

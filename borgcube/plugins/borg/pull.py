@@ -72,6 +72,7 @@ def backup(context: JobContext) -> JobResult:
             "files_cache": options.get("files_cache") or "ctime,size",
             "job": context.order.job_id,
             "client": context.order.client.name if context.order.client else "",
+            "limits": options.get("limits") or {},
         },
     )
     context.log("info", f"{session.terms['files_known']} files are known from the last archive")
@@ -104,7 +105,8 @@ def _end(session: VaultSession, outcome: Outcome, *, client: str) -> dict[str, A
         # Of a client that was refused, nothing is kept.
         return session.end(discard=bool(outcome.refused))
     except JobFailed as error:
-        if error.cause.problem != Problem.CLIENT:
+        # A limit is no misdeed, and the vault has named the client.
+        if error.cause.problem != Problem.CLIENT or error.cause.kind.startswith("limit-"):
             raise
         raise JobFailed(
             error.cause.kind,

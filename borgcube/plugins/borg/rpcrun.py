@@ -39,11 +39,15 @@ REFUSED_WAIT_S = 10.0
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one run may be silent, how long it may take, how much it may send."""
+    """How long one run may be silent, how long it may take, how much it may send.
+
+    ``client_duration_s`` is the client's own limit beside the plan's; 0 is none.
+    """
 
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     max_duration_s: float = DEFAULT_MAX_DURATION_S
     max_bytes: int = DEFAULT_MAX_BYTES
+    client_duration_s: float = 0.0
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Limits:
@@ -52,6 +56,7 @@ class Limits:
             idle_timeout_s=float(options.get("idle_timeout_s") or DEFAULT_IDLE_TIMEOUT_S),
             max_duration_s=float(options.get("max_duration_s") or DEFAULT_MAX_DURATION_S),
             max_bytes=int(options.get("max_bytes") or DEFAULT_MAX_BYTES),
+            client_duration_s=float((options.get("limits") or {}).get("duration_s") or 0),
         )
 
 
@@ -276,6 +281,15 @@ class RemoteBorg:
                 "client-overtime",
                 f"took more than {limits.max_duration_s:.0f} s",
                 next_step="Look at the client, or give the plan a longer --max-duration.",
+            )
+        if 0 < limits.client_duration_s < now - self.started:
+            name = self.client.removeprefix("Client ")
+            raise JobFailed(
+                "limit-duration",
+                Problem.CLIENT,
+                f"{self.client} took more than {limits.client_duration_s:.0f} s, its limit.",
+                next_step="Run it again, it goes on from here, or raise the limit: "
+                f"borgcube client set {name} --max-duration SECONDS",
             )
         self._check_output(now)
 

@@ -35,12 +35,12 @@ def cancel_after_bytes(rig: Rig, archive: str, source: Path, count: int, **optio
     thread.join()
 
 
-def names_now(rig: Rig) -> set[str]:
+def names_now(rig: Rig, *, free_floor_bytes: int = 0) -> set[str]:
     rig.stop_vault()
     try:
         return archive_names(rig)
     finally:
-        rig.start_vault()
+        rig.start_vault(free_floor_bytes=free_floor_bytes)
 
 
 def test_a_partial_archive_is_given_up_after_its_time_and_its_space_comes_back(

@@ -101,6 +101,7 @@ def running(cube: Cube) -> Iterator[Cube]:
     cube.ok(
         "repository", "create", "main", "--path", str(cube.repository),
         "--encryption", "repokey", "--passphrase-file", str(secret),
+        "--free-floor", "0",  # the disks here are small, and are to become full
     )  # fmt: skip
     # Borg keeps room for one whole segment free; its usual 500 MB are more than these disks.
     config = cube.repository / "config"

@@ -30,6 +30,7 @@ from borgcube.plugins.borg.vault.items import (
     unpack_strictly,
 )
 from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.limits import ClientLimits
 
 _TIME = re.compile(r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(\+00:00)?\Z")
 # Borg writes the list of chunk IDs of the items as an array of 32-byte strings.
@@ -205,13 +206,16 @@ def walk(
     cache: FilesCacheWriter | None,
     catalog: Path | None,
     step: Callable[[], None],
+    limits: ClientLimits | None = None,
 ) -> Walk:
     """Audit every item, without changing a reference count.
 
     ``reference_size`` refuses chunks the session may not use. ``step`` is called every
-    500 items and may raise to stop. Raises ArchiveRefused.
+    500 items and may raise to stop. Raises ArchiveRefused, or SessionStopped for more items
+    than the client may have.
     """
     found = Walk()
+    most = (limits.items if limits is not None else 0) or MAX_ITEMS
     id_hash = id_hash_for("blake2b" if ledger.opened.blake2 else "hmac-sha256", ledger.key.id_key)
     out = zstandard.open(catalog, "wb") if catalog else None
     pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
@@ -233,6 +237,8 @@ def walk(
         for item in read_items(metadata_chunks()):
             size = check_item(item, reference_size)
             found.items += 1
+            if limits is not None and found.items > most:
+                raise limits.too_many_items()
             kind = item_kind(item.get(b"mode", 0))
             chunks = item.get(b"chunks") or ()
             ids = [entry[0] for entry in chunks]

@@ -38,6 +38,7 @@ from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
+from borgcube.plugins.borg.vault.limits import Account, ClientLimits
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
@@ -76,6 +77,8 @@ class BackupSession:
         own_domain: str = "",
         files_cache: str,
         comment: str,
+        client: str = "",
+        limits: ClientLimits | None = None,
     ) -> None:
         self.vault = vault
         self.ledger: Ledger = vault.ledger
@@ -83,7 +86,9 @@ class BackupSession:
         self.token = token
         self.archive = archive
         self.partial_name = archive + PARTIAL_SUFFIX
-        self.client = self.job = ""
+        self.client, self.job = client, ""
+        self.limits = limits or ClientLimits(client)
+        self.account: Account | None = None
         self.plan = plan
         self.comment = comment
         self.files_cache = files_cache
@@ -119,6 +124,8 @@ class BackupSession:
             while self.partial_name in names:  # that of an attempt in the same second
                 count += 1
                 self.partial_name = f"{self.archive}.{count}{PARTIAL_SUFFIX}"
+            self.vault.space.check()
+            self.account = self.vault.accounts.open(self.limits, carried=self._carried())
             offered = self.domain.index(ledger)
             if self.shared is not None:
                 self.shared.index(ledger, into=offered)
@@ -164,14 +171,14 @@ class BackupSession:
                 return
             sealing: Future[None] | None = self.vault.sealing.get(chunk_id)
             if sealing is None:
+                self._count_new(len(data))
                 if len(data) <= INLINE_BYTES:
+                    self.vault.space.written(len(data))
                     ledger.store(chunk_id, size, ledger.sealer.seal(data))
                     self._own(chunk_id, size)
-                    self._count_new(len(data))
                     return
                 sealing = self.pool.submit(self._seal, chunk_id, size, data)
                 self.vault.sealing[chunk_id] = sealing
-                self._count_new(len(data))
             self._pending.append((sealing, chunk_id, size))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
             self._settle()
@@ -185,8 +192,13 @@ class BackupSession:
                 self._own(chunk_id, size)
             finally:
                 del self.vault.sealing[chunk_id]
+                self.vault.space.written(len(data))
 
     def _count_new(self, length: int) -> None:
+        # Before it is stored: these raise SessionStopped when it would be too much.
+        if self.account is not None:
+            self.account.charge(length)
+        self.vault.space.spend(length)
         self.bytes_new += length
         self.chunks_new += 1
 
@@ -260,6 +272,7 @@ class BackupSession:
                     cache=cache,
                     catalog=catalog,
                     step=self.vault.check_alive,
+                    limits=self.limits,
                 )
             with ledger.lock:
                 added = self._commit(metadata, found, real=real)
@@ -293,6 +306,7 @@ class BackupSession:
         self._forget_unreferenced()
         real_id = ledger.add_archive(self.archive, real, time=real["time"])
         superseded = self._superseded()
+        charged = self._charged(superseded)
         facts = self._facts(self.archive, partial=False)
         domains = [self.domain] if self.shared is None else [self.domain, self.shared]
         for domain in domains:
@@ -312,6 +326,7 @@ class BackupSession:
             "size": found.size,
             "stored_size": found.stored_size,
             "new_size": found.new_size,
+            "charged_size": min(charged, found.stored_size),
             "chunks": found.chunks,
             "new_chunks": self.chunks_new,
             "superseded": superseded,
@@ -321,8 +336,29 @@ class BackupSession:
     def _facts(self, name: str, *, partial: bool) -> dict[str, Any]:
         return {
             "name": name, "plan": self.plan, "client": self.client, "job": self.job,
-            "partial": partial,
+            "partial": partial, "charged": self.account.charged if self.account else 0,
         }  # fmt: skip
+
+    def _carried(self) -> int:
+        """Return the bytes that unfinished backups of this client hold, but no open one."""
+        running = {getattr(one, "partial_name", "") for one in self.vault.sessions.values()}
+        return sum(
+            int(facts.get("charged", 0))
+            for facts in self.domain.archives().values()
+            if facts.get("partial")
+            and facts.get("client") == self.client
+            and facts["name"] not in running
+            and facts["name"] in self.ledger.manifest.archives
+        )
+
+    def _charged(self, superseded: list[str]) -> int:
+        """Return what this backup stored, with what its earlier attempts did."""
+        earlier = sum(
+            int(facts.get("charged", 0))
+            for facts in self.domain.archives().values()
+            if facts["name"] in superseded and facts["name"] != self.partial_name
+        )
+        return earlier + (self.account.charged if self.account else 0)
 
     def _superseded(self) -> list[str]:
         """Return the partial archives that this one makes unnecessary and that can go now.
@@ -405,4 +441,7 @@ class BackupSession:
 
     def close(self) -> None:
         """Remove the session's files; safe to repeat."""
+        if self.account is not None:
+            with self.ledger.lock:
+                self.account.close()
         shutil.rmtree(self.directory, ignore_errors=True)

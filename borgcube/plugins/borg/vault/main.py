@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg import borgenv
 from borgcube.plugins.borg.malloc import keep_large_buffers
+from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.domains import Domain
@@ -35,7 +36,7 @@ END_WAIT_S = 30.0
 class Vault:
     """The opened repository and its sessions."""
 
-    def __init__(self, opened: Any, state_dir: Path) -> None:
+    def __init__(self, opened: Any, state_dir: Path, *, space: FreeSpace) -> None:
         from borgcube.plugins.borg.vault.ledger import Ledger
 
         self.ledger = Ledger(opened)
@@ -46,6 +47,9 @@ class Vault:
         self.admitted: OrderedDict[str, dict[str, Any]] = OrderedDict()
         # Partial archives to delete once no session may rely on their chunks, by name.
         self.superseded: dict[str, Domain] = {}
+        self.accounts = Accounts()
+        self.space = space
+        space.commit_bytes = self.ledger.repository.commit_bytes
         self.broken: FailureCause | None = None
         self.stopping = False
 
@@ -155,7 +159,9 @@ def _die_with_parent() -> None:
         log.debug("no parent death signal on this system")
 
 
-def _open(path: Path, state_dir: Path, passphrase: str, *, partial_days: int) -> Vault:
+def _open(
+    path: Path, state_dir: Path, passphrase: str, *, partial_days: int, space: FreeSpace
+) -> Vault:
     from borgcube.plugins.borg.vault import recovery
     from borgcube.plugins.borg.vault.causes import home_writes
     from borgcube.plugins.borg.vault.opened import OpenedRepository
@@ -169,7 +175,7 @@ def _open(path: Path, state_dir: Path, passphrase: str, *, partial_days: int) ->
             recovery.note_holder(state_dir, opened)
             vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
-        vault = Vault(opened, vault_dir)
+        vault = Vault(opened, vault_dir, space=space)
         with vault.ledger.lock:
             recovery.take_stock(vault, partial_days=partial_days)
     except BaseException:
@@ -190,14 +196,15 @@ def _listen(path: Path) -> socket.socket:
 
 
 def serve(
-    path: Path, listen: Path, state_dir: Path, passphrase: str, *, partial_days: int = 14
-) -> int:
+    path: Path, listen: Path, state_dir: Path, passphrase: str, *, space: FreeSpace,
+    partial_days: int = 14,
+) -> int:  # fmt: skip
     """Open the repository and serve ``listen``; returns the exit code."""
     from borgcube.plugins.borg.vault.causes import as_answer
     from borgcube.plugins.borg.vault.server import SessionServer
 
     try:
-        vault = _open(path, state_dir, passphrase, partial_days=partial_days)
+        vault = _open(path, state_dir, passphrase, partial_days=partial_days, space=space)
         server = _listen(listen)
     except Exception as error:
         log.warning("cannot open %s: %s", path, error, exc_info=not isinstance(error, JobFailed))
@@ -243,6 +250,7 @@ def main() -> int:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--partial-days", type=int, default=14)
+    parser.add_argument("--free-floor", type=int, default=0, metavar="BYTES")
     options = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
@@ -255,6 +263,7 @@ def main() -> int:
     return serve(
         options.path, options.socket, options.state_dir, passphrase,
         partial_days=options.partial_days,
+        space=FreeSpace(options.path, name=options.name, floor=options.free_floor),
     )  # fmt: skip
 
 

@@ -37,6 +37,34 @@ def _holders(path: Path) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
+class VaultRepository(Repository):  # type: ignore[misc]  # borg has no types
+    """Borg's repository, of which a vault asks no room that it does not use.
+
+    Borg wants room for compacting before every commit. A vault's commits never compact, and
+    a nearly full repository is where deletions have to work.
+    """
+
+    append_only: bool
+
+    def check_free_space(self) -> None:
+        """Raise InsufficientFreeSpaceError without room for index and hints."""
+        own: bool = self.append_only
+        self.append_only = True
+        try:
+            super().check_free_space()
+        finally:
+            self.append_only = own
+
+    def commit_bytes(self) -> int:
+        """Return the free bytes that Borg's own check wants before a commit."""
+        # As in Repository.check_free_space: four indexes; the hints are small beside them.
+        if self.index is not None:
+            size = int(self.index.size())
+        else:  # between two transactions
+            size = sum(file.stat().st_size for file in Path(self.path).glob("index.*"))
+        return size * 4 + int(self.additional_free_space)
+
+
 class OpenedRepository:
     """An exclusively locked repository with its key, manifest and in-sync Borg cache.
 
@@ -51,7 +79,7 @@ class OpenedRepository:
                 f"There is no Borg repository at {path}.",
                 "Mount its storage or correct the path.",
             )
-        self.repository = Repository(str(path), exclusive=True, lock_wait=LOCK_WAIT_S)
+        self.repository = VaultRepository(str(path), exclusive=True, lock_wait=LOCK_WAIT_S)
         self.cache: Any = None
         try:
             self._open(path, passphrase, with_cache=with_cache)

@@ -22,6 +22,7 @@ from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import ArchiveRefused
+from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
 from borgcube.plugins.borg.vault.restore import RestoreSession
 from borgcube.plugins.borg.wire import (
     COMMIT,
@@ -87,6 +88,7 @@ class SessionServer:
         vault = self.vault
         token = make_token(vault.ledger.repository.id_str)
         if request["op"] == "backup":
+            client = str(request.get("client", ""))
             session: Any = BackupSession(
                 vault,
                 token,
@@ -96,8 +98,9 @@ class SessionServer:
                 own_domain=str(request.get("own_domain", "")),
                 files_cache=request.get("files_cache", "ctime,size"),
                 comment=request.get("comment", ""),
+                client=client,
+                limits=ClientLimits.of(client, request.get("limits") or {}),
             )
-            session.client = str(request.get("client", ""))
         else:
             session = RestoreSession(
                 vault,
@@ -214,7 +217,8 @@ class SessionServer:
                     raise WireError("unexpected frame")
         except WireError:
             raise
-        except ArchiveRefused as error:
+        except (ArchiveRefused, SessionStopped) as error:
+            log.warning("session %s is ended: %s", session.token[-8:], error)
             session.result, session.keep = as_answer(error), error.keep
         except Exception as error:
             # The counts in memory may be half changed: only a fresh start is safe.

@@ -1,0 +1,169 @@
+"""Control methods for clients."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from borgcube.core import events
+from borgcube.core import home as places
+from borgcube.core.errors import InvalidInput, NotFound
+from borgcube.core.model import Client
+from borgcube.core.transports import TransportContext
+from borgcube.daemon import checks, hostkeys
+from borgcube.daemon.control import Later, method
+from borgcube.daemon.orders import address_of, find
+
+if TYPE_CHECKING:
+    from borgcube.daemon.main import Daemon
+
+
+class ClientMethods:
+    """client.*"""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    @method("client.add")
+    def add(
+        self, *, name: str, transport: str, host: str = "", port: int = 22, user: str = "",
+        identity: str = "", borg: str = "borg", domain: str = "",
+        options: dict[str, Any] | None = None, max_job_bytes: int = 0, max_total_bytes: int = 0,
+        max_files: int = 0, max_duration_s: int = 0, max_sessions: int = 0,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Add a client; a limit of 0 is none."""
+        client = Client(
+            name=name, transport=transport, host=host, port=port, user=user,
+            identity=identity, borg=borg, domain=domain, options=options or {},
+            max_job_bytes=max_job_bytes, max_total_bytes=max_total_bytes, max_files=max_files,
+            max_duration_s=max_duration_s, max_sessions=max_sessions, created_at=events.now(),
+        )  # fmt: skip
+        checks.check_client(client.as_data(), transports=self._daemon.registry.transports)
+        checks.check_identity(identity)
+        with self._daemon.store.transact() as root:
+            checks.refuse_duplicate(root.clients, name, what="client")
+            root.clients.add(client)
+            root.record(events.ClientAdded(client=name, transport=transport))
+            return client.as_data()
+
+    @method("client.set")
+    def set(
+        self, *, name: str, transport: str | None = None, host: str | None = None,
+        port: int | None = None, user: str | None = None, identity: str | None = None,
+        borg: str | None = None, domain: str | None = None,
+        options: dict[str, Any] | None = None, max_job_bytes: int | None = None,
+        max_total_bytes: int | None = None, max_files: int | None = None,
+        max_duration_s: int | None = None, max_sessions: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Change what is given; jobs that run already keep what they began with."""
+        values = checks.given({
+            "transport": transport, "host": host, "port": port, "user": user,
+            "identity": identity, "borg": borg, "domain": domain, "options": options,
+            "max_job_bytes": max_job_bytes, "max_total_bytes": max_total_bytes,
+            "max_files": max_files, "max_duration_s": max_duration_s,
+            "max_sessions": max_sessions,
+        })  # fmt: skip
+        checks.check_identity(identity or "")
+        with self._daemon.store.transact() as root:
+            client = find(root.clients, name, what="client")
+            checks.check_client(
+                {**client.as_data(), **values}, transports=self._daemon.registry.transports
+            )
+            fields = checks.change(root.clients, client, values)
+            checks.record_change(root, events.ClientChanged, name, fields, what="client")
+            root.after_commit(self._daemon.dispatcher.wake)
+            data: dict[str, Any] = client.as_data()
+            return data
+
+    @method("client.remove")
+    def remove(self, *, name: str) -> dict[str, Any]:
+        """Forget a client that no plan and no job uses; its archives stay."""
+        with self._daemon.store.transact() as root:
+            client = find(root.clients, name, what="client")
+            plan = root.plans.find("client", name)
+            if plan is not None:
+                raise InvalidInput(
+                    f"The plan {plan.name} backs up {name}.",
+                    next_step=f"Remove it first: borgcube plan remove {plan.name}",
+                )
+            checks.refuse_in_use(root, what="client", name=name)
+            root.clients.remove(client)
+            root.record(events.ClientRemoved(client=name))
+        return {"removed": name}
+
+    @method("client.list")
+    def every(self) -> Any:
+        """Return all clients."""
+        with self._daemon.store.transact() as root:
+            return checks.listed(root.clients)
+
+    @method("client.show")
+    def show(self, *, name: str) -> dict[str, Any]:
+        """Return one client."""
+        with self._daemon.store.transact() as root:
+            data: dict[str, Any] = find(root.clients, name, what="client").as_data()
+            return data
+
+    def _reach(self, name: str) -> tuple[Any, Any, TransportContext, str]:
+        with self._daemon.store.transact() as root:
+            client = find(root.clients, name, what="client")
+            address, borg = address_of(client), client.borg
+        transport = self._daemon.registry.transports.get(address.transport)
+        if transport is None:
+            raise NotFound(f"There is no transport {address.transport!r}.",
+                           next_step="See: borgcube plugins")  # fmt: skip
+        # One directory for each call: two of them may log in to the same client.
+        directory = places.private_directory(
+            places.runtime_dir(self._daemon.home) / f"ctl-{secrets.token_hex(4)}"
+        )
+        known = places.known_hosts_file(self._daemon.home)
+        return transport, address, TransportContext(known, directory), borg
+
+    @method("client.host_keys")
+    def host_keys(self, *, name: str) -> Later:
+        """Return the keys the host offers, unverified, for a person to compare."""
+        transport, address, context, _ = self._reach(name)
+
+        def finish(lines: Any) -> dict[str, Any]:
+            trusted = hostkeys.trusted_lines(context.known_hosts)
+            keys = [hostkeys.describe(line) for line in lines]
+            return {"keys": keys, "known": all(key["line"] in trusted for key in keys)}
+
+        return Later(
+            lambda: transport.scan_host_keys(address, context), finish,
+            lambda: hostkeys.remove_directory(context.runtime_dir),
+        )  # fmt: skip
+
+    @method("client.trust")
+    def trust(self, *, name: str, lines: list[str]) -> dict[str, Any]:
+        """Accept host keys a person has compared; they replace older ones of their type."""
+        with self._daemon.store.transact() as root:
+            client = find(root.clients, name, what="client")
+            hosts = {client.host, f"[{client.host}]:{client.port}"}
+            keys = [hostkeys.describe(line, hosts=hosts) for line in lines]
+            if not keys:
+                raise InvalidInput("No host key was given.")
+            hostkeys.trust(places.known_hosts_file(self._daemon.home), keys)
+            prints = [key["fingerprint_sha256"] for key in keys]
+            root.record(events.ClientTrusted(client=name, fingerprints=prints))
+        return {"trusted": len(keys)}
+
+    @method("client.test")
+    def test(self, *, name: str) -> Later:
+        """Log in and ask for the version of borg."""
+        transport, address, context, borg = self._reach(name)
+        engines = self._daemon.registry.engines
+        if not engines:
+            raise NotFound("No repository engine is loaded.", next_step="See: borgcube plugins")
+        kind, engine = sorted(engines.items())[0]
+        state = places.engine_state_dir(self._daemon.home, kind)
+
+        def work() -> dict[str, Any]:
+            connection = transport.connect(address, context)
+            try:
+                said = engine.probe(connection, borg=borg, state_dir=state)
+            finally:
+                connection.close()
+            return {"ok": True, "borg_version": said}
+
+        return Later(work, always=lambda: hostkeys.remove_directory(context.runtime_dir))

@@ -1,0 +1,153 @@
+"""Control methods for repositories."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from borgcube.core import events, lifecycle
+from borgcube.core import home as places
+from borgcube.core.engines import RepositoryFacts
+from borgcube.core.errors import Duplicate, InvalidInput, NotFound
+from borgcube.core.model import Repository
+from borgcube.core.model.names import check_name
+from borgcube.daemon import checks
+from borgcube.daemon.control import Later, method
+from borgcube.daemon.dispatcher import passphrase_context
+from borgcube.daemon.orders import find
+from borgcube.daemon.results import archive_from, archive_number
+
+if TYPE_CHECKING:
+    from borgcube.daemon.main import Daemon
+
+
+DEFAULT_FLOOR = Repository.free_floor_bytes
+
+
+class RepositoryMethods:
+    """repository.*"""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._reserved: set[str] = set()  # names and paths of what the pool is creating
+
+    def _engine(self, name: str) -> tuple[str, Any]:
+        engines = self._daemon.registry.engines
+        chosen = name or next(iter(sorted(engines)), "")
+        if chosen not in engines:
+            raise NotFound(f"There is no engine {chosen!r}.", next_step="See: borgcube plugins")
+        return chosen, engines[chosen]
+
+    def _prepare(self, name: str, path: str) -> Path:
+        check_name(name, what="repository")
+        place = Path(os.path.normpath(path))
+        if not place.is_absolute():
+            raise InvalidInput(f"{path!r} is not an absolute path.")
+        with self._daemon.store.transact() as root:
+            checks.refuse_duplicate(root.repositories, name, what="repository")
+            for other in root.repositories.newest(checks.MAX_LISTED):
+                if other.path == str(place):
+                    raise Duplicate(f"{place} is the repository {other.name!r} already.")
+        if self._reserved & {name, str(place)}:
+            raise Duplicate(f"{name!r} is being created.", next_step="Wait for it.")
+        self._reserved |= {name, str(place)}
+        return place
+
+    def _later(
+        self, work: Any, *, name: str, path: Path, engine: str, passphrase: str, imported: bool,
+        free_floor_bytes: int = DEFAULT_FLOOR,
+    ) -> Later:  # fmt: skip
+        def finish(facts: RepositoryFacts) -> dict[str, Any]:
+            sealed = self._daemon.keys.seal(passphrase, context=passphrase_context(name))
+            repository = Repository(
+                name=name, path=str(path), engine=engine, repository_id=facts.id,
+                encryption=facts.encryption, passphrase=sealed, created_at=events.now(),
+                free_floor_bytes=free_floor_bytes,
+            )  # fmt: skip
+            with self._daemon.store.transact() as root:
+                root.repositories.add(repository)
+                root.record(events.RepositoryCreated(
+                    repository=name, engine=engine, encryption=facts.encryption,
+                    imported=imported,
+                ))  # fmt: skip
+                for entry in facts.archives:
+                    archive = archive_from(entry, repository=name)
+                    lifecycle.add_archive(root, archive, number=archive_number(archive.start))
+                return repository.as_data()
+
+        return Later(work, finish, lambda: self._reserved.difference_update({name, str(path)}))
+
+    @method("repository.create")
+    def create(
+        self, *, name: str, path: str, encryption: str = "auto",
+        passphrase: str | None = None, engine: str = "",
+        free_floor_bytes: int = DEFAULT_FLOOR,
+    ) -> Later:  # fmt: skip
+        """Create a repository; a passphrase is generated when none is given."""
+        checks.check_size(free_floor_bytes, what="free_floor_bytes")
+        engine, made = self._engine(engine)
+        secret = passphrase or secrets.token_urlsafe(32)
+        place = self._prepare(name, path)
+        state = places.engine_state_dir(self._daemon.home, engine)
+
+        def work() -> Any:
+            return made.create(place, encryption=encryption, passphrase=secret, state_dir=state)
+
+        return self._later(
+            work, name=name, path=place, engine=engine, passphrase=secret, imported=False,
+            free_floor_bytes=free_floor_bytes,
+        )  # fmt: skip
+
+    @method("repository.set")
+    def set(self, *, name: str, free_floor_bytes: int | None = None) -> dict[str, Any]:
+        """Change what is given; a running vault is replaced as soon as no job uses it."""
+        values = checks.given({"free_floor_bytes": free_floor_bytes})
+        checks.check_size(values["free_floor_bytes"], what="free_floor_bytes")
+        with self._daemon.store.transact() as root:
+            repository = find(root.repositories, name, what="repository")
+            fields = checks.change(root.repositories, repository, values)
+            checks.record_change(root, events.RepositoryChanged, name, fields, what="repository")
+            data: dict[str, Any] = repository.as_data()
+        if fields:
+            self._daemon.dispatcher.vaults.retire(name)
+        return data
+
+    @method("repository.import")
+    def take_in(self, *, name: str, path: str, passphrase: str, engine: str = "") -> Later:
+        """Take in an existing repository with its archives."""
+        engine, made = self._engine(engine)
+        place = self._prepare(name, path)
+        state = places.engine_state_dir(self._daemon.home, engine)
+
+        def work() -> Any:
+            return made.inspect(place, passphrase=passphrase, state_dir=state)
+
+        return self._later(
+            work, name=name, path=place, engine=engine, passphrase=passphrase, imported=True
+        )
+
+    @method("repository.list")
+    def every(self) -> Any:
+        """Return all repositories."""
+        with self._daemon.store.transact() as root:
+            return checks.listed(root.repositories)
+
+    @method("repository.show")
+    def show(self, *, name: str) -> dict[str, Any]:
+        """Return one repository."""
+        with self._daemon.store.transact() as root:
+            data: dict[str, Any] = find(root.repositories, name, what="repository").as_data()
+            return data
+
+    @method("repository.passphrase")
+    def passphrase(self, *, name: str) -> dict[str, str]:
+        """Reveal a passphrase; the journal notes it."""
+        with self._daemon.store.transact() as root:
+            repository = find(root.repositories, name, what="repository")
+            secret = self._daemon.keys.unseal(
+                repository.passphrase, context=passphrase_context(name)
+            )
+            root.record(events.RepositoryPassphraseRevealed(repository=name))
+            return {"name": name, "path": repository.path, "passphrase": secret}

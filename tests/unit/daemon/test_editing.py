@@ -1,0 +1,146 @@
+"""Settings are changed one by one, checked like new ones, and journalled; limits hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .conftest import Refused
+
+
+def journalled(daemon: Any, kind: str) -> list[dict[str, Any]]:
+    return [e["data"] for e in daemon.call("events.since") if e["type"] == kind]
+
+
+def test_only_what_is_given_of_a_client_changes(daemon, backup):
+    before = daemon.call("client.show", name="web")
+    after = daemon.call("client.set", name="web", borg="/opt/borg", max_job_bytes=5, max_files=0)
+    assert after == {**before, "borg": "/opt/borg", "max_job_bytes": 5}
+    assert daemon.call("client.show", name="web") == after
+    assert journalled(daemon, "client.changed") == [
+        {"client": "web", "fields": ["borg", "max_job_bytes"]}
+    ]
+
+
+def test_a_change_that_changes_nothing_is_no_event(daemon, backup):
+    daemon.call("client.set", name="web", borg="borg")
+    assert journalled(daemon, "client.changed") == []
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"borg": "-x"}, "not usable"), ({"borg": ""}, "empty"), ({"port": 0}, "between"),
+    ({"max_job_bytes": -1}, "no limit"), ({"max_total_bytes": 1 << 70}, "no limit"),
+    ({"domain": "../x"}, "valid name"), ({"transport": "pigeon"}, "no transport"),
+    ({"identity": "/no/such/file"}, "identity file"), ({}, "Nothing to change"),
+    ({"max_files": "7"}, "must be"), ({"max_sessions": True}, "must be"),
+])  # fmt: skip
+def test_a_bad_change_of_a_client_is_refused_whole(daemon, backup, values, words):
+    before = daemon.call("client.show", name="web")
+    with pytest.raises(Refused, match=words):
+        daemon.call("client.set", name="web", **values)
+    assert daemon.call("client.show", name="web") == before
+
+
+def test_only_what_is_given_of_a_plan_changes(daemon, backup):
+    daemon.ended(backup())
+    before = daemon.call("plan.show", name="plan-plain")
+    after = daemon.call("plan.set", name="plan-plain", paths=["/srv", "/home"], sparse=True)
+    assert after == {**before, "paths": ["/srv", "/home"], "sparse": True}
+    assert journalled(daemon, "plan.changed") == [
+        {"plan": "plan-plain", "fields": ["paths", "sparse"]}
+    ]
+    for values, words in (
+        ({"paths": []}, "at least one path"), ({"client": "no"}, "no client"),
+        ({"repository": "no"}, "no repository"), ({"files_cache": "x"}, "files_cache"),
+        ({"retries": 1000}, "retries"), ({"excludes": [""]}, "pattern"),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match=words):
+            daemon.call("plan.set", name="plan-plain", **values)
+    assert daemon.call("plan.show", name="plan-plain") == after
+
+
+def test_a_plan_that_moves_to_another_client_is_found_there(daemon, backup):
+    daemon.ended(backup())
+    daemon.call("client.add", name="other", transport="local")
+    daemon.call("plan.set", name="plan-plain", client="other")
+    job = daemon.ended(daemon.call("backup.start", plan="plan-plain")["job_id"])
+    assert (job["state"], job["client"]) == ("done", "other")
+    daemon.call("client.remove", name="web")
+    with pytest.raises(Refused, match="backs up other"):
+        daemon.call("client.remove", name="other")
+
+
+def test_the_floor_of_a_repository_changes_and_its_vault_is_started_again(daemon, backup):
+    daemon.ended(backup())
+    assert daemon.call("repository.show", name="main")["free_floor_bytes"] == 1 << 30
+    daemon.call("repository.set", name="main", free_floor_bytes=1 << 60)
+    assert journalled(daemon, "repository.changed") == [
+        {"repository": "main", "fields": ["free_floor_bytes"]}
+    ]
+    findings = [f["message"] for f in daemon.call("doctor") if f["level"] == "error"]
+    assert any("Repository main" in text and "floor" in text for text in findings), findings
+    with pytest.raises(Refused, match="free_floor_bytes"):
+        daemon.call("repository.set", name="main", free_floor_bytes=-1)
+    job = daemon.ended(daemon.call("backup.start", plan="plan-plain")["job_id"])
+    assert job["state"] == "done"
+    vaults = (daemon.home / "logs" / "borgcubed.log").read_text().count("vault main: started")
+    assert vaults == 2
+
+
+def test_what_a_job_uses_is_not_removed_and_archives_stay(daemon, backup):
+    job_id = backup("long")
+    daemon.until(job_id, lambda job: job["phase"] == "reading")
+    with pytest.raises(Refused, match="backs up web"):
+        daemon.call("client.remove", name="web")
+    with pytest.raises(Refused, match=f"Job {job_id} of plan plan-long is running"):
+        daemon.call("plan.remove", name="plan-long")
+    daemon.call("job.cancel", id=job_id)
+    daemon.ended(job_id)
+    daemon.ended(backup())
+    for name in ("plan-long", "plan-plain"):
+        daemon.call("plan.remove", name=name)
+    daemon.call("client.remove", name="web")
+    assert daemon.call("client.list") == daemon.call("plan.list") == []
+    (archive,) = daemon.call("archive.list", client="web")
+    assert archive["plan"] == "plan-plain"
+    assert [e["client"] for e in journalled(daemon, "client.removed")] == ["web"]
+    assert len(journalled(daemon, "plan.removed")) == 2
+    with pytest.raises(Refused, match="no client"):
+        daemon.call("client.set", name="web", port=23)
+
+
+def test_a_client_runs_no_more_jobs_at_once_than_it_may(daemon, backup):
+    daemon.call("client.set", name="web", max_sessions=1)
+    first = backup("long")
+    daemon.until(first, lambda job: job["state"] == "running")
+    waiting = backup()
+    daemon.call("client.add", name="other", transport="local")
+    daemon.call("plan.add", name="p", client="other", repository="main", paths=["/etc"])
+    # The other client's job is queued later and ends before: the first one's is passed over.
+    assert daemon.ended(daemon.call("backup.start", plan="p")["job_id"])["state"] == "done"
+    assert daemon.call("job.show", id=waiting)["state"] == "queued"
+    daemon.call("job.cancel", id=first)
+    assert daemon.ended(waiting)["state"] == "done"
+
+
+def test_a_raised_limit_of_sessions_counts_at_once(daemon, backup):
+    daemon.call("client.set", name="web", max_sessions=1)
+    first = backup("long")
+    daemon.until(first, lambda job: job["state"] == "running")
+    waiting = backup()
+    daemon.call("client.set", name="web", max_sessions=2)
+    assert daemon.ended(waiting)["state"] == "done"
+    assert daemon.call("job.show", id=first)["state"] == "running"
+
+
+def test_an_order_says_what_its_client_may_still_store(daemon, backup):
+    assert daemon.ended(backup())["parameters"]["limits"]["total_left"] is None
+    daemon.call(
+        "client.set", name="web", max_job_bytes=10, max_total_bytes=1000, max_files=3,
+        max_duration_s=60,
+    )  # fmt: skip
+    job = daemon.ended(daemon.call("backup.start", plan="plan-plain")["job_id"])
+    assert job["parameters"]["limits"] == {
+        "job_bytes": 10, "total_bytes": 1000, "total_left": 1000, "files": 3, "duration_s": 60
+    }  # fmt: skip
