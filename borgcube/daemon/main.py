@@ -22,12 +22,23 @@ from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.store import Store
+<<<<<<< HEAD
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
+=======
+from borgcube.daemon.audit import Audit
+from borgcube.daemon.control import MAX_REQUEST, Control, methods_of
+from borgcube.daemon.dispatcher import Dispatcher
+from borgcube.daemon.methods_accounts import AccountMethods
+from borgcube.daemon.methods_enrol import EnrolMethods
+from borgcube.daemon.methods_inventory import ClientMethods, PlanMethods, RepositoryMethods
+from borgcube.daemon.methods_jobs import JobMethods
+from borgcube.daemon.methods_logins import LoginMethods
+>>>>>>> a547306 (Accounts, audit trail and access rules: the base of the console's security)
 from borgcube.daemon.methods_system import SystemMethods
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.supervisor import MAX_MESSAGE
@@ -91,9 +102,12 @@ class Daemon:
         self.dispatcher.publish = self.publish
         self.store.on_committed = self.publish
         methods: dict[str, Any] = {}
-        for kind in (RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods):
+        for kind in (
+            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
+            AccountMethods, LoginMethods, EnrolMethods,
+        ):  # fmt: skip
             methods.update(methods_of(kind(self)))
-        self.control = Control(self._control_socket, methods)
+        self.control = Control(self._control_socket, methods, audit=Audit(self.store))
 
     def _bind(self, kind: int, endpoint: str, largest: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
