@@ -99,3 +99,7 @@ class Tab:
     permission: Permission = Permission.VIEW
     order: int = 100
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SiteRoot(Resource):
+    """``/``. The chassis makes it; a view on it without a name is the dashboard."""

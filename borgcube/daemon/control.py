@@ -2,9 +2,10 @@
 
 A request is one JSON frame ``{"v": 1, "id", "method", "params", "actor"}``, the answer one
 frame ``{"id", "ok", "result"}`` or ``{"id", "ok", "error": {message, next_step, kind, field,
-exit_code}}``. ``actor`` (user, via, address) is for the audit trail and may be left out. A method's keyword-only signature is its schema: unknown, missing and
-wrongly typed parameters are refused. Methods run in the main thread; slow work is put off
-to a small pool as :class:`Later` and finished in the main thread.
+exit_code}}``. ``actor`` (user, via, address) is for the audit trail and may be left out.
+A method's keyword-only signature is its schema: unknown, missing and wrongly typed
+parameters are refused. Methods run in the main thread; slow work is put off to a small pool
+as :class:`Later` and finished in the main thread.
 """
 
 from __future__ import annotations

@@ -233,12 +233,17 @@ class AccountMethods:
     # Second factor
 
     @method("factor.begin")
-    def factor_begin(self, *, user: str) -> dict[str, str]:
-        """Make a secret for an authenticator; it counts after :meth:`factor_confirm`."""
-        secret = credentials.new_totp_secret()
+    def factor_begin(self, *, user: str, keep: bool = False) -> dict[str, str]:
+        """Make a secret for an authenticator; it counts after :meth:`factor_confirm`. With
+        ``keep``, the one that waits is returned again: a wrong code means no new picture."""
+        keys, context = self._daemon.keys, totp_context(user)
         with self._daemon.store.transact() as root:
             found = find_user(root, user)
-            found.totp_pending = self._daemon.keys.seal(secret, context=totp_context(user))
+            if keep and found.totp_pending:
+                secret = keys.unseal(found.totp_pending, context=context)
+            else:
+                secret = credentials.new_totp_secret()
+                found.totp_pending = keys.seal(secret, context=context)
         return {"secret": secret, "address": credentials.totp_address(secret, user=user)}
 
     @method("factor.confirm")

@@ -7,7 +7,7 @@ pool. A wrong user and a wrong password get the same answer after the same time.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from borgcube.core import credentials, setup
 from borgcube.core.access import Role
