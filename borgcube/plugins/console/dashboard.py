@@ -29,7 +29,7 @@ def dashboard(context: Any, request: Any) -> dict[str, Any]:
         except Exception:
             LOG.exception("the card %s cannot be drawn", card.name)
             continue
-        cards.append({"card": card, "markup": Markup(shown)})
+        cards.append({"card": card, "markup": Markup(shown.strip())})
     safeties = queries.safeties(request)
     newest = max((one.archive_at for one in safeties if one.archive_at), default="")
     return {
