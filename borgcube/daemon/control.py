@@ -120,16 +120,12 @@ def error_data(error: BaseException) -> dict[str, Any]:
     """Return what a caller is told about an error; details of bugs stay in the log."""
     if isinstance(error, BorgCubeError):
         return {"message": error.message, "next_step": error.next_step,
-<<<<<<< HEAD
-                "kind": type(error).__name__, "exit_code": error.exit_code}  # fmt: skip
+                "kind": type(error).__name__, "field": error.field,
+                "exit_code": error.exit_code}  # fmt: skip
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return {"message": f"The daemon cannot write its home: {error.strerror}.",
                 "next_step": "Make room there, or make it writable, and try again.",
-                "kind": "HomeWriteError", "exit_code": 2}  # fmt: skip
-=======
-                "kind": type(error).__name__, "field": error.field,
-                "exit_code": error.exit_code}  # fmt: skip
->>>>>>> a547306 (Accounts, audit trail and access rules: the base of the console's security)
+                "kind": "HomeWriteError", "field": "", "exit_code": 2}  # fmt: skip
     return {"message": f"The daemon made a mistake ({type(error).__name__}).",
             "next_step": "See logs/borgcubed.log in the home directory.",
             "kind": "InternalError", "field": "", "exit_code": 2}  # fmt: skip

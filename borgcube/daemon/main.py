@@ -25,23 +25,16 @@ from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.services import Service, ServiceContext, ServiceFactory
 from borgcube.core.store import Store
-<<<<<<< HEAD
+from borgcube.daemon.audit import Audit
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
-from borgcube.daemon.methods_clients import ClientMethods
-from borgcube.daemon.methods_jobs import JobMethods
-from borgcube.daemon.methods_plans import PlanMethods
-from borgcube.daemon.methods_repositories import RepositoryMethods
-=======
-from borgcube.daemon.audit import Audit
-from borgcube.daemon.control import MAX_REQUEST, Control, methods_of
-from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.methods_accounts import AccountMethods
+from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
-from borgcube.daemon.methods_inventory import ClientMethods, PlanMethods, RepositoryMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_logins import LoginMethods
->>>>>>> a547306 (Accounts, audit trail and access rules: the base of the console's security)
+from borgcube.daemon.methods_plans import PlanMethods
+from borgcube.daemon.methods_repositories import RepositoryMethods
 from borgcube.daemon.methods_system import SystemMethods
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.supervisor import MAX_MESSAGE

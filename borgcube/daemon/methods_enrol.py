@@ -62,7 +62,7 @@ def line_to_paste(public_line: str) -> str:
         f"{{ grep -qxF {entry} ~/.ssh/authorized_keys || "
         # A last line without an end would swallow ours.
         f"printf '\\n%s\\n' {entry} >> ~/.ssh/authorized_keys; }} && "
-        "for k in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf \"$k\"; done"
+        'for k in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf "$k"; done'
     )
 
 
@@ -88,7 +88,7 @@ class EnrolMethods:
         places.private_directory(directory)
         public = make_key(directory, comment=f"borgcube:{name}")
         try:
-            made = self._clients.add(
+            made: dict[str, Any] = self._clients.add(
                 name=name, host=host, transport=transport, port=port, user=user, borg=borg,
                 domain=domain, identity=str(directory / KEY_NAME),
             )  # fmt: skip

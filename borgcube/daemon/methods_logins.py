@@ -126,7 +126,7 @@ class LoginMethods:
             )  # fmt: skip
             if link is not None:
                 root.links.remove(link)
-            if good:
+            if user is not None and good:
                 return self._open(root, user, address=address, agent=agent)
         self._throttle.failed(address=address, user="")
         raise AccessDenied(
@@ -158,9 +158,7 @@ class LoginMethods:
             with self._daemon.store.transact() as root:
                 if root.users.find("name", name) is not None:
                     raise InvalidInput(f"There is a user {name!r} already.", field="name")
-                user = User(
-                    name=name, role=Role.ADMINISTRATOR, password=hashed, created_at=now()
-                )
+                user = User(name=name, role=Role.ADMINISTRATOR, password=hashed, created_at=now())
                 root.users.add(user)
                 setup.end_setup_token(self._daemon.home)
                 return self._open(root, user, address=address, agent=agent)

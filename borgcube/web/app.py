@@ -44,9 +44,7 @@ def static_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def make_app(
-    context: ServiceContext, settings: WebSettings, *, hub: Any, cookie: str
-) -> Any:
+def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie: str) -> Any:
     """Return the WSGI application."""
     config = Configurator(root_factory=ConsoleRoot, settings={
         "jinja2.trim_blocks": True, "jinja2.lstrip_blocks": True, "jinja2.undefined": "strict",
@@ -63,9 +61,7 @@ def make_app(
         require_csrf=True, token=CSRF_FIELD, header=CSRF_HEADER, check_origin=False
     )
     config.add_tween("borgcube.web.security.security_tween_factory")
-    add_request_methods(
-        config, store=context.store, door=ControlDoor(context.home), hub=hub
-    )
+    add_request_methods(config, store=context.store, door=ControlDoor(context.home), hub=hub)
     static = f"static-{static_version()}"
     config.registry.console_static = static
     config.add_static_view(static, "borgcube.web:static", cache_max_age=31_536_000)

@@ -49,9 +49,7 @@ class Browser:
 
     identity: Identity
     cookie: str
-    waiting: asyncio.Queue[str | None] = field(
-        default_factory=lambda: asyncio.Queue(MAX_WAITING)
-    )
+    waiting: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
     behind: bool = False
 
 

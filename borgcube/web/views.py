@@ -69,9 +69,7 @@ def login(context: Any, request: Any) -> Any:
                 ask_code = kind == CodeNeeded.__name__ or bool(values["code"])
                 if kind != CodeNeeded.__name__:
                     form.problem, form.next_step = error.message, error.next_step
-                    request.response.status_code = (
-                        403 if kind == AccessDenied.__name__ else 400
-                    )
+                    request.response.status_code = 403 if kind == AccessDenied.__name__ else 400
         # A password is typed again rather than sent back to the page.
         form.fields = [NAME, PASSWORD, CODE] if ask_code else [NAME, PASSWORD]
     elif request.identity is not None:
@@ -209,4 +207,3 @@ def includeme(config: Any) -> None:
         (HTTPException, http_problem), (Exception, broken),
     ):  # fmt: skip
         config.add_exception_view(view, context=kind, renderer=page)
-

@@ -150,12 +150,11 @@ def factor_remove(context: Collection, request: Any) -> Any:
 def includeme(config: Any) -> None:
     """Add the views."""
     page = "borgcube.plugins.console:templates/account.jinja2"
-    under = {"under": "account"}
-    add(config, account, Collection, template="account", **under)
+    add(config, account, Collection, template="account", under="account")
     for name, view, renderer in (
         ("password", password, page), ("token", token_add, page),
         ("token-remove", token_remove, ""), ("session-end", session_end, ""),
         ("factor-remove", factor_remove, page),
         ("factor", factor, "borgcube.plugins.console:templates/factor.jinja2"),
     ):  # fmt: skip
-        add(config, view, Collection, name, renderer=renderer, posts=True, **under)
+        add(config, view, Collection, name, renderer=renderer, posts=True, under="account")

@@ -31,7 +31,10 @@ def archives(context: Archives, request: Any) -> dict[str, Any]:
         found = found[: queries.PAGE]
         more = request.path_to("archives", **equal, before=str(table.number_of(found[-1])))
     return {
-        "archives": found, "asked": asked, "filtered": bool(equal), "more": more,
+        "archives": found,
+        "asked": asked,
+        "filtered": bool(equal),
+        "more": more,
         "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],
         "plans": sorted(one.plan for one in queries.safeties(request)),
     }
@@ -71,7 +74,7 @@ def restore(context: ArchiveItem, request: Any) -> Any:
             try:
                 made = request.act(
                     "restore.start", archive=full_name(record), paths=values["paths"],
-                    as_root=values["as_root"] and kind == "server", **where,
+                    as_root=bool(values.get("as_root")) and kind == "server", **where,
                 )  # fmt: skip
                 return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
             except BorgCubeError as error:

@@ -86,7 +86,8 @@ def probe(request: Any, client: Any) -> tuple[str, str, list[dict[str, str]]]:
 def connect(context: ClientItem, request: Any) -> dict[str, Any]:
     """Show what is left to do until a client can be backed up."""
     state = request.params.get("state", "")
-    message, keys = "", []
+    message = ""
+    keys: list[dict[str, str]] = []
     if state == COMPARE or request.method == "POST":
         # Look again: what is compared must be what the machine offers now.
         state, message, keys = probe(request, context.record)

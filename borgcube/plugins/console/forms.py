@@ -125,7 +125,7 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
     first = f"client:{archive.client}"
     if not any(value == first for value, _ in targets):
         first = targets[0][0] if targets else ""
-    return [
+    fields = [
         Field("paths", "What to restore", "lines", placeholder="etc/hosts",
               help="One path a line, without a leading slash, as in the archive. Leave it"
               " empty for everything."),
@@ -133,10 +133,12 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
         Field("directory", "Directory there", required=True, placeholder="/tmp/restored",
               help="An absolute path. It is made if needed; paths are restored below it, and"
               " files of the same name there are replaced."),
-        Field("as_root", "Keep owners, set-user-ID bits and devices", "checkbox", default=False,
-              group="More", help="Only for a restore to this server, and only if you trust"
-              " the client this came from."),
     ]  # fmt: skip
+    if not request.me.limited:
+        fields.append(Field("as_root", "Keep owners, set-user-ID bits and devices", "checkbox", default=False,
+              group="More", help="Only for a restore to this server, and only if you trust"
+              " the client this came from."))  # fmt: skip
+    return fields
 
 
 def user_fields(request: Any) -> list[Field]:

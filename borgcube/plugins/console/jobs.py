@@ -38,7 +38,10 @@ def jobs(context: Jobs, request: Any) -> dict[str, Any]:
         found = found[: queries.PAGE]
         more = request.path_to("jobs", **equal, before=str(table.number_of(found[-1])))
     return {
-        "jobs": found, "asked": asked, "filtered": bool(equal), "more": more,
+        "jobs": found,
+        "asked": asked,
+        "filtered": bool(equal),
+        "more": more,
         "first_page": not before,
         "states": [state for state in lifecycle.TRANSITIONS if state],
         "types": sorted(request.plugins.job_types),

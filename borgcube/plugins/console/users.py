@@ -63,7 +63,10 @@ def user(context: UserItem, request: Any) -> Any:
 def shown(request: Any, record: Any, form: Form, link: str = "") -> dict[str, Any]:
     """Return what the page of a user shows."""
     return {
-        "user": record, "form": form, "link": link, "me": request.me.user == record.name,
+        "user": record,
+        "form": form,
+        "link": link,
+        "me": request.me.user == record.name,
         "sessions": list(request.db.sessions.oldest("user", record.name)),
         "tokens": list(request.db.tokens.oldest("user", record.name)),
     }
