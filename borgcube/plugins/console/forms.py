@@ -135,9 +135,11 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
               " files of the same name there are replaced."),
     ]  # fmt: skip
     if not request.me.limited:
-        fields.append(Field("as_root", "Keep owners, set-user-ID bits and devices", "checkbox", default=False,
-              group="More", help="Only for a restore to this server, and only if you trust"
-              " the client this came from."))  # fmt: skip
+        fields.append(Field(
+            "as_root", "Keep owners, set-user-ID bits and devices", "checkbox", default=False,
+            group="More", help="Only for a restore to this server, and only if you trust the"
+            " client this came from.",
+        ))  # fmt: skip
     return fields
 
 
