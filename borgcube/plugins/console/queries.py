@@ -131,7 +131,7 @@ def safety_of(root: Any, plan: Any, now: datetime) -> Safety:
     found.running = str(active[0].id) if active else ""
     found.days = _strip(ended, now)
     for archive in root.archives.newest(1, plan=plan.name):
-        found.archive, found.archive_at = str(archive.id), str(archive.start)
+        found.archive, found.archive_at = str(archive.id), str(archive.start or archive.created_at)
         found.size = int(archive.stats.get("size") or 0)
     if ended:
         last = ended[0]
