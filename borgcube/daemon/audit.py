@@ -39,6 +39,10 @@ class Audit:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def note(self, actor: Mapping[str, str], action: str, subject: str, *, refused: str) -> None:
+        """Write down at once what was done or refused, for methods that audit themselves."""
+        self.end(self.begin(actor, action, {"name": subject}), refused=refused)
+
     def begin(self, actor: Mapping[str, str], action: str, params: Mapping[str, Any]) -> str:
         """Note what is about to be done; returns the entry's ID."""
         entry = AuditEntry(

@@ -97,13 +97,14 @@ class Daemon:
         )  # fmt: skip
         self.dispatcher.publish = self.publish
         self.store.on_committed = self.publish
+        self.audit = Audit(self.store)
         methods: dict[str, Any] = {}
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
             AccountMethods, LoginMethods, EnrolMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
-        self.control = Control(self._control_socket, methods, audit=Audit(self.store))
+        self.control = Control(self._control_socket, methods, audit=self.audit)
         context = ServiceContext(home, self.config, self.store, self.registry)
         self.services: list[Service] = [factory(context) for factory in services]
 

@@ -48,6 +48,12 @@ class LoginMethods:
         self._throttle = LoginThrottle()
         self._hashing = threading.Semaphore(HASHES_AT_ONCE)
 
+    def _note(self, action: str, name: str, address: str, *, refused: str = "") -> None:
+        """Write into the audit trail; strangers who have to wait write nothing, or they could
+        fill the store."""
+        actor = {"user": "" if refused else name, "via": "console", "address": address[:100]}
+        self._daemon.audit.note(actor, action, name, refused=refused)
+
     def _open(self, root: Root, user: User, *, address: str, agent: str) -> dict[str, str]:
         token, settings = credentials.new_token(), self._daemon.config.console
         root.sessions.add(Session(
@@ -63,7 +69,7 @@ class LoginMethods:
                 mine.remove(session)
         return {"session": token, "user": user.name}
 
-    @method("login.password")
+    @method("login.password", audited=False)
     def password(
         self, *, name: str, password: str, code: str = "", address: str = "", agent: str = ""
     ) -> Later:
@@ -86,13 +92,18 @@ class LoginMethods:
                 return credentials.password_matches(stored, password)
 
         def finish(right: bool) -> dict[str, str]:
-            with self._daemon.store.transact() as root:
-                user = root.users.find("name", name)
-                if not right or user is None or user.disabled or user.password != stored:
-                    raise AccessDenied(WRONG)
-                self._check_code(user, code)
-                opened = self._open(root, user, address=address, agent=agent)
+            try:
+                with self._daemon.store.transact() as root:
+                    user = root.users.find("name", name)
+                    if not right or user is None or user.disabled or user.password != stored:
+                        raise AccessDenied(WRONG)
+                    self._check_code(user, code)
+                    opened = self._open(root, user, address=address, agent=agent)
+            except AccessDenied as error:
+                self._note("login.password", name, address, refused=error.message)
+                raise
             self._throttle.succeeded(address=address, user=name)
+            self._note("login.password", name, address)
             return opened
 
         return Later(work, finish)
@@ -113,7 +124,7 @@ class LoginMethods:
             raise AccessDenied(WRONG, field="code")
         user.recovery = tuple(kept for kept in user.recovery if kept != used)
 
-    @method("login.link")
+    @method("login.link", audited=False)
     def link(self, *, token: str, address: str = "", agent: str = "") -> dict[str, str]:
         """Log in with a link, which is used up."""
         if self._throttle.wait_s(address=address, user="") > 0:
@@ -126,15 +137,21 @@ class LoginMethods:
             )  # fmt: skip
             if link is not None:
                 root.links.remove(link)
+            opened = None
             if user is not None and good:
-                return self._open(root, user, address=address, agent=agent)
+                opened = self._open(root, user, address=address, agent=agent)
+        if opened is not None:
+            self._note("login.link", opened["user"], address)
+            return opened
         self._throttle.failed(address=address, user="")
-        raise AccessDenied(
+        refusal = AccessDenied(
             "This link is not valid, or was used already.",
             next_step="Make a new one on the server: borgcube console link",
         )
+        self._note("login.link", "", address, refused=refusal.message)
+        raise refusal
 
-    @method("login.set_up")
+    @method("login.set_up", audited=False)
     def set_up(
         self, *, token: str, name: str, password: str, address: str = "", agent: str = ""
     ) -> Later:
@@ -143,8 +160,9 @@ class LoginMethods:
             raise AccessDenied("There were too many wrong tries.", next_step="Try again later.")
         try:
             setup.check_setup_token(self._daemon.home, token)
-        except AccessDenied:
+        except AccessDenied as error:
             self._throttle.failed(address=address, user="")
+            self._note("login.set_up", name, address, refused=error.message)
             raise
         check_name(name, what="user")
         credentials.check_new_password(password, user=name)
@@ -161,7 +179,9 @@ class LoginMethods:
                 user = User(name=name, role=Role.ADMINISTRATOR, password=hashed, created_at=now())
                 root.users.add(user)
                 setup.end_setup_token(self._daemon.home)
-                return self._open(root, user, address=address, agent=agent)
+                opened = self._open(root, user, address=address, agent=agent)
+            self._note("login.set_up", name, address)
+            return opened
 
         return Later(work, finish)
 

@@ -6,16 +6,21 @@ of its request.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from markupsafe import Markup
+from pyramid.renderers import render
+
 from borgcube.control.client import QUICK_S, SLOW_S, Control
 from borgcube.core.access import Identity
 from borgcube.core.store import Root, Store
 
+LOG = logging.getLogger(__name__)
 # Methods that may take long: they log in to a machine, or make a repository.
 SLOW_METHODS = frozenset(
     {"repository.create", "repository.import", "client.test", "client.host_keys"}
@@ -60,6 +65,23 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
         figures: Mapping[str, Any] = hub.progress.get(job_id, {})
         return figures
 
+    def tabs_of(request: Any, kind: str, record: Any) -> list[dict[str, Any]]:
+        """Return what plugins add to the page of a record; one that fails is left out."""
+        drawn = []
+        known = request.plugins.registered["register_tabs"].values()
+        client = getattr(request.context, "client_name", None)
+        for tab in sorted(known, key=lambda tab: (tab.order, tab.name)):
+            if tab.of != kind or not request.me.may(tab.permission, client=client):
+                continue
+            try:
+                values = tab.draw(request, record)
+                if values is not None:
+                    markup = render(tab.template, {"values": values}, request).strip()
+                    drawn.append({"tab": tab, "markup": Markup(markup)})
+            except Exception:
+                LOG.exception("the tab %s cannot be drawn", tab.name)
+        return drawn
+
     def path_to(request: Any, *words: str, **query: str) -> str:
         path = "/".join(quote(str(word), safe="@+~:") for word in words)
         asked = f"?{urlencode(query)}" if query else ""
@@ -71,4 +93,5 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     config.add_request_method(call, "act")
     config.add_request_method(progress_of, "progress_of")
     config.add_request_method(path_to, "path_to")
+    config.add_request_method(tabs_of, "tabs_of")
     config.add_request_method(lambda _request: config.registry.plugins, "plugins", property=True)

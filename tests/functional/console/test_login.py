@@ -123,8 +123,11 @@ def test_changing_the_password_ends_the_other_logins_only(console: ConsoleRig) -
 
 def test_guessing_is_slowed_down(console: ConsoleRig) -> None:
     console.user("gina", "viewer")
-    visitor = console.visitor()
+    ada, visitor = console.visitor("ada"), console.visitor()
     answers = [visitor.log_in("gina", f"guess number {n}") for n in range(12)]
     assert "too many wrong tries" in answers[-1].text
+    # Who has to wait writes nothing: a stranger cannot fill the store.
+    page = ada.get("/audit").text
+    assert 5 <= page.count("gina") < 12
     # Even the right password has to wait: a guesser learns nothing.
     assert visitor.log_in("gina").status == 403
