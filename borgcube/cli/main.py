@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import inventory, jobs, output, settings, system
+from borgcube.cli import access, inventory, jobs, output, settings, system
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -89,6 +89,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _clients(parser)
     _plans(parser)
     _work(parser)
+    _access(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)
@@ -96,7 +97,11 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _system(parser: Parser) -> None:
-    parser.leaf("init", system.init, online=False)
+    init = parser.leaf("init", system.init, online=False)
+    init.add_argument(
+        "--console", nargs="?", const="127.0.0.1:8420", metavar="ADDRESS:PORT",
+        help="enable the web console, and print a link that makes its first user",
+    )  # fmt: skip
     parser.leaf("serve", system.serve, online=False, json=False)
     parser.leaf("doctor", system.doctor, online=False)
     parser.leaf("plugins", system.plugins, online=False)
@@ -211,6 +216,28 @@ def _work(parser: Parser) -> None:
                        help="a parameter of the job")  # fmt: skip
     for command in (backup, restore, delete, start):
         command.add_argument("--wait", action="store_true", help="follow the job to its end")
+
+
+def _access(parser: Parser) -> None:
+    nouns = parser.noun("user", "who may use the console")
+    add = parser.leaf("add", access.user_add, parent=nouns)
+    add.add_argument("name")
+    add.add_argument("--role", default="viewer", help="administrator, operator, viewer or owner")
+    add.add_argument("--client", action="append", help="a client that an owner owns")
+    add.add_argument("--password-file", metavar="FILE",
+                     help="its first line; - is stdin; without it a link is printed")  # fmt: skip
+    parser.leaf("list", access.user_list, parent=nouns)
+    secret = parser.leaf("passwd", access.user_password, parent=nouns)
+    secret.add_argument("name")
+    secret.add_argument("--password-file", metavar="FILE", help="its first line; - is stdin")
+    for name, function in (
+        ("disable", access.user_disable), ("enable", access.user_enable),
+        ("remove", access.user_remove),
+    ):  # fmt: skip
+        parser.leaf(name, function, parent=nouns).add_argument("name")
+    nouns = parser.noun("console", "the web console")
+    link = parser.leaf("link", access.console_link, parent=nouns)
+    link.add_argument("--user", help="whom it logs in (default: an administrator)")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from borgcube.cli import output
+from borgcube.cli import access, output
 from borgcube.cli.control import Control
 from borgcube.core import config, secrets
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, DaemonUnreachable
 from borgcube.core.registry import Registry
+from borgcube.core.services import ServiceFactory
 
 LEVEL_STYLE = {"error": "red", "warning": "yellow"}
 
@@ -24,26 +25,48 @@ def init(home: Path, options: argparse.Namespace) -> int:
     """Make the home; safe to repeat."""
     new = not (home / "store").is_dir()
     places.init_home(home)
+    if options.console:
+        access.enable_console(home, options.console)
+    link = access.set_up_link(home) if config.load(home).console.enabled else ""
     if options.json:
-        output.as_json({"home": str(home), "created": new})
+        output.as_json({"home": str(home), "created": new, "set_up_link": link})
         return 0
     if not new:
-        output.say(f"{home} is a BorgCube home already; nothing was changed.")
+        output.say(f"{home} is a BorgCube home already; nothing was replaced.")
+        if link:
+            access.say_set_up_link(link)
         return 0
     output.say(f"Made {home}: configuration borgcube.toml, store, logs and a master key.")
     output.say(f"Keep a copy of {secrets.key_file(home)} away from this machine.")
     output.say(f"Next: borgcube --home {home} serve")
+    if link:
+        access.say_set_up_link(link)
+    else:
+        output.say(f"For the web console as well: borgcube --home {home} init --console")
     return 0
 
 
+def services(home: Path) -> list[ServiceFactory]:
+    """Return what runs beside the daemon; only what is enabled is imported at all."""
+    found: list[ServiceFactory] = []
+    if config.load(home).console.enabled:
+        from borgcube.web.service import ConsoleService
+
+        found.append(ConsoleService)
+    return found
+
+
 def serve(home: Path, _options: argparse.Namespace) -> int:
-    """Run the daemon in the foreground."""
+    """Run the daemon in the foreground, and the console if it is enabled."""
     from borgcube.daemon.main import serve as run
 
     places.require_home(home)
+    beside = services(home)
     print(f"BorgCube serves {home}; its log is {places.log_dir(home) / 'borgcubed.log'}.",
           file=sys.stderr, flush=True)  # fmt: skip
-    return run(home)
+    if beside:
+        print(f"The console is at {access.console_url(home)}.", file=sys.stderr, flush=True)
+    return run(home, beside)
 
 
 def _offline(home: Path) -> list[dict[str, str]]:

@@ -69,6 +69,22 @@ class DaemonConfig:
 
 
 @dataclass(frozen=True)
+class ConsoleConfig:
+    """The web console."""
+
+    enabled: bool = _key(False, "serve the console")
+    listen: str = _key("127.0.0.1:8420", "address and port to listen on")
+    certificate: str = _key("", "TLS certificate chain (PEM); empty means plain HTTP")
+    key: str = _key("", "the certificate's private key (PEM)")
+    url: str = _key("", "address people use, such as https://backup.example.org/borgcube")
+    trusted_proxies: tuple[str, ...] = _key(
+        (), "addresses or networks of reverse proxies whose X-Forwarded headers count"
+    )
+    idle_minutes: int = _key(720, "a login ends after this long without a request", least=5)
+    session_days: int = _key(14, "a login ends after this long in any case", least=1)
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration; every key has a default."""
 
@@ -78,6 +94,7 @@ class Config:
     log: LogConfig = LogConfig()
     plugins: PluginsConfig = PluginsConfig()
     daemon: DaemonConfig = DaemonConfig()
+    console: ConsoleConfig = ConsoleConfig()
 
     def store_uri(self, home: Path) -> str:
         """Return the store's address, the default being a file in the home."""
@@ -143,6 +160,8 @@ def load(home: Path) -> Config:
 def _rendered(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

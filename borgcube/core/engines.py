@@ -6,7 +6,7 @@ to import; ``backup`` and ``restore`` run in a worker.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +69,10 @@ class Engine(Protocol):
         """Ask a running vault what a job that did not report an archive left in the
         repository: the facts of its archive, or None. Waits until the job's session is
         over. Called in a thread of the daemon."""
+
+    def preview(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+        """Return the command that a backup with these parameters runs on the client, for a
+        person to read. Called in the console; must be cheap and touch nothing."""
 
     def backup(self, context: JobContext) -> JobResult:
         """Pull one backup. Parameters: ``archive`` (name), ``plan``, ``domain``,

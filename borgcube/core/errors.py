@@ -19,10 +19,11 @@ class BorgCubeError(Exception):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, next_step: str = "") -> None:
+    def __init__(self, message: str, *, next_step: str = "", field: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step
+        self.field = field  # the parameter at fault, so that a form can say it beside its field
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}".strip()
@@ -42,6 +43,14 @@ class Duplicate(BorgCubeError):
 
 class InvalidInput(BorgCubeError):
     """A value from outside does not pass its check."""
+
+
+class AccessDenied(BorgCubeError):
+    """Credentials are wrong, missing or used up. Says no more than that."""
+
+
+class CodeNeeded(BorgCubeError):
+    """The password is right, and a second factor is wanted."""
 
 
 class StoreError(BorgCubeError):

@@ -90,9 +90,26 @@ def register_config_schema() -> list[Any]:
 
 
 @hookspec
-def register_web_views() -> list[Any]:
-    """Register: return pages and panels for the console. Called in the console's process,
-    no transaction; an exception quarantines the plugin."""
+def register_pages() -> list[Any]:
+    """Register: return pages of the console (``core.web.Page``): a place in its navigation,
+    a resource, and the views on it. All processes, no transaction, so import what a page
+    needs only in its ``include``; an exception quarantines the plugin."""
+    return []
+
+
+@hookspec
+def register_cards() -> list[Any]:
+    """Register: return cards for the console's dashboard (``core.web.Card``). All processes,
+    no transaction; an exception quarantines the plugin, one while a card is drawn takes only
+    that card away."""
+    return []
+
+
+@hookspec
+def register_tabs() -> list[Any]:
+    """Register: return tabs on a client, plan, repository, archive or job (``core.web.Tab``).
+    All processes, no transaction; an exception quarantines the plugin, one while a tab is
+    drawn takes only that tab away."""
     return []
 
 

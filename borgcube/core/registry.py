@@ -30,7 +30,9 @@ UNIQUE = {
     "register_evolution_steps": "id",
     "register_cli_commands": "name",
     "register_config_schema": "__name__",
-    "register_web_views": "name",
+    "register_pages": "name",
+    "register_cards": "name",
+    "register_tabs": "name",
 }
 
 

@@ -2,7 +2,10 @@
 
 A unit of work is ``with store.transact() as root``: it commits at the end or aborts on an
 exception. Events recorded in it are journalled in the same transaction and handed to
-``store.on_committed`` after the commit. One store belongs to one thread.
+``store.on_committed`` after the commit. Units of work belong to the thread that owns the
+store (the daemon's main thread), because those listeners do. Any thread may read: ``with
+store.reading() as root`` sees one consistent state over a connection of its own and never
+commits.
 """
 
 from __future__ import annotations
@@ -40,6 +43,11 @@ class Root:
         self.journal: Journal = mapping["journal"]
         self.settings: Any = mapping["settings"]
         self.plugins: Any = mapping["plugins"]
+        self.users: Table = mapping["users"]
+        self.sessions: Table = mapping["sessions"]
+        self.links: Table = mapping["links"]
+        self.tokens: Table = mapping["tokens"]
+        self.audit: Table = mapping["audit"]
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 
@@ -89,13 +97,16 @@ class Store:
         self._db.close()
 
     @contextmanager
-    def _mapping(self) -> Iterator[Any]:
+    def _mapping(self, *, commit: bool = True) -> Iterator[Any]:
         manager = transaction.TransactionManager(explicit=True)
         manager.begin()
         connection = self._db.open(transaction_manager=manager)
         try:
             yield connection.root()
-            manager.commit()
+            if commit:
+                manager.commit()
+            else:
+                manager.abort()
         except BaseException:
             manager.abort()
             raise
@@ -135,6 +146,12 @@ class Store:
             callback()
         for envelope in root.recorded:
             self.on_committed(envelope)
+
+    @contextmanager
+    def reading(self) -> Iterator[Root]:
+        """Open one consistent state for reading, in any thread; changes to it are dropped."""
+        with self._mapping(commit=False) as mapping:
+            yield Root(mapping)
 
     def run(self, work: Callable[[Root], Result], *, attempts: int = 5) -> Result:
         """Do ``work`` in a unit of work, again on a conflict; raises StoreError at the end."""

@@ -1,10 +1,11 @@
 """The control socket: checks requests, calls methods, answers.
 
-A request is one JSON frame ``{"v": 1, "id", "method", "params"}``, the answer one frame
-``{"id", "ok", "result"}`` or ``{"id", "ok", "error": {message, next_step, kind,
-exit_code}}``. A method's keyword-only signature is its schema: unknown, missing and
-wrongly typed parameters are refused. Methods run in the main thread; slow work is put off
-to a small pool as :class:`Later` and finished in the main thread.
+A request is one JSON frame ``{"v": 1, "id", "method", "params", "actor"}``, the answer one
+frame ``{"id", "ok", "result"}`` or ``{"id", "ok", "error": {message, next_step, kind, field,
+exit_code}}``. ``actor`` (user, via, address) is for the audit trail and may be left out.
+A method's keyword-only signature is its schema: unknown, missing and wrongly typed
+parameters are refused. Methods run in the main thread; slow work is put off to a small pool
+as :class:`Later` and finished in the main thread.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import zmq
 
 from borgcube.core.errors import BorgCubeError, InvalidInput
+from borgcube.daemon.audit import Audit, actor_of
 
 LOG = logging.getLogger(__name__)
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -42,11 +44,25 @@ class Later:
     always: Callable[[], None] = lambda: None
 
 
-def method(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Mark a function as the control method ``name``."""
+# Methods whose last word is one of these only look; all others go into the audit trail
+# unless they say otherwise, so that a new one is not forgotten.
+LOOKING = frozenset(
+    {"ping", "bus", "doctor", "list", "show", "log", "since", "test", "host_keys", "touch"}
+)
+
+
+def method(
+    name: str, *, audited: bool | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a function as the control method ``name``.
+
+    ``audited`` overrides what :data:`LOOKING` says of the name.
+    """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         function.control_method = name  # type: ignore[attr-defined]
+        looks = name.rpartition(".")[2] in LOOKING
+        function.audited = not looks if audited is None else audited  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -91,12 +107,12 @@ def check_params(function: Callable[..., Any], params: Any, *, name: str) -> dic
         if key not in signature:
             raise InvalidInput(f"{name}: there is no parameter {key[:60]!r}.")
         if not _fits(value, hints[key]):
-            raise InvalidInput(f"{name}: {key} must be {_described(hints[key])}.")
+            raise InvalidInput(f"{name}: {key} must be {_described(hints[key])}.", field=key)
         if isinstance(value, str) and ("\0" in value or "\n" in value):
-            raise InvalidInput(f"{name}: {key} must be one line.")
+            raise InvalidInput(f"{name}: {key} must be one line.", field=key)
     for key, parameter in signature.items():
         if parameter.default is parameter.empty and key not in params:
-            raise InvalidInput(f"{name}: the parameter {key} is missing.")
+            raise InvalidInput(f"{name}: the parameter {key} is missing.", field=key)
     return params
 
 
@@ -104,24 +120,39 @@ def error_data(error: BaseException) -> dict[str, Any]:
     """Return what a caller is told about an error; details of bugs stay in the log."""
     if isinstance(error, BorgCubeError):
         return {"message": error.message, "next_step": error.next_step,
-                "kind": type(error).__name__, "exit_code": error.exit_code}  # fmt: skip
+                "kind": type(error).__name__, "field": error.field,
+                "exit_code": error.exit_code}  # fmt: skip
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return {"message": f"The daemon cannot write its home: {error.strerror}.",
                 "next_step": "Make room there, or make it writable, and try again.",
-                "kind": "HomeWriteError", "exit_code": 2}  # fmt: skip
+                "kind": "HomeWriteError", "field": "", "exit_code": 2}  # fmt: skip
     return {"message": f"The daemon made a mistake ({type(error).__name__}).",
             "next_step": "See logs/borgcubed.log in the home directory.",
-            "kind": "InternalError", "exit_code": 2}  # fmt: skip
+            "kind": "InternalError", "field": "", "exit_code": 2}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request whose slow part is in the pool. ``entry`` is its line of the audit trail."""
+
+    peer: bytes
+    request_id: Any
+    future: Future[Any]
+    later: Later
+    entry: str = ""
 
 
 class Control:
     """The server side of the control socket."""
 
-    def __init__(self, socket: zmq.Socket[bytes], methods: dict[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], methods: dict[str, Callable[..., Any]], *, audit: Audit
+    ) -> None:
         self._socket = socket
         self._methods = methods
+        self._audit = audit
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="control")
-        self._pending: list[tuple[bytes, Any, Future[Any], Later]] = []
+        self._pending: list[Pending] = []
 
     @property
     def busy(self) -> bool:
@@ -140,6 +171,7 @@ class Control:
 
     def _handle(self, peer: bytes, payload: bytes) -> None:
         request_id: Any = None
+        entry = ""
         try:
             request = self._parse(payload)
             request_id = request["id"]
@@ -148,18 +180,31 @@ class Control:
             if function is None:
                 raise InvalidInput(f"There is no method {name[:60]!r}.",
                                    next_step="Is this program newer than the daemon?")  # fmt: skip
-            result = function(**check_params(function, request.get("params", {}), name=name))
+            params = check_params(function, request.get("params", {}), name=name)
+            if getattr(function, "audited", False):
+                entry = self._audit.begin(actor_of(request), name, params)
+            result = function(**params)
             if isinstance(result, Later):
                 if len(self._pending) >= MAX_PENDING:
                     result.always()
                     raise BorgCubeError("The daemon is busy.", next_step="Try again later.")
                 future = self._pool.submit(result.work)
-                self._pending.append((peer, request_id, future, result))
+                self._pending.append(Pending(peer, request_id, future, result, entry))
                 return
         except Exception as error:
+            self._close_entry(entry, error)
             self._answer_error(peer, request_id, error)
             return
+        self._close_entry(entry)
         self._answer(peer, {"id": request_id, "ok": True, "result": result})
+
+    def _close_entry(self, entry: str, error: BaseException | None = None) -> None:
+        if not entry:
+            return
+        try:
+            self._audit.end(entry, refused=error_data(error)["message"] if error else "")
+        except Exception:
+            LOG.exception("the audit trail could not be completed")
 
     @staticmethod
     def _parse(payload: bytes) -> dict[str, Any]:
@@ -180,18 +225,20 @@ class Control:
 
     def step(self) -> None:
         """Finish what the pool has done."""
-        for entry in [e for e in self._pending if e[2].done()]:
-            self._pending.remove(entry)
-            peer, request_id, future, later = entry
+        for pending in [one for one in self._pending if one.future.done()]:
+            self._pending.remove(pending)
+            later = pending.later
             try:
                 try:
-                    result = later.finish(future.result())
+                    result = later.finish(pending.future.result())
                 finally:
                     later.always()
             except Exception as error:
-                self._answer_error(peer, request_id, error)
+                self._close_entry(pending.entry, error)
+                self._answer_error(pending.peer, pending.request_id, error)
                 continue
-            self._answer(peer, {"id": request_id, "ok": True, "result": result})
+            self._close_entry(pending.entry)
+            self._answer(pending.peer, {"id": pending.request_id, "ok": True, "result": result})
 
     def _answer_error(self, peer: bytes, request_id: Any, error: Exception) -> None:
         if not isinstance(error, BorgCubeError):

@@ -9,7 +9,9 @@ import logging.handlers
 import os
 import shutil
 import signal
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +23,16 @@ from borgcube.core import events, secrets
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
+from borgcube.core.services import Service, ServiceContext, ServiceFactory
 from borgcube.core.store import Store
+from borgcube.daemon.audit import Audit
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
+from borgcube.daemon.methods_accounts import AccountMethods
 from borgcube.daemon.methods_clients import ClientMethods
+from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
+from borgcube.daemon.methods_logins import LoginMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
 from borgcube.daemon.methods_system import SystemMethods
@@ -69,7 +76,7 @@ def sweep_runtime(directory: Path) -> None:
 class Daemon:
     """The parts of a running daemon."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, services: Sequence[ServiceFactory] = ()) -> None:
         self.home = home
         self.config = configuration.load(home)
         self.keys = secrets.load_master_key(home)
@@ -90,10 +97,16 @@ class Daemon:
         )  # fmt: skip
         self.dispatcher.publish = self.publish
         self.store.on_committed = self.publish
+        self.audit = Audit(self.store)
         methods: dict[str, Any] = {}
-        for kind in (RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods):
+        for kind in (
+            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
+            AccountMethods, LoginMethods, EnrolMethods,
+        ):  # fmt: skip
             methods.update(methods_of(kind(self)))
-        self.control = Control(self._control_socket, methods)
+        self.control = Control(self._control_socket, methods, audit=self.audit)
+        context = ServiceContext(home, self.config, self.store, self.registry)
+        self.services: list[Service] = [factory(context) for factory in services]
 
     def _bind(self, kind: int, endpoint: str, largest: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -114,6 +127,17 @@ class Daemon:
         """Stop soon; safe in a signal handler."""
         self._stop_asked = True
 
+    def _start_services(self) -> None:
+        for service in self.services:
+            try:
+                service.start()
+            except Exception as error:
+                # Backups go on without a console; doctor says that it is missing.
+                LOG.error("%s: %s", service.name, error,
+                          exc_info=not isinstance(error, BorgCubeError))  # fmt: skip
+                service.problem = str(error) or type(error).__name__
+                print(f"borgcube: {service.problem}", file=sys.stderr, flush=True)
+
     def run(self) -> None:
         """Serve until asked to stop."""
         lose_jobs(self.store)
@@ -124,6 +148,7 @@ class Daemon:
                 ))  # fmt: skip
             root.record(events.DaemonStarted(version=__version__, pid=os.getpid()))
         LOG.info("borgcubed %s serves %s as process %d", __version__, self.home, os.getpid())
+        self._start_services()
         poller = zmq.Poller()
         poller.register(self._control_socket, zmq.POLLIN)
         poller.register(self._workers_socket, zmq.POLLIN)
@@ -164,7 +189,9 @@ class Daemon:
         self.dispatcher.vaults.stop_all(timeout_s=VAULT_STOP_S)
 
     def close(self) -> None:
-        """Close sockets and store."""
+        """End the services; close sockets and store."""
+        for service in self.services:
+            service.stop()
         self._context.destroy(linger=1000)
         self.store.close()
         sweep_runtime(places.runtime_dir(self.home))
@@ -182,10 +209,10 @@ def set_up_logging(home: Path, settings: configuration.LogConfig) -> logging.Han
     return handler
 
 
-def serve(home: Path) -> int:
+def serve(home: Path, services: Sequence[ServiceFactory] = ()) -> int:
     """Run the daemon in the foreground until SIGTERM or SIGINT; returns the exit code.
 
-    Raises BorgCubeError when it cannot start.
+    ``services`` run beside it in this process. Raises BorgCubeError when it cannot start.
     """
     try:
         return _serve(home)
@@ -204,7 +231,7 @@ def _serve(home: Path) -> int:
     lock = take_lock(home)
     handler = set_up_logging(home, configuration.load(home).log)
     try:
-        daemon = Daemon(home)
+        daemon = Daemon(home, services)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, daemon.ask_to_stop)
         try:

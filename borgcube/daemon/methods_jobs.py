@@ -112,7 +112,7 @@ class JobMethods:
     ) -> list[dict[str, Any]]:
         """Return archives, newest first."""
         asked = {"client": client, "repository": repository}
-        equal = {key: value for key, value in asked.items() if value is not None}
+        equal: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         with self._daemon.store.transact() as root:
             return [a.as_data() for a in root.archives.newest(min(limit, MAX_LISTED), **equal)]
 
@@ -154,7 +154,7 @@ class JobMethods:
             known = ", ".join(name for name in lifecycle.TRANSITIONS if name)
             raise InvalidInput(f"There is no state {state!r}.", next_step=f"One of: {known}.")
         asked = {"state": state, "client": client}
-        equal = {key: value for key, value in asked.items() if value is not None}
+        equal: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         with self._daemon.store.transact() as root:
             return [self._shown(j) for j in root.jobs.newest(min(limit, MAX_LISTED), **equal)]
 

@@ -69,6 +69,10 @@ class SystemMethods:
             say("error", "No repository engine is loaded.", "See: borgcube plugins")
         if not registry.transports:
             say("error", "No transport is loaded.", "See: borgcube plugins")
+        for service in self._daemon.services:
+            if service.problem:
+                say("error", f"The {service.name} does not run: {service.problem}",
+                    "Mend it and restart the daemon.")  # fmt: skip
         if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
         with self._daemon.store.transact() as root:

@@ -10,17 +10,20 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 from borgcube.cli import output
+from borgcube.cli.access import console_url
 from borgcube.cli.control import Control
 from borgcube.core.errors import BorgCubeError
 from borgcube.testing.sshd import PrivateSSHD
@@ -59,6 +62,19 @@ class ReadMeter(threading.Thread):
         self._done.set()
         self.join(5)
         return max(self._read.values(), default=0)
+
+
+def console_port() -> int:
+    """Return the console's usual port if it is free, else another one."""
+    for wanted in (8420, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                continue
+            port: int = probe.getsockname()[1]
+            return port
+    raise Difference("no port is free on the loopback")
 
 
 class Demo:
@@ -144,7 +160,7 @@ class Demo:
         Path(self.env["HOME"]).mkdir()
         step("A server, an encrypted repository and two clients")
         self.sshd.__enter__()
-        self.borgcube("init")
+        self.borgcube("init", "--console", f"127.0.0.1:{console_port()}")
         self.start()
         self.borgcube("repository", "create", "main", "--path", str(self.repository))
         borg = str(Path(sys.executable).with_name("borg"))
@@ -209,6 +225,16 @@ class Demo:
             raise Difference(f"something is left on the client: {left}")
         self.proved.append("the restored trees are identical, with all metadata")
         self.proved.append("nothing is left on the client")
+
+    def console(self) -> None:
+        """Ask the console for its login page; it must be up and say what it is."""
+        step("The console, beside the daemon")
+        address = console_url(self.home)
+        with urllib.request.urlopen(f"{address}/login", timeout=60) as answer:
+            page = answer.read().decode()
+        if "<h1>Log in</h1>" not in page:
+            raise Difference(f"{address}/login does not show a login")
+        self.proved.append(f"the console answered at {address}")
 
     def plain_borg(self) -> None:
         """Stop BorgCube; check and extract with plain borg."""
@@ -287,6 +313,7 @@ def main() -> int:
         )
         demo.backups()
         demo.restores()
+        demo.console()
         demo.plain_borg()
         _summary(demo, began)
         if options.keep:
@@ -296,6 +323,8 @@ def main() -> int:
             output.say(f"\nThe daemon runs as process {demo.daemon.pid}. Look around with:")
             output.say(f"  export BORGCUBE_HOME={demo.home}")
             output.say("  .venv/bin/borgcube archive list")
+            output.say(f"The console is at {console_url(demo.home)}. To get in:")
+            demo.borgcube("user", "add", "demo", "--role", "administrator", show=False)
             output.say("  .venv/bin/borgcube events --follow")
             output.say(f"End it: kill {demo.daemon.pid} {demo.sshd.pid} && rm -rf {place}")
         return 0

@@ -93,11 +93,19 @@ def test_import_contracts_hold() -> None:
         ("daemon/bad.py", "import borgcube.plugins.a", 1),
         ("plugins/a/bad.py", "import borgcube.daemon", 1),
         ("plugins/a/bad.py", "import borgcube.plugins.b", 1),
+        ("plugins/a/bad.py", "import borgcube.web", 1),
+        ("plugins/a/bad.py", "import borgcube.control", 1),
+        ("web/bad.py", "import borgcube.daemon", 1),
+        ("web/bad.py", "import borgcube.plugins.a", 1),
+        ("daemon/bad.py", "import borgcube.web", 1),
+        ("control/bad.py", "import borgcube.daemon", 1),
     ],
 )
 def test_a_bad_import_is_noticed(tmp_path: Path, module: str, source: str, broken: int) -> None:
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    for package in (".", "core", "daemon", "plugins", "plugins/a", "plugins/b"):
+    for package in (
+        ".", "core", "control", "daemon", "web", "plugins", "plugins/a", "plugins/b"
+    ):  # fmt: skip
         directory = tmp_path / "borgcube" / package
         directory.mkdir(exist_ok=True)
         (directory / "__init__.py").touch()

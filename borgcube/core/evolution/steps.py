@@ -44,4 +44,20 @@ def _make_tables(root: MutableMapping[str, Any]) -> None:
         root["plugins"] = OOBTree()
 
 
-CORE_STEPS: tuple[EvolutionStep, ...] = (EvolutionStep("core:0001", _make_tables),)
+def _make_account_tables(root: MutableMapping[str, Any]) -> None:
+    tables = {
+        "users": ("id", "name"),
+        "sessions": ("id", "user"),
+        "links": ("id", "user"),
+        "tokens": ("id", "digest", "user"),
+        "audit": ("id", "user", "action"),
+    }
+    for name, fields in tables.items():
+        if name not in root:
+            root[name] = Table(*fields)
+
+
+CORE_STEPS: tuple[EvolutionStep, ...] = (
+    EvolutionStep("core:0001", _make_tables),
+    EvolutionStep("core:0002", _make_account_tables),
+)

@@ -76,14 +76,15 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
             if number in self.rows:
                 yield self.rows[number]
 
-    def newest(self, limit: int, **equal: str) -> list[Any]:
-        """Return up to ``limit`` records, newest first, whose indexed fields match."""
+    def newest(self, limit: int, *, before: int | None = None, **equal: str) -> list[Any]:
+        """Return up to ``limit`` records, newest first, whose indexed fields match; with
+        ``before``, only those with a lower number, for the next page."""
         sets = [self.index.get(pair) for pair in equal.items()]
         if any(found is None for found in sets):
             return []
         walked = sets[0] if sets else self.rows
         found: list[Any] = []
-        bound: int | None = None  # None asks for the largest of all
+        bound = None if before is None else before - 1  # None asks for the largest of all
         while len(found) < limit:
             try:
                 number = walked.maxKey(bound)
@@ -93,6 +94,16 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
             if all(number in other for other in sets[1:]):
                 found.append(self.rows[number])
         return found
+
+    def count(self, **equal: str) -> int:
+        """Return how many records have that value of one indexed field, or all there are.
+
+        Costs a walk over the index's buckets, not over records.
+        """
+        for pair in equal.items():
+            found = self.index.get(pair)
+            return 0 if found is None else len(found)
+        return len(self.rows)
 
     def _enter(self, name: str, value: str, number: int) -> None:
         known = self.index.get((name, value))

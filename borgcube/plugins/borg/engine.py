@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ class BorgEngine:
                 "state_dir": str(state_dir),
             }
         )
+
+    def preview(self, parameters: Mapping[str, Any]) -> Sequence[str]:
+        """Return the very ``borg create`` that a backup runs."""
+        from borgcube.plugins.borg.pull import create_command
+
+        return create_command(str(parameters.get("borg") or "borg"), parameters)
 
     def _tool(self, request: dict[str, Any]) -> RepositoryFacts:
         try:

@@ -21,7 +21,10 @@ def test_hello_adds_its_job_type_and_observer(bare: Cube) -> None:
     bare.start()
     listed = json.loads(bare.ok("plugins", "--json"))
     hello = [plugin for plugin in listed["plugins"] if plugin["name"] == "hello"]
-    assert hello and hello[0]["hooks"] == ["observe_event", "register_job_types"]
+    assert hello and hello[0]["hooks"] == [
+        "observe_event", "register_cards", "register_job_types", "register_pages",
+        "register_tabs",
+    ]  # fmt: skip
     started = json.loads(bare.ok("job", "start", "hello", "--set", "name=Ada", "--json"))
     job = bare.ended(started[0]["job_id"])
     assert job["state"] == "done" and job["result"] == {"greeted": "Ada"}

@@ -31,6 +31,7 @@ DISABLED = [
     "transport_openssh",
     "transport_paramiko",
     "transport_local",
+    "console",
 ]
 
 

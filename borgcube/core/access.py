@@ -1,0 +1,91 @@
+"""Who may do what: permissions, roles, and the identity that a request or a token has.
+
+Pure rules. The console asks them for every page, action and live event; the daemon does
+not, because whoever reaches its control socket owns the home anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Permission(StrEnum):
+    """What can be allowed."""
+
+    VIEW = "view"  # clients, plans, jobs and archives, each role those it may see
+    VIEW_SERVER = "view-server"  # repositories, events, plugins, the server's state
+    OPERATE = "operate"  # run, run again, cancel
+    RESTORE = "restore"
+    CONFIGURE = "configure"  # clients, plans, repositories, host keys
+    DELETE = "delete"  # archives
+    REVEAL = "reveal"  # passphrases
+    ADMINISTER = "administer"  # users, tokens of others, the audit trail
+
+
+class Role(StrEnum):
+    """What a user is; :data:`GRANTS` says what each may do."""
+
+    ADMINISTRATOR = "administrator"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+    OWNER = "owner"
+
+
+_P = Permission
+GRANTS: Mapping[Role, frozenset[Permission]] = {
+    Role.ADMINISTRATOR: frozenset(Permission),
+    Role.OPERATOR: frozenset({_P.VIEW, _P.VIEW_SERVER, _P.OPERATE, _P.RESTORE, _P.CONFIGURE}),
+    Role.VIEWER: frozenset({_P.VIEW, _P.VIEW_SERVER}),
+    Role.OWNER: frozenset({_P.VIEW, _P.OPERATE, _P.RESTORE}),
+}
+EXPLAINED: Mapping[Role, str] = {
+    Role.ADMINISTRATOR: "everything, users and passphrases included",
+    Role.OPERATOR: "set up, run and restore; no deletion, no passphrases, no users",
+    Role.VIEWER: "look at everything, change nothing",
+    Role.OWNER: "see, back up and restore their own clients only",
+}
+# Where a resource belongs to no client in particular, such as the list of all clients.
+ANY_CLIENT = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks. ``scope`` limits a token below its user's role; None means no limit."""
+
+    user: str
+    role: Role
+    clients: frozenset[str] = frozenset()
+    scope: frozenset[Permission] | None = None
+    session: str = ""
+
+    @property
+    def limited(self) -> bool:
+        """Whether only some clients are seen."""
+        return self.role is Role.OWNER
+
+    def may(self, permission: Permission, *, client: str | None = ANY_CLIENT) -> bool:
+        """Return whether this is allowed, on what belongs to ``client``.
+
+        An owner may list (``client`` None) but act only on clients of their own; what
+        belongs to no client at all has the empty name, which nobody owns.
+        """
+        if permission not in GRANTS[self.role]:
+            return False
+        if self.scope is not None and permission not in self.scope:
+            return False
+        if self.limited and client is not ANY_CLIENT:
+            return client in self.clients
+        return not (self.limited and permission is not Permission.VIEW)
+
+    def sees(self, client: str) -> bool:
+        """Return whether what belongs to ``client`` is shown at all."""
+        return self.may(Permission.VIEW, client=client)
+
+    def sees_event(self, data: Mapping[str, Any], *, client: str = "") -> bool:
+        """Return whether an event with this data is shown; ``client`` is that of its job."""
+        if not self.limited:
+            return self.may(Permission.VIEW)
+        return self.sees(str(data.get("client") or client))

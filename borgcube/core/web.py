@@ -1,0 +1,105 @@
+"""What plugins bring to the console: pages, cards, tabs, and the resources behind paths.
+
+Plain data and plain Python: nothing here knows the web framework. The path of a page is
+the path of its resource (traversal): ``/clients/web1`` asks the resource named ``clients``
+for ``web1``. Words with a leading ``+`` are forms of a collection (``/clients/+add``); no
+record can have such a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from borgcube.core.access import ANY_CLIENT, Identity, Permission
+from borgcube.core.registry import Registry
+from borgcube.core.store import Root
+
+
+class WebRequest(Protocol):
+    """What the chassis adds to a request, for views, resources, cards and tabs."""
+
+    db: Root  # one consistent state for the whole request; read only
+    me: Identity
+    plugins: Registry
+
+    def act(self, method: str, **params: Any) -> Any:
+        """Ask the daemon to do something, in the name of the user. Raises
+        ``BorgCubeError`` with the daemon's words (``field`` names the parameter)."""
+
+    def progress_of(self, job_id: str) -> Mapping[str, Any]:
+        """Return the latest figures of a running job, empty when there are none."""
+
+    def path_to(self, *words: str, **query: str) -> str:
+        """Return the path of a page, quoted, with the prefix of a reverse proxy."""
+
+
+class Resource:
+    """A place in the tree. ``client_name`` is the client it belongs to, for permissions;
+    None where it belongs to none in particular."""
+
+    title = ""
+    client_name: str | None = ANY_CLIENT
+
+    def __init__(self, request: Any, *, name: str, parent: Resource | None) -> None:
+        self.request = request
+        self.__name__ = name
+        self.__parent__ = parent
+
+    def __getitem__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Page:
+    """An entry of the navigation and everything below it.
+
+    ``include`` configures views (a Pyramid ``includeme``); ``resource`` makes the resource
+    for ``/name``. ``order`` sorts within ``section``.
+    """
+
+    name: str
+    title: str
+    icon: str
+    resource: Callable[..., Resource]
+    include: Callable[[Any], None]
+    permission: Permission = Permission.VIEW
+    section: str = "Backup"
+    order: int = 100
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card of the dashboard. ``draw`` returns what its ``template`` shows, or None for
+    no card; ``events`` are topics after which it is drawn anew."""
+
+    name: str
+    title: str
+    template: str
+    draw: Callable[[Any], Mapping[str, Any] | None]
+    permission: Permission = Permission.VIEW
+    order: int = 100
+    wide: bool = False
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A section on the page of a ``client``, ``plan``, ``repository``, ``archive`` or
+    ``job``. ``draw`` gets the request and the record, returns what ``template`` shows or
+    None for no tab."""
+
+    name: str
+    title: str
+    of: str
+    template: str
+    draw: Callable[[Any, Any], Mapping[str, Any] | None]
+    permission: Permission = Permission.VIEW
+    order: int = 100
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SiteRoot(Resource):
+    """``/``. The chassis makes it; a view on it without a name is the dashboard."""

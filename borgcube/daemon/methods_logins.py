@@ -1,0 +1,202 @@
+"""Control methods for logging in and out: passwords, codes, links, sessions.
+
+The console asks these; it never compares a password itself. Slow hashing is done in the
+pool. A wrong user and a wrong password get the same answer after the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from borgcube.core import credentials, setup
+from borgcube.core.access import Role
+from borgcube.core.errors import AccessDenied, CodeNeeded, InvalidInput
+from borgcube.core.events import now
+from borgcube.core.model import Session, User
+from borgcube.core.model.names import check_name
+from borgcube.core.store import Root
+from borgcube.daemon.control import Later, method
+from borgcube.daemon.throttle import LoginThrottle
+
+if TYPE_CHECKING:
+    from borgcube.daemon.main import Daemon
+
+MAX_SESSIONS = 50  # of one user; the oldest ends
+MAX_AGENT = 200
+HASHES_AT_ONCE = 2  # each takes 32 MiB
+WRONG = "Name, password or code is wrong."
+
+
+def totp_context(user: str) -> str:
+    """Return what a user's sealed second factor is tied to."""
+    return f"second factor of {user}"
+
+
+def end_sessions(root: Root, user: str) -> None:
+    """End all logins and links of a user."""
+    for table in (root.sessions, root.links):
+        for record in table.oldest("user", user):
+            table.remove(record)
+
+
+class LoginMethods:
+    """login.* and session.*"""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._throttle = LoginThrottle()
+        self._hashing = threading.Semaphore(HASHES_AT_ONCE)
+
+    def _note(self, action: str, name: str, address: str, *, refused: str = "") -> None:
+        """Write into the audit trail; strangers who have to wait write nothing, or they could
+        fill the store."""
+        actor = {"user": "" if refused else name, "via": "console", "address": address[:100]}
+        self._daemon.audit.note(actor, action, name, refused=refused)
+
+    def _open(self, root: Root, user: User, *, address: str, agent: str) -> dict[str, str]:
+        token, settings = credentials.new_token(), self._daemon.config.console
+        root.sessions.add(Session(
+            id=credentials.digest(token), user=user.name, created_at=now(), last_seen_at=now(),
+            address=address[:100], agent=agent[:MAX_AGENT], csrf=credentials.new_token(),
+            expires_at=credentials.in_the_future(days=settings.session_days),
+        ))  # fmt: skip
+        user.last_login_at = now()
+        mine = list(root.sessions.oldest("user", user.name))
+        for session in mine:
+            if credentials.is_past(session.expires_at) or len(mine) > MAX_SESSIONS:
+                root.sessions.remove(session)
+                mine.remove(session)
+        return {"session": token, "user": user.name}
+
+    @method("login.password", audited=False)
+    def password(
+        self, *, name: str, password: str, code: str = "", address: str = "", agent: str = ""
+    ) -> Later:
+        """Log in. Raises CodeNeeded when the password is right and a code is wanted."""
+        wait = self._throttle.wait_s(address=address, user=name)
+        if wait > 0:
+            raise AccessDenied(
+                "There were too many wrong tries.",
+                next_step=f"Try again in {max(1, round(wait))} seconds.",
+            )
+        with self._daemon.store.transact() as root:
+            user = root.users.find("name", name)
+            usable = user is not None and not user.disabled
+            stored = user.password if usable else ""
+        # Counted before the slow part, so that many tries at once gain nothing.
+        self._throttle.failed(address=address, user=name)
+
+        def work() -> bool:
+            with self._hashing:
+                return credentials.password_matches(stored, password)
+
+        def finish(right: bool) -> dict[str, str]:
+            try:
+                with self._daemon.store.transact() as root:
+                    user = root.users.find("name", name)
+                    if not right or user is None or user.disabled or user.password != stored:
+                        raise AccessDenied(WRONG)
+                    self._check_code(user, code)
+                    opened = self._open(root, user, address=address, agent=agent)
+            except AccessDenied as error:
+                self._note("login.password", name, address, refused=error.message)
+                raise
+            self._throttle.succeeded(address=address, user=name)
+            self._note("login.password", name, address)
+            return opened
+
+        return Later(work, finish)
+
+    def _check_code(self, user: User, code: str) -> None:
+        if not user.second_factor:
+            return
+        if not code:
+            raise CodeNeeded("A code is needed.", field="code",
+                             next_step="Your authenticator shows it.")  # fmt: skip
+        secret = self._daemon.keys.unseal(user.totp, context=totp_context(user.name))
+        step = credentials.totp_step(secret, code, after=user.totp_step)
+        if step is not None:
+            user.totp_step = step
+            return
+        used = credentials.digest(code.strip().lower())
+        if used not in user.recovery:
+            raise AccessDenied(WRONG, field="code")
+        user.recovery = tuple(kept for kept in user.recovery if kept != used)
+
+    @method("login.link", audited=False)
+    def link(self, *, token: str, address: str = "", agent: str = "") -> dict[str, str]:
+        """Log in with a link, which is used up."""
+        if self._throttle.wait_s(address=address, user="") > 0:
+            raise AccessDenied("There were too many wrong tries.", next_step="Try again later.")
+        with self._daemon.store.transact() as root:
+            link = root.links.find("id", credentials.digest(token))
+            user = root.users.find("name", link.user) if link else None
+            good = user is not None and not user.disabled and not credentials.is_past(
+                link.expires_at
+            )  # fmt: skip
+            if link is not None:
+                root.links.remove(link)
+            opened = None
+            if user is not None and good:
+                opened = self._open(root, user, address=address, agent=agent)
+        if opened is not None:
+            self._note("login.link", opened["user"], address)
+            return opened
+        self._throttle.failed(address=address, user="")
+        refusal = AccessDenied(
+            "This link is not valid, or was used already.",
+            next_step="Make a new one on the server: borgcube console link",
+        )
+        self._note("login.link", "", address, refused=refusal.message)
+        raise refusal
+
+    @method("login.set_up", audited=False)
+    def set_up(
+        self, *, token: str, name: str, password: str, address: str = "", agent: str = ""
+    ) -> Later:
+        """Make an administrator with the home's set-up link, and log in."""
+        if self._throttle.wait_s(address=address, user="") > 0:
+            raise AccessDenied("There were too many wrong tries.", next_step="Try again later.")
+        try:
+            setup.check_setup_token(self._daemon.home, token)
+        except AccessDenied as error:
+            self._throttle.failed(address=address, user="")
+            self._note("login.set_up", name, address, refused=error.message)
+            raise
+        check_name(name, what="user")
+        credentials.check_new_password(password, user=name)
+
+        def work() -> str:
+            with self._hashing:
+                return credentials.hash_password(password)
+
+        def finish(hashed: str) -> dict[str, str]:
+            setup.check_setup_token(self._daemon.home, token)
+            with self._daemon.store.transact() as root:
+                if root.users.find("name", name) is not None:
+                    raise InvalidInput(f"There is a user {name!r} already.", field="name")
+                user = User(name=name, role=Role.ADMINISTRATOR, password=hashed, created_at=now())
+                root.users.add(user)
+                setup.end_setup_token(self._daemon.home)
+                opened = self._open(root, user, address=address, agent=agent)
+            self._note("login.set_up", name, address)
+            return opened
+
+        return Later(work, finish)
+
+    @method("session.touch")
+    def touch(self, *, id: str) -> None:
+        """Note that a session is in use."""
+        with self._daemon.store.transact() as root:
+            session = root.sessions.find("id", id)
+            if session is not None:
+                session.last_seen_at = now()
+
+    @method("session.end")
+    def end(self, *, id: str, user: str = "") -> None:
+        """End a session; with ``user``, only if it is one of theirs."""
+        with self._daemon.store.transact() as root:
+            session = root.sessions.find("id", id)
+            if session is not None and user in ("", session.user):
+                root.sessions.remove(session)

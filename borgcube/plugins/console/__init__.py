@@ -1,0 +1,68 @@
+"""The console's built-in pages, brought through the same hooks as anybody's.
+
+What imports the web framework is imported only when the chassis includes the pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.access import Permission
+from borgcube.core.hookspecs import hookimpl
+from borgcube.core.web import Card, Page
+from borgcube.plugins.console import overview, resources
+
+HERE = "borgcube.plugins.console"
+
+
+def _include(module: str) -> Any:
+    def include(config: Any) -> None:
+        config.include(f"{HERE}.{module}")
+
+    return include
+
+
+@hookimpl
+def register_pages() -> list[Page]:
+    """Offer the pages of the navigation."""
+    made = resources
+    return [
+        Page("dashboard", "Dashboard", "home", made.Collection, _include("dashboard"), hidden=True),
+        Page("clients", "Clients", "client", made.Clients, _include("clients"), order=10),
+        Page("plans", "Plans", "plan", made.Plans, _include("plans"), order=20),
+        Page("jobs", "Jobs", "job", made.Jobs, _include("jobs"), order=30),
+        Page("archives", "Archives", "archive", made.Archives, _include("archives"), order=40),
+        Page("repositories", "Repositories", "repository", made.Repositories,
+             _include("repositories"), Permission.VIEW_SERVER, order=50),
+        Page("events", "Events", "event", made.Collection, _include("server"),
+             Permission.VIEW_SERVER, section="Server", order=10),
+        Page("plugins", "Plugins", "plugin", made.Collection, _include("nothing"),
+             Permission.VIEW_SERVER, section="Server", order=20),
+        Page("about", "About", "about", made.Collection, _include("nothing"),
+             Permission.VIEW_SERVER, section="Server", order=30),
+        Page("users", "Users", "user", made.Users, _include("users"),
+             Permission.ADMINISTER, section="Access", order=10),
+        Page("audit", "Audit trail", "audit", made.Collection, _include("nothing"),
+             Permission.ADMINISTER, section="Access", order=20),
+        Page("account", "Your account", "key", made.Collection, _include("account"),
+             section="Access", order=30),
+    ]  # fmt: skip
+
+
+@hookimpl
+def register_cards() -> list[Card]:
+    """Offer the dashboard's cards."""
+    where = f"{HERE}:templates"
+    return [
+        Card("running", "Running now", f"{where}/card_running.jinja2", overview.running_card,
+             order=10, wide=True, events=("job.queued", "job.started", "job.finished",
+                                          "job.lost", "job.cancel_requested")),
+        Card("problems", "What needs you", f"{where}/card_problems.jinja2",
+             overview.problems_card, order=20, wide=True, events=("job.finished", "job.lost")),
+        Card("plans", "Plans", f"{where}/card_plans.jinja2", overview.plans_card, order=30,
+             wide=True, events=("job.*", "archive.*", "plan.*")),
+        Card("storage", "Storage", f"{where}/card_storage.jinja2", overview.storage_card,
+             Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
+        Card("recent", "Recent jobs", f"{where}/card_recent.jinja2", overview.recent_card,
+             order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
+    ]  # fmt: skip

@@ -1,0 +1,109 @@
+"""Pages about archives: the list, one archive, restoring from it, deleting it by name."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
+
+from borgcube.core.access import Permission
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.forms import Form
+from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console.resources import ArchiveItem, Archives, add
+
+FILTERS = ("client", "plan", "repository")
+
+
+def archives(context: Archives, request: Any) -> dict[str, Any]:
+    """List archives, newest first, by page."""
+    asked = {name: str(request.params.get(name, ""))[:100] for name in FILTERS}
+    equal = {name: value for name, value in asked.items() if value}
+    before = str(request.params.get("before", ""))
+    table = request.db.archives
+    found = queries.visible(
+        request, table, queries.PAGE + 1, **equal,
+        before=int(before) if before.isdecimal() and len(before) < 18 else None,
+    )  # fmt: skip
+    more = ""
+    if len(found) > queries.PAGE:
+        found = found[: queries.PAGE]
+        more = request.path_to("archives", **equal, before=str(table.number_of(found[-1])))
+    return {
+        "archives": found,
+        "asked": asked,
+        "filtered": bool(equal),
+        "more": more,
+        "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],
+        "plans": sorted(one.plan for one in queries.safeties(request)),
+    }
+
+
+def full_name(archive: Any) -> str:
+    """Return the name that means this archive alone."""
+    return f"{archive.repository}::{archive.name}"
+
+
+def archive(context: ArchiveItem, request: Any) -> dict[str, Any]:
+    """Show one archive."""
+    record = context.record
+    repository = request.db.repositories.find("name", record.repository)
+    path = str(repository.path) if repository is not None else ""
+    return {
+        "archive": record, "may_restore": request.has_permission(Permission.RESTORE),
+        "may_delete": request.has_permission(Permission.DELETE),
+        "plain": f"borg extract {shlex.quote(f'{path}::{record.name}')}"
+        if path and request.me.may(Permission.VIEW_SERVER) else "",
+    }  # fmt: skip
+
+
+def restore(context: ArchiveItem, request: Any) -> Any:
+    """Restore all of an archive or some paths."""
+    record = context.record
+    form = Form(forms.restore_fields(request, record))
+    if request.method == "POST":
+        values = form.read(request.POST)
+        if values is not None:
+            kind, _, client = values["target"].partition(":")
+            if request.me.limited and not request.me.may(Permission.RESTORE, client=client):
+                raise HTTPForbidden
+            where: dict[str, Any] = {"to_dir": values["directory"]}
+            if kind == "client":
+                where = {"to_client": {"client": client, "directory": values["directory"]}}
+            try:
+                made = request.act(
+                    "restore.start", archive=full_name(record), paths=values["paths"],
+                    as_root=bool(values.get("as_root")) and kind == "server", **where,
+                )  # fmt: skip
+                return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
+            except BorgCubeError as error:
+                form.refuse(error)
+        request.response.status_code = 400
+    return {"archive": record, "form": form}
+
+
+def delete(context: ArchiveItem, request: Any) -> Any:
+    """Delete an archive whose name was typed."""
+    record = context.record
+    problem = ""
+    if request.method == "POST":
+        if str(request.POST.get("confirm", "")) == record.name:
+            made = request.act("archive.delete", names=[full_name(record)])
+            return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
+        problem = "This is not the archive's name. Nothing was deleted."
+        request.response.status_code = 400
+    newer = queries.visible(request, request.db.archives, 1, plan=record.plan) \
+        if record.plan else []  # fmt: skip
+    return {"archive": record, "problem": problem,
+            "is_newest": bool(newer) and newer[0] is record}  # fmt: skip
+
+
+def includeme(config: Any) -> None:
+    """Add the views."""
+    add(config, archives, Archives, template="archives")
+    add(config, archive, ArchiveItem, template="archive")
+    add(config, restore, ArchiveItem, "restore", template="restore",
+        permission=Permission.RESTORE, posts=True)  # fmt: skip
+    add(config, delete, ArchiveItem, "delete", template="archive_delete",
+        permission=Permission.DELETE, posts=True)  # fmt: skip

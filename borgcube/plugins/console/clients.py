@@ -1,0 +1,129 @@
+"""Pages about clients: the list, one client, taking a new one in until it turns green."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.httpexceptions import HTTPSeeOther
+
+from borgcube.core.access import Permission
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.forms import Form
+from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console.resources import ClientItem, Clients, add
+
+# How far a new client has come: what the page waits for.
+UNREACHABLE, COMPARE, LOGIN, READY = "unreachable", "compare", "login", "ready"
+STATES = (UNREACHABLE, COMPARE, LOGIN, READY)
+
+
+def clients(context: Clients, request: Any) -> dict[str, Any]:
+    """List clients with the state of their plans."""
+    levels: dict[str, list[queries.Safety]] = {}
+    for one in queries.safeties(request):
+        levels.setdefault(one.client, []).append(one)
+    words = str(request.params.get("find", ""))[:100].lower()
+    rows = []
+    for client in queries.by_name(request, request.db.clients):
+        if words and words not in f"{client.name} {client.host} {client.domain}".lower():
+            continue
+        plans = levels.get(client.name, [])
+        worst = max(plans, key=lambda one: queries.RANK[one.level], default=None)
+        rows.append({"client": client, "plans": plans, "worst": worst,
+                     "newest": max((one.archive_at for one in plans), default="")})  # fmt: skip
+    return {"rows": rows, "find": words}
+
+
+def client(context: ClientItem, request: Any) -> dict[str, Any]:
+    """Show one client."""
+    name = context.record.name
+    return {
+        "client": context.record,
+        "plans": [one for one in queries.safeties(request) if one.client == name],
+        "jobs": queries.visible(request, request.db.jobs, 10, client=name),
+        "archives": queries.visible(request, request.db.archives, 10, client=name),
+        "may_configure": request.has_permission(Permission.CONFIGURE),
+    }
+
+
+def new(context: Clients, request: Any) -> Any:
+    """Take a new client in: a key is made for it, unless it is this server."""
+    form = Form(forms.client_fields(request))
+    if request.method == "POST":
+        values = form.read(request.POST)
+        if values is not None:
+            try:
+                if values["transport"] == "local":
+                    values = {**values, "host": "", "user": ""}
+                    request.act("client.add", **values)
+                elif not values["host"]:
+                    form.errors["host"] = "This is needed, except for this server itself."
+                else:
+                    request.act("client.enrol", **values)
+                if not form.errors:
+                    return HTTPSeeOther(request.path_to("clients", values["name"], "connect"))
+            except BorgCubeError as error:
+                form.refuse(error)
+        request.response.status_code = 400
+    return {"form": form}
+
+
+def probe(request: Any, client: Any) -> tuple[str, str, list[dict[str, str]]]:
+    """Return how far a client has come, in words as well, and the keys its host offers."""
+    try:
+        offered = request.act("client.host_keys", name=client.name)
+    except BorgCubeError as error:
+        return UNREACHABLE, error.message, []
+    if not offered["known"]:
+        return COMPARE, "The machine answers.", offered["keys"]
+    try:
+        version = request.act("client.test", name=client.name)["borg_version"]
+    except BorgCubeError as error:
+        return LOGIN, f"{error.message} {error.next_step}".strip(), offered["keys"]
+    return READY, version, offered["keys"]
+
+
+def connect(context: ClientItem, request: Any) -> dict[str, Any]:
+    """Show what is left to do until a client can be backed up."""
+    state = request.params.get("state", "")
+    message = ""
+    keys: list[dict[str, str]] = []
+    if state == COMPARE or request.method == "POST":
+        # Look again: what is compared must be what the machine offers now.
+        state, message, keys = probe(request, context.record)
+    elif state == READY:
+        state, message, keys = probe(request, context.record)
+    line = ""
+    if context.record.transport != "local":
+        try:
+            line = request.act("client.enrolment", name=context.record.name)["line"]
+        except BorgCubeError:
+            line = ""  # it uses a key of the person's own
+    return {"client": context.record, "state": state if state in STATES else UNREACHABLE,
+            "message": message, "keys": keys, "line": line,
+            "asked": bool(state)}  # fmt: skip
+
+
+def state(context: ClientItem, request: Any) -> dict[str, str]:
+    """Say how far a client has come, for the page that waits."""
+    found, message, _ = probe(request, context.record)
+    return {"state": found, "message": message}
+
+
+def trust(context: ClientItem, request: Any) -> Any:
+    """Accept exactly the host keys that were shown."""
+    lines = [str(line)[:2000] for line in request.POST.getall("line")]
+    request.act("client.trust", name=context.record.name, lines=lines)
+    return HTTPSeeOther(request.path_to("clients", context.record.name, "connect"))
+
+
+def includeme(config: Any) -> None:
+    """Add the views."""
+    configure = Permission.CONFIGURE
+    add(config, clients, Clients, template="clients")
+    add(config, new, Clients, "+add", template="client_new", permission=configure, posts=True)
+    add(config, client, ClientItem, template="client")
+    add(config, connect, ClientItem, "connect", template="client_connect",
+        permission=configure, posts=True)  # fmt: skip
+    add(config, state, ClientItem, "state", renderer="json", permission=configure, posts=True)
+    add(config, trust, ClientItem, "trust", permission=configure, posts=True)

@@ -1,0 +1,46 @@
+"""The dashboard: one sentence, then the cards that plugins brought."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from markupsafe import Markup
+from pyramid.renderers import render
+
+from borgcube.core.access import Permission
+from borgcube.core.web import SiteRoot
+from borgcube.plugins.console import overview, queries
+from borgcube.plugins.console.resources import add
+
+LOG = logging.getLogger(__name__)
+
+
+def dashboard(context: Any, request: Any) -> dict[str, Any]:
+    """Show the dashboard; a card that fails is left out and named in the log."""
+    cards = []
+    known = request.plugins.registered["register_cards"].values()
+    for card in sorted(known, key=lambda card: (card.order, card.name)):
+        if not request.me.may(card.permission):
+            continue
+        try:
+            values = card.draw(request)
+            shown = "" if values is None else render(card.template, {"values": values}, request)
+        except Exception:
+            LOG.exception("the card %s cannot be drawn", card.name)
+            continue
+        cards.append({"card": card, "markup": Markup(shown.strip())})
+    safeties = queries.safeties(request)
+    newest = max((one.archive_at for one in safeties if one.archive_at), default="")
+    return {
+        "cards": cards, "sentence": overview.sentence(request), "newest": newest,
+        "protected": sum(one.size for one in safeties), "plans": len(safeties),
+        "has_repository": bool(request.db.repositories.newest(1)),
+        "has_client": bool(request.db.clients.newest(1)),
+        "may_configure": request.me.may(Permission.CONFIGURE),
+    }  # fmt: skip
+
+
+def includeme(config: Any) -> None:
+    """Add the view."""
+    add(config, dashboard, SiteRoot, template="dashboard")

@@ -1,0 +1,168 @@
+"""The fields of the console's forms, with the words that explain them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.access import EXPLAINED, Permission, Role
+from borgcube.core.forms import Field
+from borgcube.plugins.console import queries
+
+COMPRESSIONS = (
+    ("lz4", "lz4: very fast, saves a little"),
+    ("zstd,3", "zstd 3: fast, saves more"),
+    ("zstd,8", "zstd 8: slower, saves a little more again"),
+    ("zlib,6", "zlib 6: for very old machines"),
+    ("lzma,6", "lzma 6: slow, saves the most"),
+    ("auto,zstd,3", "auto: zstd 3 where it helps, nothing for what is compressed already"),
+    ("none", "none"),
+)
+FILES_CACHE = (
+    ("ctime,size", "change time and size (safe)"),
+    ("mtime,size", "modification time and size (network file systems)"),
+    ("disabled", "read every file every time"),
+)
+
+
+def client_fields(request: Any) -> list[Field]:
+    """Return the fields of a new client."""
+    known = sorted(request.plugins.transports)
+    names = {"openssh": "SSH (the system's ssh)", "local": "this server itself",
+             "paramiko": "SSH without an ssh program"}  # fmt: skip
+    first = [name for name in ("openssh", "paramiko", "local") if name in known]
+    order = [*first, *(name for name in known if name not in first)]
+    return [
+        Field("name", "Name", required=True, placeholder="web1",
+              help="How you call this machine. It cannot be changed later."),
+        Field("host", "Address", placeholder="web1.example.org",
+              help="Host name or IP address, as this server reaches it. Leave it empty for"
+              " this server itself."),
+        Field("user", "Log in as", default="root",
+              help="root can read everything. Any user works for what that user can read."),
+        Field("port", "Port", "number", default="22", least=1, most=65535, group="More"),
+        Field("transport", "How to reach it", "choice", default=order[0] if order else "",
+              choices=[(name, names.get(name, name)) for name in order], group="More"),
+        Field("borg", "borg on the client", default="borg", group="More",
+              help="The program's name or path there. Versions 1.2 to 1.4 work."),
+        Field("domain", "Domain", group="More",
+              help="Clients of one domain may learn which chunks the others have stored, and"
+              " so upload less. Leave it empty to keep this client to itself."),
+    ]  # fmt: skip
+
+
+def plan_fields(request: Any) -> list[Field]:
+    """Return the fields of a new plan."""
+    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
+    repositories = [str(r.name) for r in request.db.repositories.newest(queries.MAX_RECORDS)]
+    return [
+        Field("name", "Name", required=True, placeholder="web1-etc",
+              help="It begins the names of its archives. It cannot be changed later."),
+        Field("client", "Client", "choice", required=True,
+              choices=[(name, name) for name in clients]),
+        Field("repository", "Into repository", "choice", required=True,
+              choices=[(name, name) for name in sorted(repositories)]),
+        Field("paths", "What to back up", "lines", required=True, placeholder="/etc\n/home",
+              help="One path a line, as it is called on the client."),
+        Field("excludes", "Leave out", "lines", placeholder="*/.cache\n/home/*/Downloads",
+              help="One pattern a line, as in borg --exclude."),
+        Field("compression", "Compression", "choice", default="zstd,3", choices=COMPRESSIONS,
+              help="Done by the client, before anything is sent."),
+        Field("one_file_system", "Stay on one file system", "checkbox", default=False,
+              help="Do not follow mounts below the paths.", group="More"),
+        Field("exclude_caches", "Leave out directories marked as caches", "checkbox",
+              default=False, help="Those with a CACHEDIR.TAG file.", group="More"),
+        Field("exclude_if_present", "Leave out directories that hold a file called", "lines",
+              placeholder=".nobackup", group="More"),
+        Field("patterns", "Patterns", "lines", group="More",
+              help="One borg pattern a line, such as + re:keep or - sh:**/tmp."),
+        Field("upload_ratelimit_kib", "Upload at most (KiB/s)", "number", default="0", least=0,
+              most=10_000_000, help="0 means no limit.", group="More"),
+        Field("files_cache", "A file is unchanged when these are", "choice",
+              default="ctime,size", choices=FILES_CACHE, group="More"),
+        Field("retries", "Try again", "number", default="1", least=0, most=100, group="More",
+              help="How often a job is run again that was lost or failed for the network."),
+        Field("idle_timeout_s", "Give up after silence of (s)", "number", default="900",
+              least=1, most=86_400 * 7, group="More"),
+        Field("numeric_ids", "Store owners by number only", "checkbox", default=False,
+              group="More"),
+        Field("atime", "Store access times", "checkbox", default=False, group="More"),
+        Field("sparse", "Look for holes in files", "checkbox", default=False, group="More"),
+        Field("comment", "Comment", group="More"),
+    ]  # fmt: skip
+
+
+def repository_fields(request: Any) -> list[Field]:
+    """Return the fields of a new repository."""
+    return [
+        Field("name", "Name", required=True, placeholder="main"),
+        Field("path", "Directory on this server", required=True,
+              placeholder="/srv/backup/main", help="It is made if it does not exist."),
+        Field("encryption", "Encryption", "choice", default="auto", choices=(
+            ("auto", "measure here and take the faster one (recommended)"),
+            ("repokey", "repokey: AES-256 and HMAC-SHA256"),
+            ("repokey-blake2", "repokey-blake2: AES-256 and BLAKE2b"),
+        ), help="The key is in the repository, sealed with a passphrase."),
+        Field("passphrase", "Passphrase", "password", autocomplete="new-password",
+              help="Leave it empty to have a strong one made. You can see it afterwards."),
+    ]  # fmt: skip
+
+
+def import_fields(request: Any) -> list[Field]:
+    """Return the fields for a repository that exists."""
+    return [
+        Field("name", "Name", required=True, placeholder="old"),
+        Field("path", "Directory on this server", required=True, placeholder="/srv/borg/old"),
+        Field("passphrase", "Passphrase", "password", required=True),
+    ]  # fmt: skip
+
+
+def restore_fields(request: Any, archive: Any) -> list[Field]:
+    """Return the fields of a restore. Owners restore to their own clients only."""
+    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
+    targets = [(f"client:{name}", f"the client {name}") for name in clients]
+    if not request.me.limited:
+        targets.append(("server", "a directory of this server"))
+    first = f"client:{archive.client}"
+    if not any(value == first for value, _ in targets):
+        first = targets[0][0] if targets else ""
+    fields = [
+        Field("paths", "What to restore", "lines", placeholder="etc/hosts",
+              help="One path a line, without a leading slash, as in the archive. Leave it"
+              " empty for everything."),
+        Field("target", "Restore to", "choice", default=first, choices=targets, required=True),
+        Field("directory", "Directory there", required=True, placeholder="/tmp/restored",
+              help="An absolute path. It is made if needed; paths are restored below it, and"
+              " files of the same name there are replaced."),
+    ]  # fmt: skip
+    if not request.me.limited:
+        fields.append(Field(
+            "as_root", "Keep owners, set-user-ID bits and devices", "checkbox", default=False,
+            group="More", help="Only for a restore to this server, and only if you trust the"
+            " client this came from.",
+        ))  # fmt: skip
+    return fields
+
+
+def user_fields(request: Any) -> list[Field]:
+    """Return the fields of a new user."""
+    clients = [(str(r.name), str(r.name)) for r in queries.by_name(request, request.db.clients)]
+    fields = [
+        Field("name", "Name", required=True),
+        Field("role", "Role", "choice", default=Role.VIEWER,
+              choices=[(role.value, f"{role.value}: {text}") for role, text in EXPLAINED.items()]),
+    ]  # fmt: skip
+    if clients:
+        fields.append(Field("clients", "Clients of an owner", "checkboxes", default=(),
+                            choices=clients, help="Only for the role owner."))  # fmt: skip
+    return fields
+
+
+def token_fields() -> list[Field]:
+    """Return the fields of a new API token."""
+    return [
+        Field("name", "Name", required=True, placeholder="monitoring"),
+        Field("scope", "What it may do", "checkboxes", default=(Permission.VIEW.value,),
+              choices=[(p.value, p.value) for p in Permission],
+              help="Never more than you may. Choose nothing for all that you may."),
+        Field("days", "Good for (days)", "number", default="365", least=1, most=3650),
+    ]  # fmt: skip

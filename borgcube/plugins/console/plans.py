@@ -1,0 +1,86 @@
+"""Pages about plans: the list, one plan, and the form that shows the very command."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from pyramid.httpexceptions import HTTPSeeOther
+
+from borgcube.core.access import Permission
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.forms import Form
+from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console.resources import PlanItem, Plans, add
+
+
+def command_of(request: Any, options: dict[str, Any]) -> str:
+    """Return the command that a backup with these options runs on the client."""
+    repository = request.db.repositories.find("name", options.get("repository", ""))
+    client = request.db.clients.find("name", options.get("client", ""))
+    engine = request.plugins.engines.get(repository.engine) if repository else None
+    if engine is None or not hasattr(engine, "preview"):
+        return ""
+    parameters = {
+        **options, "borg": client.borg if client else "borg",
+        "archive": f"{options.get('name') or 'NAME'}-2026-01-31T02:00:00",
+    }  # fmt: skip
+    return shlex.join(engine.preview(parameters))
+
+
+def plans(context: Plans, request: Any) -> dict[str, Any]:
+    """List plans, worst first."""
+    return {"plans": queries.safeties(request),
+            "may_configure": request.me.may(Permission.CONFIGURE)}  # fmt: skip
+
+
+def plan(context: PlanItem, request: Any) -> dict[str, Any]:
+    """Show one plan."""
+    record = context.record
+    safety = next(one for one in queries.safeties(request) if one.plan == record.name)
+    return {
+        "plan": record, "safety": safety, "command": command_of(request, record.as_data()),
+        "jobs": queries.visible(request, request.db.jobs, 10, plan=record.name),
+        "archives": queries.visible(request, request.db.archives, 10, plan=record.name),
+        "may_operate": request.has_permission(Permission.OPERATE),
+    }  # fmt: skip
+
+
+def new(context: Plans, request: Any) -> Any:
+    """Make a plan; ``preview`` shows the command and makes nothing."""
+    form = Form(forms.plan_fields(request))
+    for name in ("client", "repository"):
+        asked = str(request.params.get(name, ""))
+        if request.method == "GET" and asked:
+            form.values[name] = asked
+    command = ""
+    if request.method == "POST":
+        values = form.read(request.POST)
+        if values is not None:
+            command = command_of(request, values)
+            if "preview" not in request.POST:
+                try:
+                    request.act("plan.add", **values)
+                    return HTTPSeeOther(request.path_to("plans", values["name"]))
+                except BorgCubeError as error:
+                    form.refuse(error)
+        if form.errors or form.problem:
+            request.response.status_code = 400
+    return {"form": form, "command": command,
+            "has_client": bool(request.db.clients.newest(1)),
+            "has_repository": bool(request.db.repositories.newest(1))}  # fmt: skip
+
+
+def backup(context: PlanItem, request: Any) -> Any:
+    """Back the plan up now."""
+    job = request.act("backup.start", plan=context.record.name)["job_id"]
+    return HTTPSeeOther(request.path_to("jobs", job))
+
+
+def includeme(config: Any) -> None:
+    """Add the views."""
+    add(config, plans, Plans, template="plans")
+    add(config, new, Plans, "+add", template="plan_new", permission=Permission.CONFIGURE,
+        posts=True)  # fmt: skip
+    add(config, plan, PlanItem, template="plan")
+    add(config, backup, PlanItem, "backup", permission=Permission.OPERATE, posts=True)

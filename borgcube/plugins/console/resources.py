@@ -1,0 +1,146 @@
+"""The places below the console's pages: collections and the records in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.access import Permission
+from borgcube.core.web import Resource
+
+
+class Collection(Resource):
+    """A page that lists things, or is just a page."""
+
+
+class Item(Resource):
+    """A record of the store, with what it belongs to."""
+
+    def __init__(self, request: Any, *, name: str, parent: Resource, record: Any) -> None:
+        super().__init__(request, name=name, parent=parent)
+        self.record = record
+        self.title = name
+
+
+class _Named(Collection):
+    """Records by name; ``_item`` makes the resource."""
+
+    table = ""
+    item: type[Item] = Item
+
+    def __getitem__(self, name: str) -> Item:
+        record = getattr(self.request.db, self.table).find("name", name)
+        if record is None:
+            raise KeyError(name)
+        return self.item(self.request, name=name, parent=self, record=record)
+
+
+class ClientItem(Item):
+    """A client; owners see their own."""
+
+    @property
+    def client_name(self) -> str:  # type: ignore[override]
+        """Return the client's name."""
+        return str(self.record.name)
+
+
+class BelongsToClient(Item):
+    """A plan, job or archive of a client."""
+
+    @property
+    def client_name(self) -> str:  # type: ignore[override]
+        """Return the name of its client, empty when it has none."""
+        return str(self.record.client)
+
+
+class PlanItem(BelongsToClient):
+    """A plan."""
+
+
+class JobItem(BelongsToClient):
+    """A job."""
+
+
+class ArchiveItem(BelongsToClient):
+    """An archive."""
+
+
+class RepositoryItem(Item):
+    """A repository; it belongs to no client."""
+
+    client_name = ""
+
+
+class UserItem(Item):
+    """A user of the console."""
+
+    client_name = ""
+
+
+class Clients(_Named):
+    """``/clients``."""
+
+    table, item = "clients", ClientItem
+
+
+class Plans(_Named):
+    """``/plans``."""
+
+    table, item = "plans", PlanItem
+
+
+class Repositories(_Named):
+    """``/repositories``."""
+
+    table, item = "repositories", RepositoryItem
+
+
+class Users(_Named):
+    """``/users``."""
+
+    table, item = "users", UserItem
+
+
+class Jobs(Collection):
+    """``/jobs``."""
+
+    def __getitem__(self, name: str) -> JobItem:
+        job = self.request.db.jobs.find("id", name)
+        if job is None:
+            raise KeyError(name)
+        return JobItem(self.request, name=name, parent=self, record=job)
+
+
+class ArchivesOfRepository(Collection):
+    """``/archives/REPOSITORY``: an archive's ID is its own only within one."""
+
+    def __getitem__(self, name: str) -> ArchiveItem:
+        for archive in self.request.db.archives.oldest("id", name):
+            if archive.repository == self.__name__:
+                return ArchiveItem(self.request, name=name, parent=self, record=archive)
+        raise KeyError(name)
+
+
+class Archives(Collection):
+    """``/archives``."""
+
+    def __getitem__(self, name: str) -> ArchivesOfRepository:
+        return ArchivesOfRepository(self.request, name=name, parent=self)
+
+
+def add(
+    config: Any, view: Any, context: type[Resource], name: str = "", *, template: str = "",
+    renderer: str = "", permission: Permission = Permission.VIEW, posts: bool = False,
+    under: str = "",
+) -> None:  # fmt: skip
+    """Add a view. ``posts`` makes it take forms (GET shows, POST does) or, without a
+    template, only POST; ``under`` ties it to the collection of that name."""
+    predicates: dict[str, Any] = {}
+    if under:
+        predicates["custom_predicates"] = (lambda found, _request: found.__name__ == under,)
+    methods = ("GET", "POST") if posts and template else ("POST",) if posts else ("GET",)
+    config.add_view(
+        view, context=context, name=name, permission=permission, request_method=methods,
+        renderer=renderer or (f"borgcube.plugins.console:templates/{template}.jinja2"
+                              if template else None),
+        **predicates,
+    )  # fmt: skip

@@ -1,0 +1,109 @@
+"""Pages about users: the list, adding one, role, link, disabling and removing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.httpexceptions import HTTPSeeOther
+
+from borgcube.core.access import EXPLAINED, Permission
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.forms import Form
+from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console.resources import UserItem, Users, add
+
+ADMINISTER = Permission.ADMINISTER
+
+
+def link_path(request: Any, token: str) -> str:
+    """Return the whole address of a one-time link."""
+    return f"{request.host_url}{request.path_to('link', token=token)}"
+
+
+def users(context: Users, request: Any) -> dict[str, Any]:
+    """List users."""
+    found = sorted(request.db.users.newest(queries.MAX_RECORDS), key=lambda u: str(u.name))
+    return {"users": found, "explained": {r.value: t for r, t in EXPLAINED.items()}}
+
+
+def new(context: Users, request: Any) -> Any:
+    """Add a user, who gets a link to log in with and choose a password."""
+    form = Form(forms.user_fields(request))
+    link = ""
+    if request.method == "POST":
+        values = form.read(request.POST)
+        if values is not None:
+            try:
+                made = request.act("user.add", **values)
+                link = link_path(request, made["link"])
+            except BorgCubeError as error:
+                form.refuse(error)
+        if not link:
+            request.response.status_code = 400
+    return {"form": form, "link": link}
+
+
+def user(context: UserItem, request: Any) -> Any:
+    """Show one user, and change the role."""
+    record = context.record
+    form = Form([spec for spec in forms.user_fields(request) if spec.name != "name"],
+                {"role": record.role, "clients": list(record.clients)})  # fmt: skip
+    if request.method == "POST":
+        values = form.read(request.POST)
+        if values is not None:
+            try:
+                request.act("user.change", name=record.name, **values)
+                return HTTPSeeOther(request.path_to("users", record.name))
+            except BorgCubeError as error:
+                form.refuse(error)
+        request.response.status_code = 400
+    return shown(request, record, form)
+
+
+def shown(request: Any, record: Any, form: Form, link: str = "") -> dict[str, Any]:
+    """Return what the page of a user shows."""
+    return {
+        "user": record,
+        "form": form,
+        "link": link,
+        "me": request.me.user == record.name,
+        "sessions": list(request.db.sessions.oldest("user", record.name)),
+        "tokens": list(request.db.tokens.oldest("user", record.name)),
+    }
+
+
+def make_link(context: UserItem, request: Any) -> dict[str, Any]:
+    """Make a one-time login link for a user, shown once."""
+    record = context.record
+    made = request.act("link.make", user=record.name)
+    form = Form([spec for spec in forms.user_fields(request) if spec.name != "name"],
+                {"role": record.role, "clients": list(record.clients)})  # fmt: skip
+    return shown(request, record, form, link_path(request, made["token"]))
+
+
+def act_on(method: str, *, gone: bool = False) -> Any:
+    """Return a view that does one thing to a user."""
+
+    def view(context: UserItem, request: Any) -> Any:
+        request.act(method, **{"user" if method.startswith("factor") else "name":
+                               context.record.name})  # fmt: skip
+        words = ("users",) if gone else ("users", context.record.name)
+        return HTTPSeeOther(request.path_to(*words))
+
+    return view
+
+
+def includeme(config: Any) -> None:
+    """Add the views."""
+    add(config, users, Users, template="users", permission=ADMINISTER)
+    add(config, new, Users, "+add", template="user_new", permission=ADMINISTER, posts=True)
+    add(config, user, UserItem, template="user", permission=ADMINISTER, posts=True)
+    config.add_view(
+        make_link, context=UserItem, name="link", permission=ADMINISTER, request_method="POST",
+        renderer="borgcube.plugins.console:templates/user.jinja2",
+    )  # fmt: skip
+    for name, method in (("disable", "user.disable"), ("enable", "user.enable"),
+                         ("no-code", "factor.remove")):  # fmt: skip
+        add(config, act_on(method), UserItem, name, permission=ADMINISTER, posts=True)
+    add(config, act_on("user.remove", gone=True), UserItem, "remove", permission=ADMINISTER,
+        posts=True)  # fmt: skip

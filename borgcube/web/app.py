@@ -1,0 +1,87 @@
+"""Puts the Pyramid application together: security, templates, the plugins' pages.
+
+A plugin whose pages cannot be included is named in the log and on the plugins page; the
+rest of the console works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from pyramid.config import Configurator
+
+from borgcube import __version__
+from borgcube.core.access import Permission
+from borgcube.core.services import ServiceContext
+from borgcube.core.store import Store
+from borgcube.web import render
+from borgcube.web.actions import ControlDoor, add_request_methods
+from borgcube.web.navigation import navigation
+from borgcube.web.resources import ConsoleRoot
+from borgcube.web.security import CSRF_FIELD, CSRF_HEADER, ConsolePolicy, CsrfPolicy
+from borgcube.web.settings import WebSettings
+
+LOG = logging.getLogger(__name__)
+STATIC = Path(__file__).with_name("static")
+
+
+def session_cookie(store: Store) -> str:
+    """Return the session cookie's name: cookies do not tell ports apart, so two servers on
+    one machine need different ones."""
+    with store.reading() as root:
+        return f"borgcube_{str(root.settings['server_id'])[:8]}"
+
+
+def static_version() -> str:
+    """Return a digest of all static files, which is part of their address."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(STATIC).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie: str) -> Any:
+    """Return the WSGI application."""
+    config = Configurator(root_factory=ConsoleRoot, settings={
+        "jinja2.trim_blocks": True, "jinja2.lstrip_blocks": True, "jinja2.undefined": "strict",
+    })  # fmt: skip
+    config.registry.plugins = context.registry
+    config.registry.console_home = context.home
+    config.include("pyramid_jinja2")
+    policy = ConsolePolicy(settings, cookie)
+    config.registry.console_policy = policy
+    config.set_security_policy(policy)
+    config.set_csrf_storage_policy(CsrfPolicy(policy))
+    # The origin is checked for every scheme by our own tween; Pyramid does so for https only.
+    config.set_default_csrf_options(
+        require_csrf=True, token=CSRF_FIELD, header=CSRF_HEADER, check_origin=False
+    )
+    config.add_tween("borgcube.web.security.security_tween_factory")
+    add_request_methods(config, store=context.store, door=ControlDoor(context.home), hub=hub)
+    static = f"static-{static_version()}"
+    config.registry.console_static = static
+    config.add_static_view(static, "borgcube.web:static", cache_max_age=31_536_000)
+    config.include("borgcube.web.views")
+    config.commit()
+    environment = config.get_jinja2_environment()
+    environment.filters.update(render.FILTERS)
+    environment.globals.update(
+        version=__version__, Permission=Permission, navigation=navigation, static_name=static,
+        state_of=render.state,
+    )  # fmt: skip
+    for page in context.registry.registered["register_pages"].values():
+        include_page(config, page)
+    return config.make_wsgi_app()
+
+
+def include_page(config: Any, page: Any) -> None:
+    """Include the views of one plugin's page, or say why not."""
+    try:
+        config.include(page.include)
+        config.commit()
+    except Exception:
+        LOG.exception("the page %s cannot be used", page.name)

@@ -1,0 +1,260 @@
+"""The live feed: one subscriber of the bus, and any number of browsers.
+
+The hub runs in the server's event loop. It collects events for a moment and sends each
+browser one message with all of them, so that many browsers cost little: what everybody
+may see is encoded once. A browser that does not keep up loses its queue and is told to
+``resync``; it never holds anything back. A gap in the journal's numbers, at the hub or in
+what a browser says it has, is filled from the journal.
+
+Messages to a browser are JSON: ``{"kind": "hello", "seq"}``, ``{"kind": "events",
+"events": [envelope...]}``, ``{"kind": "resync", "seq"}``. A browser says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import zmq
+import zmq.asyncio
+
+from borgcube.core import home as places
+from borgcube.core.access import Identity
+from borgcube.core.store import Store
+from borgcube.web.asgi import Receive, Scope, Send, header
+from borgcube.web.security import identity_of, live_session
+from borgcube.web.settings import WebSettings
+
+LOG = logging.getLogger(__name__)
+COLLECT_S = 0.4
+RECHECK_S = 15.0
+MAX_WAITING = 16  # messages a browser may lag behind
+MAX_CATCH_UP = 1000
+MAX_JOBS = 5000
+MAX_BROWSERS = 1000
+# Close codes of our own: the page says what to do.
+NOT_LOGGED_IN, FOREIGN, FULL = 4401, 4403, 4429
+
+
+@dataclass(eq=False)
+class Browser:
+    """One open page."""
+
+    identity: Identity
+    cookie: str
+    waiting: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
+    behind: bool = False
+
+
+class LiveHub:
+    """Feeds browsers from the bus."""
+
+    def __init__(self, home: Path, store: Store, settings: WebSettings, *, cookie: str) -> None:
+        self._home, self._store, self._settings = home, store, settings
+        self._cookie = cookie
+        self.browsers: set[Browser] = set()
+        self.progress: dict[str, dict[str, Any]] = {}
+        self.seq = 0
+        self._clients: OrderedDict[str, str] = OrderedDict()  # job -> client
+        self._pending: list[dict[str, Any]] = []
+        self._arrived = asyncio.Event()
+
+    # The bus
+
+    async def run(self) -> None:
+        """Follow the bus until cancelled."""
+        context = zmq.asyncio.Context()
+        bus = context.socket(zmq.SUB)
+        bus.setsockopt(zmq.LINGER, 0)
+        bus.setsockopt(zmq.RCVHWM, 10_000)
+        bus.subscribe(b"")
+        bus.connect(places.bus_endpoint(self._home))
+        self.seq = await self._in_thread(self._last_seq)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._distribute())
+                tasks.create_task(self._recheck())
+                while True:
+                    _topic, payload = await bus.recv_multipart()
+                    await self._take(json.loads(payload))
+        finally:
+            bus.close(linger=0)
+            context.term()
+
+    @staticmethod
+    async def _in_thread(function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+    def _last_seq(self) -> int:
+        with self._store.reading() as root:
+            return int(root.journal.last)
+
+    def _since(self, seq: int) -> list[dict[str, Any]]:
+        with self._store.reading() as root:
+            return root.journal.since(seq, MAX_CATCH_UP)
+
+    async def _take(self, envelope: dict[str, Any]) -> None:
+        seq = envelope.get("seq")
+        if seq is None:
+            self._keep(envelope)
+            return
+        if seq <= self.seq:
+            return
+        missed = [envelope]
+        if seq > self.seq + 1:
+            LOG.info("events %d to %d were missed; reading them", self.seq + 1, seq - 1)
+            missed = await self._in_thread(self._since, self.seq)
+        for one in missed:
+            self.seq = int(one["seq"])
+            self._keep(one)
+
+    def _keep(self, envelope: dict[str, Any]) -> None:
+        kind, data = envelope["type"], envelope["data"]
+        job = data.get("job", "")
+        if kind in ("job.queued", "job.started"):
+            self._clients[job] = data.get("client", "")
+            while len(self._clients) > MAX_JOBS:
+                self._clients.popitem(last=False)
+        if kind == "job.progress":
+            self.progress[job] = data["progress"]
+            # Only the newest figures of a job are worth sending.
+            self._pending = [
+                one for one in self._pending
+                if one["type"] != "job.progress" or one["data"]["job"] != job
+            ]  # fmt: skip
+        elif kind in ("job.finished", "job.lost"):
+            self.progress.pop(job, None)
+        self._pending.append(envelope)
+        self._arrived.set()
+
+    async def _distribute(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(COLLECT_S)
+            self._arrived.clear()
+            events, self._pending = self._pending, []
+            for job in {e["data"].get("job", "") for e in events} - set(self._clients):
+                self._clients[job] = await self._in_thread(self._client_of, job) if job else ""
+            everything = self._message(events)
+            for browser in self.browsers:
+                if not browser.identity.limited:
+                    self._give(browser, everything)
+                    continue
+                seen = [e for e in events if self._shown_to(browser, e)]
+                if seen:
+                    self._give(browser, self._message(seen))
+
+    def _client_of(self, job_id: str) -> str:
+        with self._store.reading() as root:
+            job = root.jobs.find("id", job_id)
+            return str(job.client) if job is not None else ""
+
+    def _shown_to(self, browser: Browser, envelope: dict[str, Any]) -> bool:
+        data = envelope["data"]
+        client = self._clients.get(data.get("job", ""), "")
+        return browser.identity.sees_event(data, client=client)
+
+    @staticmethod
+    def _message(events: list[dict[str, Any]]) -> str:
+        return json.dumps({"kind": "events", "events": events}, separators=(",", ":"))
+
+    def _resync(self) -> str:
+        return json.dumps({"kind": "resync", "seq": self.seq})
+
+    def _give(self, browser: Browser, message: str | None) -> None:
+        try:
+            browser.waiting.put_nowait(message)
+        except asyncio.QueueFull:
+            browser.behind = True
+            while not browser.waiting.empty():
+                browser.waiting.get_nowait()
+            browser.waiting.put_nowait(message if message is None else self._resync())
+
+    async def _recheck(self) -> None:
+        """Let go of browsers whose login is over, and follow changes of their role."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            for browser in list(self.browsers):
+                identity = await self._in_thread(self._identity, browser.cookie)
+                if identity is None:
+                    self._give(browser, None)
+                else:
+                    browser.identity = identity
+
+    # The browsers
+
+    def _identity(self, cookie: str) -> Identity | None:
+        with self._store.reading() as root:
+            found = live_session(root, cookie, idle_minutes=self._settings.idle_minutes)
+            return identity_of(found[1], session=found[0].id) if found else None
+
+    def _cookie_of(self, scope: Scope) -> str:
+        try:
+            morsel = SimpleCookie(header(scope, "cookie")).get(self._cookie)
+        except CookieError:
+            return ""
+        return morsel.value if morsel is not None else ""
+
+    @staticmethod
+    def _own(scope: Scope) -> bool:
+        scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], "")
+        return header(scope, "origin") == f"{scheme}://{header(scope, 'host')}"
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one browser to its end (ASGI)."""
+        await receive()  # websocket.connect
+        if not self._own(scope):
+            await send({"type": "websocket.close", "code": FOREIGN})
+            return
+        cookie = self._cookie_of(scope)
+        identity = await self._in_thread(self._identity, cookie)
+        # Accepted first, because a browser is told the code of a close only then.
+        await send({"type": "websocket.accept"})
+        if identity is None or len(self.browsers) >= MAX_BROWSERS:
+            code = NOT_LOGGED_IN if identity is None else FULL
+            await send({"type": "websocket.close", "code": code})
+            return
+        browser = Browser(identity, cookie)
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("since", [""])[0]
+        self.browsers.add(browser)
+        try:
+            for message in await self._greeting(browser, asked):
+                await send({"type": "websocket.send", "text": message})
+            sender = asyncio.create_task(self._send_all(browser, send))
+            hears = asyncio.create_task(self._until_gone(receive))
+            await asyncio.wait({sender, hears}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (sender, hears):
+                task.cancel()
+            await asyncio.gather(sender, hears, return_exceptions=True)
+        finally:
+            self.browsers.discard(browser)
+
+    async def _greeting(self, browser: Browser, asked: str) -> list[str]:
+        hello = json.dumps({"kind": "hello", "seq": self.seq})
+        if not asked.isdigit() or len(asked) > 15 or int(asked) >= self.seq:
+            return [hello]
+        if self.seq - int(asked) > MAX_CATCH_UP:
+            return [hello, self._resync()]
+        missed = await self._in_thread(self._since, int(asked))
+        seen = [e for e in missed if self._shown_to(browser, e)]
+        return [hello, self._message(seen)] if seen else [hello]
+
+    async def _send_all(self, browser: Browser, send: Send) -> None:
+        while True:
+            message = await browser.waiting.get()
+            if message is None:
+                await send({"type": "websocket.close", "code": NOT_LOGGED_IN})
+                return
+            await send({"type": "websocket.send", "text": message})
+
+    @staticmethod
+    async def _until_gone(receive: Receive) -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass

@@ -1,0 +1,203 @@
+"""Who asks, and whether they may: sessions by cookie, API tokens, CSRF, security headers.
+
+The store has only digests of cookies and tokens. A form is accepted when it comes from our
+own origin and carries the session's token (before a login, that of a cookie).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pyramid.httpexceptions import HTTPForbidden
+
+from borgcube.core import credentials
+from borgcube.core.access import Identity, Permission, Role
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.model import Session, User
+from borgcube.core.store import Root
+from borgcube.web.settings import WebSettings
+
+LOG = logging.getLogger(__name__)
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+TOUCH_EVERY = timedelta(minutes=5)
+CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
+def live_session(root: Root, cookie: str, *, idle_minutes: int) -> tuple[Session, User] | None:
+    """Return the session of a cookie and its user, unless either is over."""
+    if not cookie:
+        return None
+    session = root.sessions.find("id", credentials.digest(cookie))
+    if session is None or credentials.is_past(session.expires_at):
+        return None
+    seen = datetime.fromisoformat(session.last_seen_at)
+    if datetime.now(UTC) - seen > timedelta(minutes=idle_minutes):
+        return None
+    user = root.users.find("name", session.user)
+    if user is None or user.disabled:
+        return None
+    return session, user
+
+
+def identity_of(user: User, *, session: str = "", scope: tuple[str, ...] = ()) -> Identity:
+    """Return what a user is allowed to be."""
+    return Identity(
+        user=user.name, role=Role(user.role), clients=frozenset(user.clients), session=session,
+        scope=frozenset(map(Permission, scope)) if scope else None,
+    )  # fmt: skip
+
+
+def token_identity(root: Root, token: str) -> Identity | None:
+    """Return whom an API token stands for."""
+    if not token.startswith(credentials.TOKEN_MARK):
+        return None
+    record = root.tokens.find("digest", credentials.digest(token))
+    if record is None or credentials.is_past(record.expires_at):
+        return None
+    user = root.users.find("name", record.user)
+    if user is None or user.disabled:
+        return None
+    return identity_of(user, scope=record.scope)
+
+
+class ConsolePolicy:
+    """Pyramid's security policy over the rules of ``core.access``."""
+
+    def __init__(self, settings: WebSettings, cookie: str) -> None:
+        self._settings, self.cookie = settings, cookie
+
+    def session(self, request: Any) -> tuple[Session, User] | None:
+        """Return the request's session and user; looked up once."""
+        if not hasattr(request, "_console_session"):
+            found = live_session(
+                request.db, request.cookies.get(self.cookie, ""),
+                idle_minutes=self._settings.idle_minutes,
+            )  # fmt: skip
+            request._console_session = found
+            if found is not None:
+                self._touch(request, found[0])
+        known: tuple[Session, User] | None = request._console_session
+        return known
+
+    def _touch(self, request: Any, session: Session) -> None:
+        if datetime.now(UTC) - datetime.fromisoformat(session.last_seen_at) < TOUCH_EVERY:
+            return
+        try:
+            request.call("session.touch", id=session.id)
+        except BorgCubeError:
+            LOG.warning("a session could not be touched: the daemon does not answer")
+
+    def identity(self, request: Any) -> Identity | None:
+        """Return who asks, or None."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return token_identity(request.db, token.strip())
+        found = self.session(request)
+        return identity_of(found[1], session=found[0].id) if found else None
+
+    def authenticated_userid(self, request: Any) -> str | None:
+        """Return the user's name."""
+        identity = request.identity
+        return identity.user if identity else None
+
+    def permits(self, request: Any, context: Any, permission: Any) -> bool:
+        """Return whether the request may do this on what it is about."""
+        identity = request.identity
+        if identity is None:
+            return False
+        client = getattr(context, "client_name", None)
+        return bool(identity.may(Permission(permission), client=client))
+
+    def remember(self, request: Any, userid: str, **_: Any) -> list[tuple[str, str]]:
+        """Return the header that sets the cookie; ``userid`` is the session's token."""
+        return [("Set-Cookie", self._cookie(request, userid, ""))]
+
+    def forget(self, request: Any, **_: Any) -> list[tuple[str, str]]:
+        """Return the header that takes the cookie away."""
+        return [("Set-Cookie", self._cookie(request, "", "; Max-Age=0"))]
+
+    def _cookie(self, request: Any, value: str, more: str) -> str:
+        secure = "; Secure" if request.scheme == "https" else ""
+        path = request.script_name or "/"
+        return f"{self.cookie}={value}; Path={path}; HttpOnly; SameSite=Lax{secure}{more}"
+
+
+class CsrfPolicy:
+    """The token of a form: the session's own; before a login, one in a cookie."""
+
+    def __init__(self, policy: ConsolePolicy) -> None:
+        self._policy = policy
+        self.cookie = f"{policy.cookie}_form"
+
+    def get_csrf_token(self, request: Any) -> str:
+        """Return the token that forms of this request must carry."""
+        found = self._policy.session(request)
+        if found is not None:
+            return str(found[0].csrf)
+        token = request.cookies.get(self.cookie, "")
+        if len(token) < 40:
+            token = getattr(request, "_form_token", "") or credentials.new_token()
+            request._form_token = token
+            secure = request.scheme == "https"
+
+            def give(_request: Any, response: Any) -> None:
+                response.set_cookie(
+                    self.cookie, token, path=request.script_name or "/", httponly=True,
+                    samesite="Lax", secure=secure,
+                )  # fmt: skip
+
+            request.add_response_callback(give)
+        return str(token)
+
+    new_csrf_token = get_csrf_token
+
+    def check_csrf_token(self, request: Any, supplied_token: str) -> bool:
+        """Compare in constant time."""
+        if self._policy.session(request) is None and not request.cookies.get(self.cookie):
+            return False
+        return credentials.same(self.get_csrf_token(request), supplied_token)
+
+
+def own_origin(request: Any) -> bool:
+    """Return whether the browser says that an unsafe request comes from our own pages."""
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    if site not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("Origin")
+    return origin is None or origin == f"{request.scheme}://{request.host}"
+
+
+def security_tween_factory(handler: Callable[[Any], Any], _registry: Any) -> Callable[[Any], Any]:
+    """Refuse unsafe requests of other sites, and add the security headers to all answers."""
+
+    def tween(request: Any) -> Any:
+        bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        if request.method not in SAFE_METHODS and not bearer and not own_origin(request):
+            request.environ["borgcube.foreign"] = True
+            response = HTTPForbidden("This form came from another site.")
+        else:
+            response = handler(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.scheme == "https":
+            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+        if "Cache-Control" not in response.headers:
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return tween

@@ -1,0 +1,110 @@
+"""The console as a service beside the daemon: one thread with an event loop for the
+connections and the live feed, and a few threads for pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from typing import Any
+
+import uvicorn
+from a2wsgi import WSGIMiddleware
+
+from borgcube.core.errors import ConfigurationError
+from borgcube.core.services import ServiceContext
+from borgcube.web.app import make_app, session_cookie
+from borgcube.web.asgi import FrontDoor
+from borgcube.web.live import LiveHub
+from borgcube.web.settings import WebSettings
+
+LOG = logging.getLogger(__name__)
+PAGE_THREADS = 5  # ZODB keeps seven connections ready
+STOP_S = 10.0
+
+
+class ConsoleService:
+    """Serves the console; see ``core.services.Service``."""
+
+    name = "console"
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+        self.problem = ""
+        self.port = 0
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Listen, and serve in a thread; raises ConfigurationError when it cannot."""
+        settings = WebSettings.of(self._context.config.console)
+        cookie = session_cookie(self._context.store)
+        hub = LiveHub(self._context.home, self._context.store, settings, cookie=cookie)
+        pages = make_app(self._context, settings, hub=hub, cookie=cookie)
+        self._socket = _listen(settings)
+        self.port = self._socket.getsockname()[1]
+        wsgi: Any = WSGIMiddleware(pages, workers=PAGE_THREADS)
+        config = uvicorn.Config(
+            FrontDoor(settings, pages=wsgi, live=hub.serve), interface="asgi3", lifespan="off",
+            ws="wsproto", ws_max_size=1024, http="h11", loop="asyncio", access_log=False,
+            log_config=None, proxy_headers=False, server_header=False, date_header=True,
+            limit_concurrency=1200, timeout_keep_alive=30, timeout_graceful_shutdown=3,
+            h11_max_incomplete_event_size=32 * 1024,
+            ssl_certfile=settings.certificate or None, ssl_keyfile=settings.key or None,
+        )  # fmt: skip
+        config.load()
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._server, hub), name="console", daemon=True
+        )
+        self._thread.start()
+        LOG.info("the console is at %s", settings.public_url(self.port))
+
+    def _run(self, server: uvicorn.Server, hub: LiveHub) -> None:
+        async def main() -> None:
+            live = asyncio.create_task(self._live(hub))
+            await server.serve(sockets=[self._socket] if self._socket else None)
+            live.cancel()
+            await asyncio.gather(live, return_exceptions=True)
+
+        try:
+            asyncio.run(main())
+        except Exception as error:
+            LOG.exception("the console ended")
+            self.problem = f"The console ended: {type(error).__name__}. See logs/borgcubed.log."
+
+    @staticmethod
+    async def _live(hub: LiveHub) -> None:
+        while True:
+            try:
+                await hub.run()
+            except Exception:
+                LOG.exception("the live feed failed and begins again")
+                await asyncio.sleep(2)
+
+    def stop(self) -> None:
+        """End the server and wait for its thread."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(STOP_S)
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _listen(settings: WebSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"The console cannot listen on {settings.host}:{settings.port}: {error.strerror}.",
+            next_step="Choose another console.listen in borgcube.toml.",
+        ) from error
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,209 @@
+"""The chassis' own views: logging in and out, links, set-up, and pages for what went wrong."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
+from pyramid.httpexceptions import HTTPException, HTTPSeeOther
+
+from borgcube.core.errors import (
+    AccessDenied,
+    BorgCubeError,
+    CodeNeeded,
+    DaemonUnreachable,
+    NotFound,
+)
+from borgcube.core.forms import Field, Form
+from borgcube.web.resources import ConsoleRoot
+
+LOG = logging.getLogger(__name__)
+TEMPLATES = "borgcube.web:templates"
+NAME = Field("name", "Name", required=True, autocomplete="username")
+PASSWORD = Field("password", "Password", "password", required=True,
+                 autocomplete="current-password")  # fmt: skip
+NEW_PASSWORD = Field(
+    "password", "Password", "password", required=True, autocomplete="new-password",
+    help="At least 10 characters. Four or five random words are easy to remember.",
+)  # fmt: skip
+AGAIN = Field("again", "Password again", "password", required=True, autocomplete="new-password")
+CODE = Field("code", "Code", "code", autocomplete="one-time-code",
+             help="From your authenticator, or one of your recovery codes.")  # fmt: skip
+
+
+def local_path(request: Any, path: str) -> str:
+    """Return ``path`` if it leads to a page of ours, else the dashboard."""
+    parts = urlsplit(path)
+    good = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc
+    if good and all(char.isprintable() for char in path):
+        return path
+    return str(request.path_to(""))
+
+
+def where_from(request: Any) -> dict[str, str]:
+    """Return address and browser, for the session and the audit trail."""
+    return {"address": request.client_addr or "", "agent": (request.user_agent or "")[:200]}
+
+
+def _opened(request: Any, opened: dict[str, str], path: str) -> Any:
+    headers = request.registry.console_policy.remember(request, opened["session"])
+    return HTTPSeeOther(local_path(request, path), headers=headers)
+
+
+def login(context: Any, request: Any) -> Any:
+    """Show the login form and log in; a code is asked for only when it is wanted."""
+    form = Form([NAME, PASSWORD])
+    path = local_path(request, str(request.params.get("next", "")))
+    ask_code = False
+    if request.method == "POST":
+        form = Form([NAME, PASSWORD, CODE])
+        values = form.read(request.POST)
+        if values is not None:
+            try:
+                opened = request.call("login.password", **values, **where_from(request))
+                return _opened(request, opened, path)
+            except BorgCubeError as error:
+                kind = getattr(error, "kind", "")
+                ask_code = kind == CodeNeeded.__name__ or bool(values["code"])
+                if kind != CodeNeeded.__name__:
+                    form.problem, form.next_step = error.message, error.next_step
+                    request.response.status_code = 403 if kind == AccessDenied.__name__ else 400
+        # A password is typed again rather than sent back to the page.
+        form.fields = [NAME, PASSWORD, CODE] if ask_code else [NAME, PASSWORD]
+    elif request.identity is not None:
+        return HTTPSeeOther(path)
+    return {"form": form, "next": path, "ask_code": ask_code,
+            "no_users": not request.db.users.newest(1)}  # fmt: skip
+
+
+def logout(context: Any, request: Any) -> Any:
+    """End the session."""
+    if request.identity is not None and request.identity.session:
+        request.call("session.end", id=request.identity.session)
+    headers = request.registry.console_policy.forget(request)
+    return HTTPSeeOther(request.path_to("login"), headers=headers)
+
+
+def link(context: Any, request: Any) -> Any:
+    """Use a one-time link: shown first, used by a button, so that a preview spends nothing."""
+    token = str(request.params.get("token", ""))[:200]
+    problem = next_step = ""
+    if request.method == "POST":
+        try:
+            opened = request.call("login.link", token=token, **where_from(request))
+            return _opened(request, opened, "")
+        except BorgCubeError as error:
+            problem, next_step = error.message, error.next_step
+            request.response.status_code = 403
+    return {"token": token, "problem": problem, "next_step": next_step}
+
+
+def set_up(context: Any, request: Any) -> Any:
+    """Make the first administrator."""
+    token = str(request.params.get("token", ""))[:200]
+    form = Form([NAME, NEW_PASSWORD, AGAIN])
+    if request.method == "POST":
+        values = form.read(request.POST)
+        if values is not None and values.pop("again") != values["password"]:
+            form.errors["again"] = "The two are different."
+        elif values is not None:
+            try:
+                opened = request.call("login.set_up", token=token, **values,
+                                      **where_from(request))  # fmt: skip
+                return _opened(request, opened, "")
+            except BorgCubeError as error:
+                form.refuse(error)
+                request.response.status_code = 400
+    return {"form": form, "token": token}
+
+
+def icon(context: Any, request: Any) -> Any:
+    """Answer browsers that ask for an icon at its old place."""
+    return HTTPSeeOther(f"{request.script_name}/{request.registry.console_static}/logo.svg")
+
+
+def _error(request: Any, status: int, *, title: str, message: str, next_step: str) -> Any:
+    request.response.status_code = status
+    return {"status": status, "title": title, "message": message, "next_step": next_step}
+
+
+def not_found(context: Any, request: Any) -> Any:
+    """Say that there is nothing here, to those who may know."""
+    if request.identity is None and request.method == "GET":
+        return HTTPSeeOther(_login_path(request))
+    return _error(request, 404, title="There is nothing here",
+                  message="What this address named was deleted, or never was.",
+                  next_step="Choose a page on the left.")  # fmt: skip
+
+
+def _login_path(request: Any) -> str:
+    return f"{request.path_to('login')}?next={quote(request.path_qs, safe='/')}"
+
+
+def forbidden(context: Any, request: Any) -> Any:
+    """Send strangers to the login, and tell others what they may not."""
+    if request.identity is None:
+        if request.method == "GET":
+            return HTTPSeeOther(_login_path(request))
+        return _error(request, 403, title="Your login has ended",
+                      message="Nothing was changed.",
+                      next_step="Log in again, then repeat what you did.")  # fmt: skip
+    return _error(request, 403, title="You may not do this",
+                  message=f"Your role is {request.identity.role}.",
+                  next_step="Ask an administrator of this server.")  # fmt: skip
+
+
+def bad_form(context: Any, request: Any) -> Any:
+    """Explain a form that is out of date."""
+    return _error(request, 400, title="This page was out of date",
+                  message="Nothing was changed. You logged in or out since it was opened.",
+                  next_step="Go back, load the page again and repeat what you did.")  # fmt: skip
+
+
+def refused(context: Any, request: Any) -> Any:
+    """Show what the daemon refused outside of a form."""
+    status = 503 if isinstance(context, DaemonUnreachable) else 400
+    if isinstance(context, NotFound) or getattr(context, "kind", "") == NotFound.__name__:
+        status = 404
+    title = "The daemon does not answer" if status == 503 else "This was not done"
+    return _error(request, status, title=title, message=context.message,
+                  next_step=context.next_step)  # fmt: skip
+
+
+def http_problem(context: Any, request: Any) -> Any:
+    """Show other errors of HTTP, such as a method that is not allowed."""
+    if context.status_code < 400:
+        return context
+    return _error(request, context.status_code, title=context.title,
+                  message=str(context.explanation), next_step="Go back and try again.")  # fmt: skip
+
+
+def broken(context: Any, request: Any) -> Any:
+    """Say that we made a mistake; details go to the log only."""
+    LOG.error("%s %s failed", request.method, request.path_info, exc_info=context)
+    return _error(request, 500, title="The console made a mistake",
+                  message="It was written to logs/borgcubed.log in the home directory.",
+                  next_step="Go back and try again.")  # fmt: skip
+
+
+def includeme(config: Any) -> None:
+    """Add the chassis' views."""
+    from pyramid.security import NO_PERMISSION_REQUIRED as ANYBODY
+
+    for name, view in (("login", login), ("link", link), ("setup", set_up)):
+        config.add_view(view, name=name, context=ConsoleRoot, permission=ANYBODY,
+                        renderer=f"{TEMPLATES}/{name}.jinja2",
+                        request_method=("GET", "POST"))  # fmt: skip
+    config.add_view(logout, name="logout", context=ConsoleRoot, permission=ANYBODY,
+                    request_method="POST")  # fmt: skip
+    config.add_view(icon, name="favicon.ico", context=ConsoleRoot, permission=ANYBODY)
+    page = f"{TEMPLATES}/error.jinja2"
+    config.add_notfound_view(not_found, renderer=page)
+    config.add_forbidden_view(forbidden, renderer=page)
+    for kind, view in (
+        (BadCSRFToken, bad_form), (BadCSRFOrigin, bad_form), (BorgCubeError, refused),
+        (HTTPException, http_problem), (Exception, broken),
+    ):  # fmt: skip
+        config.add_exception_view(view, context=kind, renderer=page)

@@ -1,0 +1,134 @@
+"""Debian's Chromium against a whole BorgCube: real daemon, real borg, real sshd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from borgcube.testing.consolerig import PASSWORD, ConsoleRig
+from borgcube.testing.sshd import PrivateSSHD
+
+AXE = Path(__file__).parents[1] / "data" / "axe-core-4.14.1" / "axe.min.js"
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage",
+]  # fmt: skip
+PATIENCE_MS = 40_000
+KINDS: dict[str, dict[str, Any]] = {
+    "wide": {"viewport": {"width": 1400, "height": 900}, "color_scheme": "light"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1400, "height": 900}, "color_scheme": "dark"},
+}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "bin/prepare installs chromium"
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield made
+        made.close()
+
+
+class Watcher:
+    """A page that notes every error of its console, and looks for accessibility faults."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.url = url
+        self.context = context
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._console)
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(message.text)
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        return self.page
+
+    def log_in(self, name: str) -> None:
+        self.open("/login")
+        self.page.fill("#f-name", name)
+        self.page.fill("#f-password", PASSWORD)
+        self.page.click("button.main")
+        self.page.wait_for_url(f"{self.url}/")
+
+    def faults(self, *rules: str) -> list[str]:
+        """Return axe's violations, of these rules or of all, in words."""
+        # Through the debugger: the page's own policy lets no foreign script in.
+        self.page.evaluate(AXE.read_text("utf-8"))
+        found = self.page.evaluate(
+            "rules => axe.run(rules.length ? {runOnly: rules} : {})", list(rules)
+        )
+        return [
+            f"{self.page.url}: {fault['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+            for fault in found["violations"]
+            for node in fault["nodes"]
+        ]
+
+    def shot(self, name: str) -> None:
+        """Keep a picture where BORGCUBE_SHOTS says, for a person to look at."""
+        directory = os.environ.get("BORGCUBE_SHOTS")
+        if directory:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=f"{directory}/{name}.png", full_page=True)
+
+
+@pytest.fixture
+def watch(browser: Browser) -> Iterator[Any]:
+    """Return a function that opens a watched page of some kind on a console."""
+    contexts: list[BrowserContext] = []
+
+    def make(rig: ConsoleRig, *, kind: str = "wide") -> Watcher:
+        context = browser.new_context(**KINDS[kind], locale="en-GB", timezone_id="Europe/Berlin")
+        contexts.append(context)
+        return Watcher(context, rig.url)
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+class ClientMachine:
+    """A machine to back up: an sshd whose authorized_keys a pasted line fills."""
+
+    def __init__(self, place: Path) -> None:
+        self.home = place / "home"
+        self.sshd = PrivateSSHD(place / "sshd")
+
+    def __enter__(self) -> ClientMachine:
+        self.sshd.__enter__()
+        (self.sshd.directory / "authorized_keys").write_text("")
+        self.home.mkdir()
+        (self.home / ".ssh").symlink_to(self.sshd.directory)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.sshd.__exit__(*exc)
+
+    def paste(self, line: str) -> None:
+        """Run a line as a person at this machine's shell would."""
+        environment = {**os.environ, "HOME": str(self.home)}
+        subprocess.run(["sh", "-c", line], env=environment, check=False, timeout=30,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[ClientMachine]:
+    place = tmp_path / "machine"
+    place.mkdir()
+    with ClientMachine(place) as made:
+        yield made

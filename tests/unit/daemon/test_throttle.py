@@ -1,0 +1,55 @@
+"""Guessing is slowed down for addresses and names, and nobody is locked out for long."""
+
+from __future__ import annotations
+
+from borgcube.daemon.throttle import LONGEST_S, MAX_KEPT, LoginThrottle
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_address_waits_longer_with_every_wrong_try() -> None:
+    clock = Clock()
+    throttle = LoginThrottle(clock)
+    waits = []
+    for number in range(20):
+        throttle.failed(address="a", user=f"user{number}")
+        waits.append(throttle.wait_s(address="a", user="other"))
+    assert waits[:4] == [0.0] * 4 and waits[4] > 0
+    assert waits == sorted(waits) and max(waits) == LONGEST_S["address"]
+    assert throttle.wait_s(address="b", user="other") == 0
+
+
+def test_many_addresses_cannot_guess_one_password_quickly() -> None:
+    clock = Clock()
+    throttle = LoginThrottle(clock)
+    for number in range(50):
+        throttle.failed(address=f"a{number}", user="ada")
+    assert throttle.wait_s(address="new", user="ada") == LONGEST_S["user"]
+    clock.now += LONGEST_S["user"] + 1
+    assert throttle.wait_s(address="new", user="ada") == 0
+
+
+def test_a_right_login_and_an_hour_forget() -> None:
+    clock = Clock()
+    throttle = LoginThrottle(clock)
+    for _ in range(8):
+        throttle.failed(address="a", user="ada")
+    clock.now += 3601
+    throttle.failed(address="a", user="ada")
+    assert throttle.wait_s(address="a", user="ada") == 0
+    for _ in range(8):
+        throttle.failed(address="a", user="ada")
+    throttle.succeeded(address="a", user="ada")
+    assert throttle.wait_s(address="a", user="ada") == 0
+
+
+def test_memory_is_bounded() -> None:
+    throttle = LoginThrottle(Clock())
+    for number in range(MAX_KEPT):
+        throttle.failed(address=f"a{number}", user=f"u{number}")
+    assert len(throttle._failures) == MAX_KEPT
