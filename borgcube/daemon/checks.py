@@ -42,7 +42,8 @@ def change(table: Table, record: Any, values: Mapping[str, Any]) -> list[str]:
 def refuse_duplicate(table: Any, name: str, *, what: str) -> None:
     """Raise Duplicate when the name is taken."""
     if table.find("name", name) is not None:
-        raise Duplicate(f"There is a {what} {name!r} already.", next_step="Choose another name.")
+        raise Duplicate(f"There is a {what} {name!r} already.", field="name",
+                        next_step="Choose another name.")  # fmt: skip
 
 
 def listed(table: Any) -> list[dict[str, Any]]:
@@ -79,16 +80,18 @@ def check_client(data: Mapping[str, Any], *, transports: Collection[str]) -> Non
             next_step=f"Choose one of: {', '.join(sorted(transports))}.",
         )
     if data["transport"] != "local" and not data["host"]:
-        raise InvalidInput("This transport needs a host.", next_step="Give --host.")
+        raise InvalidInput("This transport needs a host.", next_step="Give --host.",
+                           field="host")  # fmt: skip
     for what in ("host", "user", "borg"):
         # A leading dash would be read as an option by the programs it is given to.
         value = data[what]
         if value.startswith("-") or any(not char.isprintable() for char in value):
-            raise InvalidInput(f"{what} {value[:80]!r} is not usable.")
+            raise InvalidInput(f"{what} {value[:80]!r} is not usable.", field=what)
     if not data["borg"]:
-        raise InvalidInput("The path of borg must not be empty.", next_step="Give --borg.")
+        raise InvalidInput("The path of borg must not be empty.", next_step="Give --borg.",
+                           field="borg")  # fmt: skip
     if not 1 <= data["port"] <= 65535:
-        raise InvalidInput("port must be between 1 and 65535.")
+        raise InvalidInput("port must be between 1 and 65535.", field="port")
     for what in LIMITS:
         check_size(data[what], what=what)
 
@@ -96,29 +99,30 @@ def check_client(data: Mapping[str, Any], *, transports: Collection[str]) -> Non
 def check_identity(path: str) -> None:
     """Raise InvalidInput when there is no such key file."""
     if path and not Path(path).is_file():
-        raise InvalidInput(f"There is no identity file {path!r} on the server.")
+        raise InvalidInput(f"There is no identity file {path!r} on the server.", field="identity")
 
 
 def check_size(value: int, *, what: str) -> None:
     """Raise InvalidInput for a number that is no limit."""
     if not 0 <= value <= MAX_NUMBER:
-        raise InvalidInput(f"{what} must be 0 (no limit) or more.")
+        raise InvalidInput(f"{what} must be 0 (no limit) or more.", field=what)
 
 
 def check_plan(data: Mapping[str, Any]) -> None:
     """Check all fields of a plan but its references; raises InvalidInput."""
     check_name(data["name"], what="plan")
     if not data["paths"]:
-        raise InvalidInput("A plan needs at least one path.", next_step="Give --path.")
+        raise InvalidInput("A plan needs at least one path.", next_step="Give --path.",
+                           field="paths")  # fmt: skip
     for path in data["paths"]:
         if not path.startswith("/") or any(ord(char) < 32 for char in path):
-            raise InvalidInput(f"{path[:80]!r} is not an absolute path.")
+            raise InvalidInput(f"{path[:80]!r} is not an absolute path.", field="paths")
     for text in (*data["excludes"], *data["patterns"], *data["exclude_if_present"]):
         if not text or any(ord(char) < 32 for char in text):
-            raise InvalidInput(f"{text[:80]!r} is not a usable pattern.")
+            raise InvalidInput(f"{text[:80]!r} is not a usable pattern.", field="excludes")
     compression = data["compression"]
     if not compression or compression.startswith("-") or not compression.isprintable():
-        raise InvalidInput(f"{compression[:80]!r} is not a compression.")
+        raise InvalidInput(f"{compression[:80]!r} is not a compression.", field="compression")
     if data["files_cache"] not in FILES_CACHES:
         raise InvalidInput("files_cache must be ctime,size or mtime,size or disabled.")
     waits = (data["retries"], data["retry_delay_s"], data["upload_ratelimit_kib"])

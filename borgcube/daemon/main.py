@@ -215,7 +215,7 @@ def serve(home: Path, services: Sequence[ServiceFactory] = ()) -> int:
     ``services`` run beside it in this process. Raises BorgCubeError when it cannot start.
     """
     try:
-        return _serve(home)
+        return _serve(home, services)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -225,7 +225,7 @@ def serve(home: Path, services: Sequence[ServiceFactory] = ()) -> int:
         ) from error
 
 
-def _serve(home: Path) -> int:
+def _serve(home: Path, services: Sequence[ServiceFactory]) -> int:
     places.require_home(home)
     os.umask(0o077)
     lock = take_lock(home)

@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model.names import check_name
+from borgcube.daemon import checks
 from borgcube.daemon.control import method
-from borgcube.daemon.methods_inventory import ClientMethods, refuse_duplicate
+from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.orders import find
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class EnrolMethods:
         """Add a client with a key of its own and return it with the line to paste there."""
         check_name(name, what="client")
         with self._daemon.store.transact() as root:
-            refuse_duplicate(root.clients, name, what="client")
+            checks.refuse_duplicate(root.clients, name, what="client")
         directory = places.private_directory(self._daemon.home / "keys") / name
         # What an earlier try left has no client: nobody uses it.
         shutil.rmtree(directory, ignore_errors=True)

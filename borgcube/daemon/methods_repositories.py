@@ -44,12 +44,13 @@ class RepositoryMethods:
         check_name(name, what="repository")
         place = Path(os.path.normpath(path))
         if not place.is_absolute():
-            raise InvalidInput(f"{path!r} is not an absolute path.")
+            raise InvalidInput(f"{path!r} is not an absolute path.", field="path")
         with self._daemon.store.transact() as root:
             checks.refuse_duplicate(root.repositories, name, what="repository")
             for other in root.repositories.newest(checks.MAX_LISTED):
                 if other.path == str(place):
-                    raise Duplicate(f"{place} is the repository {other.name!r} already.")
+                    raise Duplicate(f"{place} is the repository {other.name!r} already.",
+                                    field="path")  # fmt: skip
         if self._reserved & {name, str(place)}:
             raise Duplicate(f"{name!r} is being created.", next_step="Wait for it.")
         self._reserved |= {name, str(place)}

@@ -122,7 +122,7 @@ def test_a_reveal_and_a_refusal_are_in_the_audit_trail_without_secrets(
 ) -> None:
     visitor = console.visitor("ada")
     assert "right" in visitor.post("/repositories/main/passphrase").text
-    visitor.post("/clients/+add", {"name": "web", "transport": "local", "port": "22"},
+    visitor.post("/clients/+add", {"name": "web", "transport": "local", "borg": "borg"},
                  form="/clients/+add")  # fmt: skip
     page = visitor.get("/audit").text
     assert "repository.passphrase" in page and "127.0.0.1" in page
