@@ -39,13 +39,13 @@ def test_a_job_stores_no_more_than_its_limit_and_goes_on_when_it_is_raised(
     source = random_files(tmp_path / "source", count=8)
     with Rig(tmp_path / "rig") as rig:
         before = stored(rig)
-        error = stopped(rig, "limit-job-bytes", "t-1", source, limits={"job_bytes": 6 * MIB})
+        error = stopped(rig, "limit-job-bytes", "t-1", source, limits={"job_bytes": 7 * MIB})
         assert error.cause.problem == "client"
-        assert "6.0 MiB" in error.cause.message
+        assert "7.0 MiB" in error.cause.message
         assert "borgcube client set NAME --max-job-bytes" in error.cause.next_step
         assert names_now(rig) == {"t-1.partial"}
         # The rest is what the repository itself writes: manifest, partial archive, indexes.
-        assert stored(rig) - before < 6 * MIB + 300_000
+        assert stored(rig) - before < 7 * MIB + 300_000
         result = rig.backup("t-2", source, limits={"job_bytes": 12 * MIB})
         facts = result.archives_added[0]
         assert result.state == "done" and facts["bytes_received"] < 12 * MIB
@@ -65,7 +65,7 @@ def test_unfinished_backups_count_for_what_a_client_may_store_in_all(tmp_path: P
         assert "--max-total-bytes" in error.cause.next_step
         before = stored(rig)
         stopped(rig, "limit-total-bytes", "b-1", second, plan="b", limits=limits)
-        assert stored(rig) - before < 2 * MIB, "the client stored its total a second time"
+        assert stored(rig) - before < 3 * MIB, "the client stored its total a second time"
         # Another client's total is another.
         rig.backup("c-1", second, plan="c", domain="client:c", limits={"total_left": 9 * MIB})
         check_is_clean(rig)
