@@ -84,6 +84,8 @@ def test_the_stand_in_for_ssh_ends_when_the_outer_script_is_dead(
     directory = prepare(tmp_path, token(1000))
     ends = "eg" if missing == "nothing" else ""
     holders = [os.open(directory / name, os.O_RDWR) for name in ends]
+    # Open before anybody writes: what is in a FIFO goes when its last end is closed.
+    call = (directory / "c").open("r+b", buffering=0)
     stand_in = subprocess.Popen(
         [str(directory / "rsh"), "borgcube", "borg", "serve"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -91,12 +93,11 @@ def test_the_stand_in_for_ssh_ends_when_the_outer_script_is_dead(
     )  # fmt: skip
     if missing == "nothing":
         # The outer script is there, answers, and is killed later.
-        with (directory / "c").open("r+b", buffering=0) as call:
-            told = call.readline()
-            assert int(told) == stand_in.pid
-            os.write(holders[1], b"direct\n")
+        assert int(call.readline()) == stand_in.pid
+        os.write(holders[1], b"direct\n")
         time.sleep(0.5)
         assert stand_in.poll() is None, "it lends its pipes until the outer script ends"
         for holder in holders:
             os.close(holder)
     assert stand_in.wait(30) is not None
+    call.close()
