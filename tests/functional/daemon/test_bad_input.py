@@ -159,8 +159,14 @@ def test_interrupting_the_command_leaves_the_job(cube: Cube) -> None:
     waiting = subprocess.Popen(
         [sys.executable, "-m", "borgcube", "backup", "tree", "--wait"], env=cube.env,
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        # A background job inherits it as ignored, and would then not hear it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    time.sleep(2)
+    deadline = time.monotonic() + 60
+    while not cube.call("job.list", state="running"):
+        assert time.monotonic() < deadline and waiting.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)  # until it follows
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=20)
     assert waiting.returncode == 130
