@@ -320,12 +320,13 @@ def main() -> int:
             demo.start()
             kept = True
             assert demo.daemon is not None
-            output.say(f"\nThe daemon runs as process {demo.daemon.pid}. Look around with:")
+            step("It is yours")
+            output.say(f"The daemon runs as process {demo.daemon.pid}. Look around with:")
             output.say(f"  export BORGCUBE_HOME={demo.home}")
             output.say("  .venv/bin/borgcube archive list")
+            output.say("  .venv/bin/borgcube events --follow")
             output.say(f"The console is at {console_url(demo.home)}. To get in:")
             demo.borgcube("user", "add", "demo", "--role", "administrator", show=False)
-            output.say("  .venv/bin/borgcube events --follow")
             output.say(f"End it: kill {demo.daemon.pid} {demo.sshd.pid} && rm -rf {place}")
         return 0
     except (Difference, BorgCubeError, OSError, subprocess.SubprocessError) as error:
