@@ -21,7 +21,7 @@ ARGUMENTS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage",
 ]  # fmt: skip
-PATIENCE_MS = 40_000
+PATIENCE_MS = 60_000
 KINDS: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1400, "height": 900}, "color_scheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},

@@ -6,7 +6,7 @@
 
 import { count, harmless, localTimes, size, span } from "./format.js";
 
-const LONGEST_PAUSE_MS = 20_000;
+const LONGEST_PAUSE_MS = 10_000;
 
 export class Feed {
   constructor(address, seq) {
