@@ -168,6 +168,13 @@ def test_words_of_a_client_in_an_archive_are_escaped(target: Target) -> None:
         peer.honest_items(), hostname="h\x1b[2J\x07", username=b"\xff\xfe", cmdline=["borg\n\r"]
     )
     target.admit(peer)
+    place = f"{target.rig.path}::{peer.archive_name}"
+    shown = target.rig.plain_borg("--bypass-lock", "info", "--json", place)
+    assert shown.returncode == 0, shown.stderr
+    (archive,) = json.loads(shown.stdout)["archives"]
+    for words in (archive["hostname"], archive["username"], *archive["command_line"]):
+        assert words and words.isprintable(), words
+    assert archive["hostname"] == r"h\x1b[2J\x07"
 
 
 TAKEN_OVER = {
