@@ -18,23 +18,8 @@ FILTERS = ("client", "plan", "repository")
 
 def archives(context: Archives, request: Any) -> dict[str, Any]:
     """List archives, newest first, by page."""
-    asked = {name: str(request.params.get(name, ""))[:100] for name in FILTERS}
-    equal = {name: value for name, value in asked.items() if value}
-    before = str(request.params.get("before", ""))
-    table = request.db.archives
-    found = queries.visible(
-        request, table, queries.PAGE + 1, **equal,
-        before=int(before) if before.isdecimal() and len(before) < 18 else None,
-    )  # fmt: skip
-    more = ""
-    if len(found) > queries.PAGE:
-        found = found[: queries.PAGE]
-        more = request.path_to("archives", **equal, before=str(table.number_of(found[-1])))
     return {
-        "archives": found,
-        "asked": asked,
-        "filtered": bool(equal),
-        "more": more,
+        **queries.page(request, "archives", FILTERS),
         "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],
         "plans": sorted(one.plan for one in queries.safeties(request)),
     }

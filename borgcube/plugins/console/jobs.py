@@ -25,24 +25,9 @@ LEVELS = ("error", "warning", "info")
 
 def jobs(context: Jobs, request: Any) -> dict[str, Any]:
     """List jobs, newest first, by page."""
-    asked = {name: str(request.params.get(name, ""))[:100] for name in FILTERS}
-    equal = {name: value for name, value in asked.items() if value}
-    before = str(request.params.get("before", ""))
-    table = request.db.jobs
-    found = queries.visible(
-        request, table, queries.PAGE + 1, **equal,
-        before=int(before) if before.isdecimal() and len(before) < 18 else None,
-    )  # fmt: skip
-    more = ""
-    if len(found) > queries.PAGE:
-        found = found[: queries.PAGE]
-        more = request.path_to("jobs", **equal, before=str(table.number_of(found[-1])))
     return {
-        "jobs": found,
-        "asked": asked,
-        "filtered": bool(equal),
-        "more": more,
-        "first_page": not before,
+        **queries.page(request, "jobs", FILTERS),
+        "first_page": not request.params.get("before"),
         "states": [state for state in lifecycle.TRANSITIONS if state],
         "types": sorted(request.plugins.job_types),
         "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],

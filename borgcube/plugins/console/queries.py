@@ -6,7 +6,7 @@ What everybody asks alike is computed once for a state of the journal and shared
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -62,6 +62,25 @@ def visible(
         merged += [(table.number_of(record), record) for record in mine]
     merged.sort(key=lambda pair: -pair[0])
     return [record for _, record in merged[:limit]]
+
+
+def page(request: Any, name: str, filters: Sequence[str]) -> dict[str, Any]:
+    """Return one page of the table ``name``, newest first, for its template: the records
+    under that name, what was ``asked`` for, whether that is ``filtered``, where there is
+    ``more``. The query string chooses: a filter's name, and ``before``, a number."""
+    asked = {field: str(request.params.get(field, ""))[:100] for field in filters}
+    equal = {field: value for field, value in asked.items() if value}
+    before = str(request.params.get("before", ""))
+    table = getattr(request.db, name)
+    found = visible(
+        request, table, PAGE + 1, **equal,
+        before=int(before) if before.isdecimal() and len(before) < 18 else None,
+    )  # fmt: skip
+    more = ""
+    if len(found) > PAGE:
+        found = found[:PAGE]
+        more = request.path_to(name, **equal, before=str(table.number_of(found[-1])))
+    return {name: found, "asked": asked, "filtered": bool(equal), "more": more}
 
 
 def by_name(request: Any, table: Any) -> list[Any]:
