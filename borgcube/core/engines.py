@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +57,10 @@ class Engine(Protocol):
         ``{"error": {kind, problem, message, next_step}}`` to standard output and another
         one when it gives up later, serves
         ``socket`` and ends cleanly on SIGTERM."""
+
+    def upkeep_due(self, state_dir: Path, repository_id: str) -> datetime | None:
+        """Return when a repository's vault is wanted although no job asks for it, as an
+        aware time, or None. Called in the daemon now and then; reads one small file."""
 
     def list_archives(
         self, vault_socket: Path, *, known: Collection[str]

@@ -88,7 +88,7 @@ class FailureCause:
 
     def as_data(self) -> dict[str, Any]:
         """Return the cause as plain JSON data."""
-        return asdict(self)
+        return {**asdict(self), "problem": self.problem.value}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> FailureCause:

@@ -31,6 +31,7 @@ from borgcube.daemon.orders import build_order
 from borgcube.daemon.reconcile import known_archives, take_stock
 from borgcube.daemon.results import record_archives, record_violations, result_of
 from borgcube.daemon.supervisor import Supervisor
+from borgcube.daemon.upkeep import Upkeep
 from borgcube.daemon.vaults import Vault, Vaults
 
 LOG = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Dispatcher:
             log_max_bytes=config.log.max_bytes, log_keep=config.log.keep,
         )  # fmt: skip
         self.vaults.on_listed = self._archives_listed
+        self.upkeep = Upkeep(home, store=store, registry=registry, start=self._start_vault)
         self.supervisor = Supervisor(home, socket, self)
         self.progress: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, str] = {}  # job -> repository whose vault is starting
@@ -86,6 +88,8 @@ class Dispatcher:
         self.supervisor.step()
         self._end_jobs()
         self.vaults.step()
+        if not self.stopping:
+            self.upkeep.step(running=self.vaults.names())
         for job_id, repository in list(self._waiting.items()):
             self._try_vault(job_id, repository)
         if not self.stopping and time.monotonic() >= self._look_at:
@@ -212,7 +216,21 @@ class Dispatcher:
         )  # fmt: skip
 
     def _archives_listed(self, repository: str, listed: Sequence[dict[str, Any]]) -> None:
-        take_stock(self._store, repository, listed)
+        for job_id in take_stock(self._store, repository, listed):
+            self._surely(partial(self._spare, job_id))
+
+    def _spare(self, job_id: str) -> None:
+        """End a retry that waits, because the attempt before it was lost with its archive done."""
+        with self._store.transact() as root:
+            job = root.jobs.find("id", job_id)
+            if job.state == lifecycle.STARTING:
+                lifecycle.request_cancel(root, job)
+            lifecycle.finish(root, job, lifecycle.CANCELLED, cause=FailureCause(
+                "not-needed", Problem.SERVER,
+                f"Job {job.retry_of} was lost, but its archive is complete.",
+                "Nothing needs to be done.",
+            ))  # fmt: skip
+        self._waiting.pop(job_id, None)
 
     def _spawn(self, job_id: str, vault_socket: str) -> None:
         try:

@@ -37,12 +37,14 @@ def known_archives(store: Store, repository: str) -> frozenset[str]:
         return frozenset(a.id for a in root.archives.oldest("repository", repository))
 
 
-def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) -> None:
-    """Record archives that the store does not know, and forget those that are gone.
+def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Record archives that the store does not know, and forget those that are gone. Returns
+    the IDs of jobs that wait to make again what turned out to be there.
 
     ``listed`` is what the repository has. An archive that was made again under its old name
     (repaired, or rewritten by plain borg) stays with its client and plan.
     """
+    needless: list[str] = []
     with store.transact() as root:
         known = {a.id: a for a in root.archives.oldest("repository", repository)}
         present = {str(entry["id"]) for entry in listed}
@@ -53,6 +55,21 @@ def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) 
         for entry in listed:
             if entry["id"] not in known:
                 record_found(root, repository, entry, before=gone.get(str(entry["name"])))
+                needless += _retries_of(root, str(entry.get("job") or ""))
+    return tuple(needless)
+
+
+def _retries_of(root: Root, job_id: str) -> list[str]:
+    """Return the jobs that wait to make a lost job's archive again."""
+    lost = root.jobs.find("id", job_id) if job_id else None
+    if lost is None or lost.state != lifecycle.LOST:
+        return []
+    waiting = [
+        job
+        for state in (lifecycle.QUEUED, lifecycle.STARTING)
+        for job in root.jobs.oldest("state", state)
+    ]
+    return [job.id for job in waiting if job.retry_of == job_id]
 
 
 def record_found(

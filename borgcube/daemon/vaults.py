@@ -142,6 +142,10 @@ class Vaults:
                 vault.jobs.discard(job_id)
                 vault.idle_since = time.monotonic()
 
+    def names(self) -> frozenset[str]:
+        """Return the repositories that have a vault, in whatever state."""
+        return frozenset(self._vaults)
+
     def retire(self, name: str) -> None:
         """Let a vault end as soon as no job uses it: what it was started with has changed."""
         if name in self._vaults:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ class BorgEngine:
             "--free-floor",
             str(free_floor_bytes),
         ]
+
+    def upkeep_due(self, state_dir: Path, repository_id: str) -> datetime | None:
+        """Return when the next unfinished backup is to be given up."""
+        note = state_dir / repository_id / "upkeep.json"
+        try:
+            due = datetime.fromisoformat(json.loads(note.read_text("utf-8"))["due"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return datetime.now(UTC)  # a vault writes it anew
+        return due if due.tzinfo else due.replace(tzinfo=UTC)
 
     def list_archives(
         self, vault_socket: Path, *, known: Collection[str]

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,24 @@ def test_a_partial_archive_is_given_up_after_its_time_and_its_space_comes_back(
         after = sum(path.stat().st_size for path in (rig.path / "data").glob("*/*"))
         assert after < before - 2_000_000
         rig.start_vault()
+
+
+def test_what_is_left_has_an_end_although_nobody_comes_back(tmp_path: Path) -> None:
+    source = random_files(tmp_path / "source", count=12, each=700_000)
+    with Rig(tmp_path / "rig") as rig:
+        repository_id = rig.facts.id
+        assert rig.engine.upkeep_due(rig.state_dir, repository_id) is None
+        cancel_after_bytes(rig, "cut-1", source, 2_000_000)
+        rig.stop_vault()
+        due = rig.engine.upkeep_due(rig.state_dir, repository_id)
+        assert timedelta(days=13) < due - datetime.now(UTC) < timedelta(days=15)
+        rig.start_vault()
+        again = rig.engine.upkeep_due(rig.state_dir, repository_id)
+        assert abs(again - due) < timedelta(minutes=1)
+        rig.stop_vault()
+        rig.start_vault(partial_days=0)
+        assert rig.engine.upkeep_due(rig.state_dir, repository_id) is None
+        assert names_now(rig) == set()
 
 
 def test_somebody_elses_archive_with_such_a_name_is_never_given_up(tmp_path: Path) -> None:

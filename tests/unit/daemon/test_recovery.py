@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from borgcube.core import lifecycle
-from borgcube.core.home import runtime_dir
+from borgcube.core.home import engine_state_dir, runtime_dir
 from borgcube.core.model import Job
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.vaults import rotate
@@ -79,6 +80,37 @@ def test_archives_are_added_removed_and_renewed_as_the_repository_has_them(daemo
     assert len(found) == 3
     events = types(daemon)
     assert events.count("archive.added") == 4 and events.count("archive.deleted") == 1
+
+
+def test_a_retry_is_not_needed_when_the_lost_jobs_archive_turns_up(daemon, backup):
+    first = backup("long", retries=3)
+    daemon.until(first, lambda job: job["state"] == "running")
+    daemon.stop(signal.SIGKILL)
+    listing = [{"id": "n", "name": "complete", "start": "2026-01-01T00:00:00+00:00",
+                "client": "web", "plan": "plan-long", "job": first}]  # fmt: skip
+    daemon.start()
+    # The retry is what starts the vault, which then lists what the lost job had committed.
+    (runtime_dir(daemon.home) / "archives.json").write_text(json.dumps(listing))
+    second = daemon.ended(str(int(first) + 1))
+    assert daemon.call("job.show", id=first)["state"] == "lost"
+    assert (second["state"], second["cause"]["kind"]) == ("cancelled", "not-needed")
+    assert [one["name"] for one in daemon.call("archive.list")] == ["complete"]
+    assert len(daemon.call("job.list")) == 2
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_vault_that_nobody_asked_for_is_started_when_it_is_due(daemon, backup, hours):
+    daemon.call("repository.list")
+    daemon.stop()
+    due = datetime.now(UTC) + timedelta(hours=hours)
+    state_dir = engine_state_dir(daemon.home, "fake")
+    (state_dir / f"due-{'ab' * 32}").write_text(due.isoformat())
+    daemon.start()
+    log = daemon.home / "logs" / "borgcubed.log"
+    deadline = time.monotonic() + (20 if hours < 0 else 2)
+    while "vault main: ready" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ("vault main: ready" in log.read_text()) == (hours < 0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,16 +32,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("borgcube.vault")
 REMEMBERED = 1000  # results of jobs whose worker may be gone
 END_WAIT_S = 30.0
+UPKEEP_S = 3600.0  # how often a vault that is always in use looks for what is over
 
 
 class Vault:
     """The opened repository and its sessions."""
 
-    def __init__(self, opened: Any, state_dir: Path, *, space: FreeSpace) -> None:
+    def __init__(
+        self, opened: Any, state_dir: Path, *, space: FreeSpace, partial_age: timedelta
+    ) -> None:
         from borgcube.plugins.borg.vault.ledger import Ledger
 
         self.ledger = Ledger(opened)
         self.state_dir = state_dir
+        self.partial_age = partial_age  # unfinished backups are given up after it
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
         self.sealing: dict[bytes, Future[None]] = {}
         self.sessions: dict[str, Any] = {}
@@ -175,9 +180,9 @@ def _open(
             recovery.note_holder(state_dir, opened)
             vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
-        vault = Vault(opened, vault_dir, space=space)
+        vault = Vault(opened, vault_dir, space=space, partial_age=timedelta(days=partial_days))
         with vault.ledger.lock:
-            recovery.take_stock(vault, partial_days=partial_days)
+            recovery.take_stock(vault)
     except BaseException:
         opened.close()
         raise
@@ -193,6 +198,20 @@ def _listen(path: Path) -> socket.socket:
     server.listen(16)
     server.settimeout(0.5)
     return server
+
+
+def keep_up(vault: Vault) -> None:
+    """Give up what is over, unless somebody works with the ledger: then the next time."""
+    from borgcube.plugins.borg.vault import recovery
+
+    if not vault.ledger.lock.acquire(blocking=False):
+        return
+    try:
+        recovery.give_up_partials(vault)
+    except Exception as error:
+        vault.fail(error)
+    finally:
+        vault.ledger.lock.release()
 
 
 def serve(
@@ -218,7 +237,11 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(json.dumps({"ready": True}), flush=True)
     threads: list[threading.Thread] = []
+    upkeep_at = time.monotonic() + UPKEEP_S
     while not vault.stopping and vault.broken is None:
+        if time.monotonic() > upkeep_at:
+            upkeep_at = time.monotonic() + UPKEEP_S
+            keep_up(vault)
         try:
             sock, _ = server.accept()
         except TimeoutError:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,7 +139,7 @@ def _figures(ledger: Ledger, archive_id: bytes) -> dict[str, Any]:
     return {new: metadata[old] for old, new in names.items() if type(metadata.get(old)) is int}
 
 
-def take_stock(vault: Vault, *, partial_days: int) -> None:
+def take_stock(vault: Vault) -> None:
     """Bring domains, unfinished backups and catalogs into line with the repository.
 
     Runs under the ledger's lock, before there are sessions.
@@ -150,16 +150,44 @@ def take_stock(vault: Vault, *, partial_days: int) -> None:
     for domain in domains:
         vault.derive(partial(domain.reconcile, present))
     vault.derive(lambda: _remove_leftovers(vault.state_dir, present))
-    _give_up_partials(vault, timedelta(days=partial_days))
+    give_up_partials(vault)
 
 
-def _give_up_partials(vault: Vault, age: timedelta) -> None:
-    ledger = vault.ledger
+def note_upkeep(vault: Vault, due: datetime | None) -> None:
+    """Write down when the next unfinished backup is to be given up; None is never."""
+    note = vault.state_dir / "upkeep.json"
+    if due is None:
+        note.unlink(missing_ok=True)
+        return
+    temporary = note.with_suffix(".new")
+    temporary.write_text(json.dumps({"due": due.isoformat(timespec="seconds")}))
+    os.replace(temporary, note)
+
+
+def note_session(vault: Vault) -> None:
+    """Note, before a session writes anything, that what it may leave has an end."""
+    if not (vault.state_dir / "upkeep.json").exists():
+        note_upkeep(vault, datetime.now(UTC) + vault.partial_age)
+
+
+def give_up_partials(vault: Vault) -> None:
+    """Delete the unfinished backups whose time is over, and note when the next one's is.
+
+    Runs under the ledger's lock; does nothing while there are sessions, which may rely on
+    what those hold.
+    """
+    if vault.sessions or vault.broken is not None:
+        return
+    ledger, age = vault.ledger, vault.partial_age
     now = datetime.now(UTC)
-    old = []
+    old, due = [], None
     for info in ledger.manifest.archives.list():
+        if not info.name.endswith(PARTIAL_SUFFIX):
+            continue
         moment = info.ts if info.ts.tzinfo else info.ts.replace(tzinfo=UTC)
-        if now - moment > age and info.name.endswith(PARTIAL_SUFFIX):
+        if now - moment <= age:
+            due = min(due or now + age, moment + age)
+        else:
             try:
                 if _is_partial(ledger, info.id, info.name):
                     ledger.check_readable(info.name)
@@ -170,6 +198,7 @@ def _give_up_partials(vault: Vault, age: timedelta) -> None:
         ledger.begin()
         vault.commit(finishing=None, remove=old)
         log.info("gave up unfinished backups older than %s: %s", age, ", ".join(old))
+    vault.derive(partial(note_upkeep, vault, due))
 
 
 def _remove_leftovers(state_dir: Path, present: dict[str, str]) -> None:

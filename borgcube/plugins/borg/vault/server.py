@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
@@ -121,6 +122,7 @@ class SessionServer:
         try:
             vault.check_alive()
             vault.sessions[session.token] = session
+            vault.derive(partial(recovery.note_session, vault))
             terms = session.prepare()
             # Whose directories on a client are not left over; see remote.prepare_script.
             terms["others"] = [token for token in list(vault.sessions) if token != session.token]

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class FakeEngine:
 
     def vault_command(self, *, name: str, socket: Path, partial_days: int, **_: Any):
         return [sys.executable, "-c", VAULT, str(socket)]
+
+    def upkeep_due(self, state_dir: Path, repository_id: str):
+        told = state_dir / f"due-{repository_id}"
+        return datetime.fromisoformat(told.read_text()) if told.exists() else None
 
     def list_archives(self, vault_socket: Path, *, known: Any):
         """What a test put into a file beside the socket, else what is known."""
