@@ -19,12 +19,13 @@ PLAN_PARAMETERS = {
     "path": "paths", "exclude": "excludes", "pattern": "patterns",
     "upload_ratelimit": "upload_ratelimit_kib", "retry_delay": "retry_delay_s",
     "idle_timeout": "idle_timeout_s", "max_duration": "max_duration_s",
+    "command_timeout": "command_timeout_s",
 }  # fmt: skip
 PLAN_OPTIONS = (
     "client", "repository", "path", "exclude", "pattern", "exclude_caches",
     "exclude_if_present", "one_file_system", "compression", "upload_ratelimit", "numeric_ids",
     "atime", "sparse", "comment", "files_cache", "retries", "retry_delay", "idle_timeout",
-    "max_duration",
+    "max_duration", "before_command", "before_failure", "after_command", "command_timeout",
 )  # fmt: skip
 FLOOR = {"free_floor": "free_floor_bytes"}
 CLIENT_PARAMETERS = {"max_duration": "max_duration_s", "option": "options"}
@@ -113,6 +114,15 @@ def plan_options(parser: argparse.ArgumentParser, *, new: bool) -> None:
     add("--retry-delay", type=int, default=default(60), metavar="SECONDS")
     add("--idle-timeout", type=int, default=default(900), metavar="SECONDS")
     add("--max-duration", type=int, default=default(14 * 86400), metavar="SECONDS")
+    around = parser.add_argument_group("commands on the client around the backup")
+    add = around.add_argument
+    add("--before-command", default=default(""), metavar="COMMAND",
+        help="a shell command line, such as a database dump")  # fmt: skip
+    add("--before-failure", default=default("fail"), choices=("fail", "warn"),
+        help="when it fails: fail the job, or go on with a warning")  # fmt: skip
+    add("--after-command", default=default(""), metavar="COMMAND",
+        help="runs whatever became of the backup; $BORGCUBE_STATE says it")  # fmt: skip
+    add("--command-timeout", type=int, default=default(3600), metavar="SECONDS")
 
 
 def repository_options(parser: argparse.ArgumentParser, *, new: bool) -> None:

@@ -15,6 +15,8 @@ from borgcube.core.model.table import Table
 
 MAX_LISTED = 10_000
 MAX_NUMBER = 1 << 62
+MAX_COMMAND = 4000  # characters
+MAX_COMMAND_S = 7 * 86_400
 LIMITS = ("max_job_bytes", "max_total_bytes", "max_files", "max_duration_s", "max_sessions")
 FILES_CACHES = ("ctime,size", "mtime,size", "disabled")
 LISTS = ("paths", "excludes", "patterns", "exclude_if_present")
@@ -130,3 +132,20 @@ def check_plan(data: Mapping[str, Any]) -> None:
         raise InvalidInput("retries, delay and rate limit must not be negative.")
     if min(data["idle_timeout_s"], data["max_duration_s"]) < 1:
         raise InvalidInput("idle timeout and longest duration must be a second or more.")
+    check_commands(data)
+
+
+def check_commands(data: Mapping[str, Any]) -> None:
+    """Check a plan's commands on the client; raises InvalidInput."""
+    for what in ("before_command", "after_command"):
+        text = data[what]
+        if len(text) > MAX_COMMAND or any(ord(char) < 32 and char not in "\n\t" for char in text):
+            raise InvalidInput(
+                "This is not a usable command: too long, or with control characters.",
+                next_step="Put it into a script on the client.", field=what,
+            )  # fmt: skip
+    if data["before_failure"] not in ("fail", "warn"):
+        raise InvalidInput("before_failure must be fail or warn.", field="before_failure")
+    if not 1 <= data["command_timeout_s"] <= MAX_COMMAND_S:
+        raise InvalidInput(f"The command timeout must be 1 to {MAX_COMMAND_S} seconds.",
+                           field="command_timeout_s")  # fmt: skip

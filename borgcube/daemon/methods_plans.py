@@ -29,7 +29,8 @@ class PlanMethods:
         upload_ratelimit_kib: int = 0, numeric_ids: bool = False, atime: bool = False,
         sparse: bool = False, comment: str = "", files_cache: str = "ctime,size",
         retries: int = 0, retry_delay_s: int = 60, idle_timeout_s: int = 900,
-        max_duration_s: int = 14 * 86400,
+        max_duration_s: int = 14 * 86400, before_command: str = "",
+        before_failure: str = "fail", after_command: str = "", command_timeout_s: int = 3600,
     ) -> dict[str, Any]:  # fmt: skip
         """Add a plan."""
         plan = Plan(
@@ -41,7 +42,9 @@ class PlanMethods:
             upload_ratelimit_kib=upload_ratelimit_kib, numeric_ids=numeric_ids,
             atime=atime, sparse=sparse, comment=comment, files_cache=files_cache,
             retries=retries, retry_delay_s=retry_delay_s, idle_timeout_s=idle_timeout_s,
-            max_duration_s=max_duration_s, created_at=events.now(),
+            max_duration_s=max_duration_s, before_command=before_command,
+            before_failure=before_failure, after_command=after_command,
+            command_timeout_s=command_timeout_s, created_at=events.now(),
         )  # fmt: skip
         checks.check_plan(plan.as_data())
         with self._daemon.store.transact() as root:
@@ -76,6 +79,10 @@ class PlanMethods:
         retry_delay_s: int | None = None,
         idle_timeout_s: int | None = None,
         max_duration_s: int | None = None,
+        before_command: str | None = None,
+        before_failure: str | None = None,
+        after_command: str | None = None,
+        command_timeout_s: int | None = None,
     ) -> dict[str, Any]:
         """Change what is given; jobs that run already keep what they began with."""
         values = checks.given(
@@ -99,6 +106,10 @@ class PlanMethods:
                 "retry_delay_s": retry_delay_s,
                 "idle_timeout_s": idle_timeout_s,
                 "max_duration_s": max_duration_s,
+                "before_command": before_command,
+                "before_failure": before_failure,
+                "after_command": after_command,
+                "command_timeout_s": command_timeout_s,
             }
         )
         with self._daemon.store.transact() as root:

@@ -15,7 +15,8 @@ PLAN_OPTIONS = (
     "paths", "excludes", "patterns", "exclude_caches", "exclude_if_present",
     "one_file_system", "compression", "upload_ratelimit_kib", "numeric_ids", "atime",
     "sparse", "comment", "files_cache", "idle_timeout_s",
-    "max_duration_s",
+    "max_duration_s", "before_command", "before_failure", "after_command",
+    "command_timeout_s",
 )  # fmt: skip
 SERVER_NAME = "this server"
 

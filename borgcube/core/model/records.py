@@ -107,6 +107,11 @@ class Plan(Record):
     retries: int = 0
     retry_delay_s: int = 60
     idle_timeout_s: int = 900
+    # Run on the client around the backup, as shell command lines.
+    before_command: str = ""
+    before_failure: str = "fail"  # or warn: go on with a warning
+    after_command: str = ""
+    command_timeout_s: int = 3600
     max_duration_s: int = 14 * 86400
 
 

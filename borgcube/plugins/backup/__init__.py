@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from borgcube.core.errors import JobCancelled
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult, JobType
+from borgcube.plugins.backup.commands import Commands
 
 
 class BackupJob:
@@ -14,9 +16,19 @@ class BackupJob:
     needs_client = True
 
     def run(self, context: JobContext) -> JobResult:
-        """Let the repository's engine do it."""
-        result: JobResult = context.engine().backup(context)
-        return result
+        """Let the repository's engine do it, between the plan's commands on the client."""
+        commands = Commands(context)
+        state = "failed"
+        try:
+            commands.before()
+            result: JobResult = context.engine().backup(context)
+            state = result.state
+        except JobCancelled:
+            state = "cancelled"
+            raise
+        finally:
+            commands.after(state)
+        return commands.judge(result)
 
 
 class ArchiveDeleteJob:

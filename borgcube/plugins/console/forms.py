@@ -88,6 +88,17 @@ def plan_fields(request: Any) -> list[Field]:
         Field("atime", "Store access times", "checkbox", default=False, group="More"),
         Field("sparse", "Look for holes in files", "checkbox", default=False, group="More"),
         Field("comment", "Comment", group="More"),
+        Field("before_command", "Command before the backup", group="Commands on the client",
+              placeholder="pg_dumpall > /var/backups/all.sql",
+              help="A shell command line, run as the user that is logged in."),
+        Field("before_failure", "When it fails", "choice", default="fail",
+              choices=(("fail", "fail the job"), ("warn", "go on with a warning")),
+              group="Commands on the client"),
+        Field("after_command", "Command after the backup", group="Commands on the client",
+              help="Runs whatever became of the backup; $BORGCUBE_STATE says it: done, warning,"
+              " failed or cancelled."),
+        Field("command_timeout_s", "A command may take (s)", "number", default="3600", least=1,
+              most=604_800, group="Commands on the client"),
     ]  # fmt: skip
 
 
