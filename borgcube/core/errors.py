@@ -41,6 +41,10 @@ class Duplicate(BorgCubeError):
     """An object of that name exists already."""
 
 
+class Conflict(BorgCubeError):
+    """Somebody else changed the thing since the caller looked at it."""
+
+
 class InvalidInput(BorgCubeError):
     """A value from outside does not pass its check."""
 

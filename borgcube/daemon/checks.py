@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from borgcube.core import events, lifecycle
-from borgcube.core.errors import Duplicate, InvalidInput, NotFound
+from borgcube.core.errors import Conflict, Duplicate, InvalidInput, NotFound
 from borgcube.core.model.names import check_name
 from borgcube.core.model.table import Table
+from borgcube.core.versions import version_of
 
 MAX_LISTED = 10_000
 MAX_NUMBER = 1 << 62
@@ -31,6 +32,16 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     if not found:
         raise InvalidInput("Nothing to change was given.", next_step="See the command's --help.")
     return found
+
+
+def check_version(record: Any, version: str, *, what: str) -> None:
+    """Raise Conflict when a record is no longer what the caller saw.
+
+    Called in the transaction of the change. An empty ``version`` does not care.
+    """
+    if version and version != version_of(record.as_data()):
+        raise Conflict(f"The {what} {record.name} was changed since you looked at it.",
+                       next_step="Look at it again, then decide.")  # fmt: skip
 
 
 def change(table: Table, record: Any, values: Mapping[str, Any]) -> list[str]:
@@ -54,7 +65,7 @@ def listed(table: Any) -> list[dict[str, Any]]:
 
 
 def refuse_in_use(root: Any, *, what: str, name: str) -> None:
-    """Raise InvalidInput while a queued or running job is of that client or plan."""
+    """Raise InvalidInput while a queued or running job is of that client, plan or repository."""
     for state in (lifecycle.QUEUED, *lifecycle.ACTIVE):
         for job in root.jobs.oldest("state", state):
             if getattr(job, what) == name:
@@ -62,6 +73,25 @@ def refuse_in_use(root: Any, *, what: str, name: str) -> None:
                     f"Job {job.id} of {what} {name} is {job.state}.",
                     next_step=f"Wait for its end, or: borgcube job cancel {job.id}",
                 )
+
+
+def remove_plans_of(root: Any, field: str, name: str, *, allowed: bool) -> list[str]:
+    """Remove the plans of a client or repository that goes; return their names.
+
+    Raises InvalidInput when there are some and it is not ``allowed``.
+    """
+    plans = list(root.plans.oldest(field, name))
+    if plans and not allowed:
+        verb = "backs up" if field == "client" else "backs up into"
+        raise InvalidInput(
+            f"The plan {plans[0].name} {verb} {name}.",
+            next_step=f"Remove it first: borgcube plan remove {plans[0].name}",
+        )
+    for plan in plans:
+        refuse_in_use(root, what="plan", name=plan.name)
+        root.plans.remove(plan)
+        root.record(events.PlanRemoved(plan=plan.name))
+    return [str(plan.name) for plan in plans]
 
 
 def record_change(root: Any, kind: Any, name: str, fields: list[str], *, what: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
@@ -53,9 +55,13 @@ class ClientMethods:
         borg: str | None = None, domain: str | None = None,
         options: dict[str, Any] | None = None, max_job_bytes: int | None = None,
         max_total_bytes: int | None = None, max_files: int | None = None,
-        max_duration_s: int | None = None, max_sessions: int | None = None,
+        max_duration_s: int | None = None, max_sessions: int | None = None, version: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Change what is given; jobs that run already keep what they began with."""
+        """Change what is given; jobs that run already keep what they began with.
+
+        ``version`` is that of the record the caller saw (``core.versions``); a client that
+        was changed since is left alone.
+        """
         values = checks.given({
             "transport": transport, "host": host, "port": port, "user": user,
             "identity": identity, "borg": borg, "domain": domain, "options": options,
@@ -66,6 +72,7 @@ class ClientMethods:
         checks.check_identity(identity or "")
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
+            checks.check_version(client, version, what="client")
             checks.check_client(
                 {**client.as_data(), **values}, transports=self._daemon.registry.transports
             )
@@ -76,20 +83,24 @@ class ClientMethods:
             return data
 
     @method("client.remove")
-    def remove(self, *, name: str) -> dict[str, Any]:
-        """Forget a client that no plan and no job uses; its archives stay."""
+    def remove(self, *, name: str, with_plans: bool = False) -> dict[str, Any]:
+        """Forget a client that no job uses; its archives stay, and so does the history of
+        its jobs. Its plans go too only if that is asked for. A key that was made for it is
+        deleted."""
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
-            plan = root.plans.find("client", name)
-            if plan is not None:
-                raise InvalidInput(
-                    f"The plan {plan.name} backs up {name}.",
-                    next_step=f"Remove it first: borgcube plan remove {plan.name}",
-                )
+            plans = checks.remove_plans_of(root, "client", name, allowed=with_plans)
             checks.refuse_in_use(root, what="client", name=name)
             root.clients.remove(client)
             root.record(events.ClientRemoved(client=name))
-        return {"removed": name}
+            root.after_commit(lambda: self._forget_key(name, client.identity))
+        return {"removed": name, "plans": plans}
+
+    def _forget_key(self, name: str, identity: str) -> None:
+        """Delete the key pair that was made for a client; a person's own key is not ours."""
+        directory = self._daemon.home / "keys" / name
+        if Path(identity).parent == directory:
+            shutil.rmtree(directory, ignore_errors=True)
 
     @method("client.list")
     def every(self) -> Any:
