@@ -15,9 +15,10 @@ from borgcube.plugins.console import overview, resources
 HERE = "borgcube.plugins.console"
 
 
-def _include(module: str) -> Any:
+def _include(*modules: str) -> Any:
     def include(config: Any) -> None:
-        config.include(f"{HERE}.{module}")
+        for module in modules:
+            config.include(f"{HERE}.{module}")
 
     return include
 
@@ -28,7 +29,8 @@ def register_pages() -> list[Page]:
     made = resources
     return [
         Page("dashboard", "Dashboard", "home", made.Collection, _include("dashboard"), hidden=True),
-        Page("clients", "Clients", "client", made.Clients, _include("clients"), order=10),
+        Page("clients", "Clients", "client", made.Clients,
+             _include("clients", "editing", "removing"), order=10),
         Page("plans", "Plans", "plan", made.Plans, _include("plans"), order=20),
         Page("jobs", "Jobs", "job", made.Jobs, _include("jobs"), order=30),
         Page("archives", "Archives", "archive", made.Archives, _include("archives"), order=40),

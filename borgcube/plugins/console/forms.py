@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from borgcube.core.access import EXPLAINED, Permission, Role
+from borgcube.core.errors import InvalidInput
 from borgcube.core.forms import Field
 from borgcube.plugins.console import queries
 
@@ -50,6 +53,80 @@ def client_fields(request: Any) -> list[Field]:
     ]  # fmt: skip
 
 
+def limit_fields() -> list[Field]:
+    """Return the fields that limit a client; empty or 0 means no limit."""
+    none = "no limit"
+    return [
+        Field("max_job_bytes", "One backup may store", "size", default=0, placeholder=none,
+              help="Such as 50G, counted as stored. A backup that hits a limit fails and goes"
+              " on from there when it is run again.", group="Limits"),
+        Field("max_total_bytes", "All its archives may store", "size", default=0,
+              placeholder=none, help="Deleting archives makes room.", group="Limits"),
+        Field("max_files", "Files in one archive", "number", default=0, least=0,
+              most=10**12, help="Directories and links count too. 0 means no limit.",
+              group="Limits"),
+        Field("max_duration_s", "A backup may take (s)", "number", default=0, least=0,
+              most=10**9, help="0 means no limit.", group="Limits"),
+        Field("max_sessions", "Jobs at once", "number", default=0, least=0, most=1000,
+              help="Others wait in the queue. 0 means no limit.", group="Limits"),
+    ]  # fmt: skip
+
+
+def _with_stored(spec: Field, value: Any) -> Field:
+    """Return a choice that also offers what is stored, whatever the list says."""
+    if spec.kind != "choice" or any(value == key for key, _ in spec.choices):
+        return spec
+    return replace(spec, choices=[*spec.choices, (str(value), str(value))])
+
+
+def client_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a client that can be changed."""
+    fields = [spec for spec in client_fields(request) if spec.name != "name"]
+    fields += [
+        Field("identity", "Private key on this server", group="More",
+              help="The path of the key file that logs in. Clients that were added here have"
+              " one of their own."),
+        Field("options", "Options of the transport", "lines", group="More",
+              placeholder="NAME=VALUE", help="One NAME=VALUE a line."),
+        *limit_fields(),
+    ]  # fmt: skip
+    return [_with_stored(spec, data.get(spec.name)) for spec in fields]
+
+
+def client_shown(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a client's data as values of the edit form."""
+    return {**data, "options": [f"{key}={value}" for key, value in data["options"].items()]}
+
+
+def client_meant(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that the edit form's values mean; raises InvalidInput."""
+    options = {}
+    for line in values["options"]:
+        name, equals, value = line.partition("=")
+        if not name.strip() or not equals:
+            raise InvalidInput(f"{line[:80]!r} is not NAME=VALUE.", field="options")
+        options[name.strip()] = value.strip()
+    return {**values, "options": options}
+
+
+def plan_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a plan that can be changed."""
+    return [_with_stored(spec, data.get(spec.name))
+            for spec in plan_fields(request) if spec.name != "name"]  # fmt: skip
+
+
+def repository_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a repository that can be changed."""
+    return [floor_field()]
+
+
+def floor_field() -> Field:
+    """Return the field for the space that is left free."""
+    return Field("free_floor_bytes", "Leave free on the disk", "size", default=1 << 30,
+                 help="No backup begins or goes on when less than this is free. Deleting and"
+                 " restoring go on.")  # fmt: skip
+
+
 def plan_fields(request: Any) -> list[Field]:
     """Return the fields of a new plan."""
     clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
@@ -83,6 +160,10 @@ def plan_fields(request: Any) -> list[Field]:
               help="How often a job is run again that was lost or failed for the network."),
         Field("idle_timeout_s", "Give up after silence of (s)", "number", default="900",
               least=1, most=86_400 * 7, group="More"),
+        Field("retry_delay_s", "Wait before trying again (s)", "number", default="60", least=0,
+              most=86_400, help="Twice as long after each attempt.", group="More"),
+        Field("max_duration_s", "A backup may take (s)", "number", default=str(14 * 86_400),
+              least=1, most=10**9, help="Two weeks unless you say otherwise.", group="More"),
         Field("numeric_ids", "Store owners by number only", "checkbox", default=False,
               group="More"),
         Field("atime", "Store access times", "checkbox", default=False, group="More"),
@@ -113,6 +194,7 @@ def repository_fields(request: Any) -> list[Field]:
             ("repokey", "repokey: AES-256 and HMAC-SHA256"),
             ("repokey-blake2", "repokey-blake2: AES-256 and BLAKE2b"),
         ), help="The key is in the repository, sealed with a passphrase."),
+        floor_field(),
         Field("passphrase", "Passphrase", "password", autocomplete="new-password",
               help="Leave it empty to have a strong one made. You can see it afterwards."),
     ]  # fmt: skip
