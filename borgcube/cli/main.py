@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import access, inventory, jobs, output, settings, system
+from borgcube.cli import access, inventory, jobs, listings, output, settings, system
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -174,6 +174,9 @@ def _plans(parser: Parser) -> None:
         made.add_argument("name")
         settings.plan_options(made, new=name == "add")
     parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
+    dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
+    dry.add_argument("name")
+    dry.add_argument("--all", action="store_true", help="list what is left out as well")
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
 

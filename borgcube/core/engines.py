@@ -83,6 +83,12 @@ class Engine(Protocol):
         """Pull one backup. Parameters: ``archive`` (name), ``plan``, ``domain``,
         ``paths`` and the plan options."""
 
+    def dry_run(self, context: JobContext) -> JobResult:
+        """List what a backup with these parameters would take, without storing anything or
+        opening the repository. The list goes into the job's listing (``core.listings``);
+        the result's ``data`` has ``included``, ``excluded``, ``files``, ``directories`` and,
+        when ``measured``, ``size``. ``cut`` says that the listing does not have all."""
+
     def restore(self, context: JobContext) -> JobResult:
         """Restore from ``archive`` (name), ``paths`` (may be empty) to ``target``, a
         directory on the order's client."""

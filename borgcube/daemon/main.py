@@ -32,6 +32,7 @@ from borgcube.daemon.methods_accounts import AccountMethods
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
+from borgcube.daemon.methods_listings import ListingMethods
 from borgcube.daemon.methods_logins import LoginMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
@@ -101,7 +102,7 @@ class Daemon:
         methods: dict[str, Any] = {}
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
-            AccountMethods, LoginMethods, EnrolMethods,
+            AccountMethods, LoginMethods, EnrolMethods, ListingMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)

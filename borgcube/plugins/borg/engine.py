@@ -157,6 +157,12 @@ class BorgEngine:
 
         return backup(context)
 
+    def dry_run(self, context: JobContext) -> JobResult:
+        """List what a backup would take."""
+        from borgcube.plugins.borg.dryrun import dry_run
+
+        return dry_run(context)
+
     def restore(self, context: JobContext) -> JobResult:
         """Restore an archive or some of its paths."""
         from borgcube.plugins.borg.push import restore

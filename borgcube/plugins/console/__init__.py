@@ -9,8 +9,8 @@ from typing import Any
 
 from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
-from borgcube.core.web import Card, Page
-from borgcube.plugins.console import overview, resources
+from borgcube.core.web import Card, Page, Tab
+from borgcube.plugins.console import listings, overview, resources
 
 HERE = "borgcube.plugins.console"
 
@@ -67,4 +67,14 @@ def register_cards() -> list[Card]:
              Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
         Card("recent", "Recent jobs", f"{where}/card_recent.jinja2", overview.recent_card,
              order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
+    ]  # fmt: skip
+
+
+@hookimpl
+def register_tabs() -> list[Tab]:
+    """Offer the built-in sections of a record's page."""
+    where = f"{HERE}:templates"
+    return [
+        Tab("dry-run", "What a backup would take", "job", f"{where}/tab_listing.jinja2",
+            listings.dry_run_tab, order=10),
     ]  # fmt: skip
