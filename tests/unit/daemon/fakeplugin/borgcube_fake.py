@@ -13,8 +13,10 @@ from typing import Any
 
 from borgcube.core.engines import RepositoryFacts
 from borgcube.core.errors import BorgCubeError, FailureCause, JobFailed, Problem
+from borgcube.core.home import job_dir
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.listings import Entry, ListingWriter
 from borgcube.core.transports import Completed
 
 VAULT = """
@@ -120,6 +122,29 @@ class Backup:
         return JobResult(data={"files": 1}, archives_added=[entry])
 
 
+class DryRun:
+    """Lists 250 files, one of them with a hostile name."""
+
+    name = "dry-run"
+    needs_vault = False
+    needs_client = True
+
+    def run(self, context: JobContext) -> JobResult:
+        assert not context.order.vault_socket
+        context.phase("listing")
+        names = [f"/etc/file{number:03}" for number in range(249)]
+        with ListingWriter(job_dir(context.home, context.order.job_id)) as writer:
+            for name in [*names, "/etc/<script>alert(1)</script>"]:
+                writer.write(Entry("file", name, 1024))
+            writer.write(Entry("excluded", "/etc/left.tmp"))
+        big = {"path": "/etc/large", "size": 1024}
+        return JobResult(data={
+            "included": 250, "excluded": 1, "files": 250, "directories": 0, "size": 256_000,
+            "kept": 251, "cut": False, "measured": True, "largest": [big],
+            "places": [{"path": "/etc", "files": 250, "size": 256_000}],
+        })  # fmt: skip
+
+
 class Delete:
     name = "archive-delete"
     needs_vault = False
@@ -136,7 +161,7 @@ class Delete:
 
 @hookimpl
 def register_job_types() -> list[Any]:
-    return [Backup(), Delete()]
+    return [Backup(), DryRun(), Delete()]
 
 
 @hookimpl
