@@ -110,6 +110,8 @@ def _checked(spec: Field, raw: Any) -> tuple[str, Any]:
             return "This is needed.", text
         if spec.kind == "size":
             return "", 0
+        if spec.kind == "choice" and "" not in {value for value, _ in spec.choices}:
+            return "", spec.default  # a page from before the field was there
         return "", (int(spec.default or 0) if spec.kind == "number" else text)
     if spec.kind == "choice" and text not in {value for value, _ in spec.choices}:
         return "Choose from the list.", text
