@@ -169,6 +169,25 @@ class BorgEngine:
 
         return restore(context)
 
+    def browse(
+        self, *, state_dir: Path, repository_id: str, archive_id: str, key: str, find: str,
+        start: int, limit: int,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Return one page of an archive's files."""
+        from borgcube.plugins.borg import catalog
+
+        file = catalog.catalog_file(state_dir, repository_id, archive_id)
+        return catalog.browse(file, key=key, find=find, start=start, limit=limit)
+
+    def read_catalog(self, context: JobContext) -> JobResult:
+        """Have the vault write the catalog of an archive."""
+        from borgcube.plugins.borg.vaultclient import ask
+
+        context.phase("reading")
+        archive = str(context.order.parameters["archive_id"])
+        answer = ask(context.order.vault_socket, {"op": "catalog", "archive": archive})
+        return JobResult(data={"files": answer["files"], "archive_id": archive})
+
     def delete_archives(self, context: JobContext) -> JobResult:
         """Delete archives by name; those already gone are fine."""
         from borgcube.plugins.borg.vaultclient import delete_archives
