@@ -79,9 +79,13 @@ class _Tree:
         self.rows: dict[int, list[Any]] = {}  # of directories, written at the end
         self.last = 0
         self.implied = 0
+        self._above, self._parent = b"", 0
 
     def place(self, path: bytes) -> tuple[int, bytes]:
         """Return the number of a path's directory (0 is the top) and its name in it."""
+        above, _, name = path.rpartition(b"/")
+        if above == self._above:  # files of one directory follow each other
+            return self._parent, name
         parts = path.split(b"/")
         if len(parts) > MAX_DEPTH:
             parts = [*parts[: MAX_DEPTH - 1], b"/".join(parts[MAX_DEPTH - 1 :])]
@@ -94,6 +98,8 @@ class _Tree:
                 self.implied += 1
                 known = self.directory(parent, name, None)
             parent = known
+        if b"/" not in parts[-1]:
+            self._above, self._parent = above, parent
         return parent, parts[-1]
 
     def directory(self, parent: int, name: bytes, mtime: int | None) -> int:
