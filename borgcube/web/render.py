@@ -96,6 +96,14 @@ def moment(value: Any, form: str = "both") -> Markup:
     )
 
 
+def time_ns(value: Any) -> str:
+    """Return nanoseconds since 1970 as an ISO time in UTC; empty outside of the calendar."""
+    try:
+        return datetime.fromtimestamp(int(value) / 1e9, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError, TypeError):
+        return ""
+
+
 def duration(begin: Any, end: Any = "") -> str:
     """Return the time between two ISO times, until now without an end: ``1:02:03``."""
     first, last = parsed(begin), parsed(end) or datetime.now(UTC)
@@ -131,5 +139,5 @@ def harmless(value: Any, limit: int = 2000) -> str:
 
 FILTERS = {
     "size": size, "count": count, "ago": ago, "moment": moment, "duration": duration,
-    "state": state, "whose": whose, "harmless": harmless,
+    "state": state, "whose": whose, "harmless": harmless, "time_ns": time_ns,
 }  # fmt: skip
