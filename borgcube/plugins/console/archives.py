@@ -10,6 +10,7 @@ from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
+from borgcube.core.texts import _
 from borgcube.plugins.console import forms, queries
 from borgcube.plugins.console.resources import ArchiveItem, Archives, add
 
@@ -76,7 +77,7 @@ def delete(context: ArchiveItem, request: Any) -> Any:
         if str(request.POST.get("confirm", "")) == record.name:
             made = request.act("archive.delete", names=[full_name(record)])
             return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
-        problem = "This is not the archive's name. Nothing was deleted."
+        problem = _("This is not the archive's name. Nothing was deleted.")
         request.response.status_code = 400
     newer = queries.visible(request, request.db.archives, 1, plan=record.plan) \
         if record.plan else []  # fmt: skip

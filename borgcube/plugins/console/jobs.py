@@ -10,6 +10,7 @@ from pyramid.response import Response
 from borgcube.core import lifecycle
 from borgcube.core.access import Permission
 from borgcube.core.errors import InvalidInput
+from borgcube.core.texts import _
 from borgcube.plugins.console import queries
 from borgcube.plugins.console.resources import JobItem, Jobs, add
 
@@ -99,7 +100,7 @@ def again(context: JobItem, request: Any) -> Any:
     """Run a plan's backup again."""
     record = context.record
     if record.type != "backup" or not record.plan:
-        raise InvalidInput("Only a plan's backup can be run again from here.")
+        raise InvalidInput(_("Only a plan's backup can be run again from here."))
     made = request.act("backup.start", plan=record.plan)["job_id"]
     return HTTPSeeOther(request.path_to("jobs", made))
 
