@@ -255,6 +255,20 @@ class PlanRemoved(Event):
 
 
 @dataclass(frozen=True)
+class PlanStale(Event):
+    """The newest archive of a plan has become too old; told once, until there is a new one.
+
+    ``archive_at`` is when it was taken. A plan without any archive is not told of.
+    """
+
+    TYPE = "plan.stale"
+    plan: str
+    client: str
+    repository: str
+    archive_at: str
+
+
+@dataclass(frozen=True)
 class DaemonStarted(Event):
     """The daemon is ready."""
 
@@ -315,5 +329,6 @@ BUILT_IN: tuple[type[Event], ...] = (
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
     ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
     ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
-    PlanAdded, PlanChanged, PlanRemoved, DaemonStarted, DaemonStopping, PluginQuarantined,
+    PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted, DaemonStopping,
+    PluginQuarantined,
 )  # fmt: skip
