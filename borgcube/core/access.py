@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from borgcube.core.texts import _
+
 
 class Permission(StrEnum):
     """What can be allowed."""
@@ -41,11 +43,17 @@ GRANTS: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset({_P.VIEW, _P.VIEW_SERVER}),
     Role.OWNER: frozenset({_P.VIEW, _P.OPERATE, _P.RESTORE}),
 }
+CALLED: Mapping[Role, str] = {
+    Role.ADMINISTRATOR: _("administrator"),
+    Role.OPERATOR: _("operator"),
+    Role.VIEWER: _("viewer"),
+    Role.OWNER: _("owner"),
+}
 EXPLAINED: Mapping[Role, str] = {
-    Role.ADMINISTRATOR: "everything, users and passphrases included",
-    Role.OPERATOR: "set up, run and restore; no deletion, no passphrases, no users",
-    Role.VIEWER: "look at everything, change nothing",
-    Role.OWNER: "see, back up and restore their own clients only",
+    Role.ADMINISTRATOR: _("everything, users and passphrases included"),
+    Role.OPERATOR: _("set up, run and restore; no deletion, no passphrases, no users"),
+    Role.VIEWER: _("look at everything, change nothing"),
+    Role.OWNER: _("see, back up and restore their own clients only"),
 }
 # Where a resource belongs to no client in particular, such as the list of all clients.
 ANY_CLIENT = None

@@ -80,6 +80,7 @@ class ConsoleConfig:
     trusted_proxies: tuple[str, ...] = _key(
         (), "addresses or networks of reverse proxies whose X-Forwarded headers count"
     )
+    translations: str = _key("", "directory with translations besides those that are installed")
     idle_minutes: int = _key(720, "a login ends after this long without a request", least=5)
     session_days: int = _key(14, "a login ends after this long in any case", least=1)
 

@@ -266,6 +266,20 @@ class PlanRemoved(Event):
 
 
 @dataclass(frozen=True)
+class PlanStale(Event):
+    """The newest archive of a plan has become too old; told once, until there is a new one.
+
+    ``archive_at`` is when it was taken. A plan without any archive is not told of.
+    """
+
+    TYPE = "plan.stale"
+    plan: str
+    client: str
+    repository: str
+    archive_at: str
+
+
+@dataclass(frozen=True)
 class DaemonStarted(Event):
     """The daemon is ready."""
 
@@ -326,6 +340,6 @@ BUILT_IN: tuple[type[Event], ...] = (
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
     ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
     ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
-    RepositoryRemoved, PlanAdded, PlanChanged, PlanRemoved, DaemonStarted, DaemonStopping,
-    PluginQuarantined,
+    RepositoryRemoved, PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted,
+    DaemonStopping, PluginQuarantined,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.sizes import exact_size, parse_size
+from borgcube.core.texts import _
 
 MAX_TEXT = 4096
 MAX_LINES = 500
@@ -95,44 +96,44 @@ def _checked(spec: Field, raw: Any) -> tuple[str, Any]:
     if spec.kind in MANY_KINDS:
         known = {value for value, _ in spec.choices}
         if any(value not in known for value in raw):
-            return "Choose from the list.", raw
-        return ("Choose at least one." if spec.required and not raw else ""), raw
+            return _("Choose from the list."), raw
+        return (_("Choose at least one.") if spec.required and not raw else ""), raw
     if spec.kind == "lines":
         lines = [line.strip() for line in raw.split("\n") if line.strip()]
         if len(lines) > MAX_LINES:
-            return f"At most {MAX_LINES} lines.", lines
-        return ("At least one line is needed." if spec.required and not lines else ""), lines
+            return _("At most %(most)s lines.", most=MAX_LINES), lines
+        return (_("At least one line is needed.") if spec.required and not lines else ""), lines
     text = raw if spec.kind in SECRET_KINDS else raw.strip()
     if "\n" in text or "\0" in text:
-        return "This must be one line.", text
+        return _("This must be one line."), text
     if not text:
         if spec.required:
-            return "This is needed.", text
+            return _("This is needed."), text
         if spec.kind == "size":
             return "", 0
-        if spec.kind == "choice" and "" not in {value for value, _ in spec.choices}:
+        if spec.kind == "choice" and "" not in {value for value, _label in spec.choices}:
             return "", spec.default  # a page from before the field was there
         return "", (int(spec.default or 0) if spec.kind == "number" else text)
     if spec.kind == "choice" and text not in {value for value, _ in spec.choices}:
-        return "Choose from the list.", text
+        return _("Choose from the list."), text
     if spec.kind == "number":
         return _number(spec, text)
     if spec.kind == "size":
         try:
             return "", parse_size(text)
         except ValueError:
-            return "This must be a size such as 500M or 10G.", 0
+            return _("This must be a size such as 500M or 10G."), 0
     return "", text
 
 
 def _number(spec: Field, text: str) -> tuple[str, Any]:
     if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or len(text) > 15:
-        return "This must be a whole number.", 0
+        return _("This must be a whole number."), 0
     value = int(text)
     if spec.least is not None and value < spec.least:
-        return f"At least {spec.least}.", value
+        return _("At least %(least)s.", least=spec.least), value
     if spec.most is not None and value > spec.most:
-        return f"At most {spec.most}.", value
+        return _("At most %(most)s.", most=spec.most), value
     return "", value
 
 

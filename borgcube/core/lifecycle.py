@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from borgcube.core import events
+from borgcube.core import events, standing
 from borgcube.core.errors import BorgCubeError, FailureCause
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -152,6 +152,7 @@ def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> N
     if known is not None and known.repository == archive.repository:
         return
     root.archives.add(archive, number=number)
+    standing.archive_added(root, archive)
     root.record(
         events.ArchiveAdded(
             archive=archive.name, id=archive.id, repository=archive.repository,
@@ -163,6 +164,7 @@ def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> N
 def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
     """Forget an archive that was deleted."""
     root.archives.remove(archive)
+    standing.archive_removed(root, archive)
     root.record(
         events.ArchiveDeleted(
             archive=archive.name, id=archive.id, repository=archive.repository, job=job

@@ -21,11 +21,12 @@ import zodburi
 from ZODB.DB import DB
 from ZODB.POSException import ConflictError
 
+from borgcube.core import standing
 from borgcube.core.errors import StoreError
 from borgcube.core.events import Envelope, Event
 from borgcube.core.evolution import CORE_STEPS, EvolutionStep
 from borgcube.core.journal import Journal
-from borgcube.core.model import Table
+from borgcube.core.model import Fleet, Table
 
 DONE_STEPS = "evolution_steps"
 Result = TypeVar("Result")
@@ -48,13 +49,15 @@ class Root:
         self.links: Table = mapping["links"]
         self.tokens: Table = mapping["tokens"]
         self.audit: Table = mapping["audit"]
+        self.fleet: Fleet = mapping["fleet"]
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 
     def record(self, event: Event) -> Envelope:
-        """Journal a lifecycle event in this transaction."""
+        """Journal a lifecycle event in this transaction, and keep the fleet's status true."""
         envelope = self.journal.append(event)
         self.recorded.append(envelope)
+        standing.follow(self, event)
         return envelope
 
     def after_commit(self, callback: Callable[[], None]) -> None:

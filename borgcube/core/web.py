@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from borgcube.core.access import ANY_CLIENT, Identity, Permission
 from borgcube.core.registry import Registry
 from borgcube.core.store import Root
+from borgcube.core.texts import _
 
 
 class WebRequest(Protocol):
@@ -27,6 +28,12 @@ class WebRequest(Protocol):
     def act(self, method: str, **params: Any) -> Any:
         """Ask the daemon to do something, in the name of the user. Raises
         ``BorgCubeError`` with the daemon's words (``field`` names the parameter)."""
+
+    def translated(self, text: Any) -> Any:
+        """Return a text marked with ``core.texts`` in the reader's language. Templates do
+        so by themselves; what leaves as JSON or in a header needs it."""
+
+    languages: list[tuple[str, str]]  # to choose from, each with its own name
 
     def progress_of(self, job_id: str) -> Mapping[str, Any]:
         """Return the latest figures of a running job, empty when there are none."""
@@ -65,7 +72,7 @@ class Page:
     resource: Callable[..., Resource]
     include: Callable[[Any], None]
     permission: Permission = Permission.VIEW
-    section: str = "Backup"
+    section: str = _("Backup")
     order: int = 100
     hidden: bool = False
 

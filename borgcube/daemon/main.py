@@ -28,6 +28,7 @@ from borgcube.core.store import Store
 from borgcube.daemon.audit import Audit
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
+from borgcube.daemon.housekeeping import Housekeeping
 from borgcube.daemon.methods_accounts import AccountMethods
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
@@ -98,6 +99,7 @@ class Daemon:
         )  # fmt: skip
         self.dispatcher.publish = self.publish
         self.store.on_committed = self.publish
+        self.housekeeping = Housekeeping(self.store)
         self.audit = Audit(self.store)
         methods: dict[str, Any] = {}
         for kind in (
@@ -159,7 +161,9 @@ class Daemon:
         self._stop(poller)
 
     def _turn(self) -> None:
-        for part in (self.control.receive, self.control.step, self.dispatcher.step):
+        for part in (
+            self.control.receive, self.control.step, self.dispatcher.step, self.housekeeping.step
+        ):  # fmt: skip
             try:
                 part()
             except Exception:

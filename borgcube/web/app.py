@@ -17,7 +17,7 @@ from borgcube import __version__
 from borgcube.core.access import Permission
 from borgcube.core.services import ServiceContext
 from borgcube.core.store import Store
-from borgcube.web import render
+from borgcube.web import language, render
 from borgcube.web.actions import ControlDoor, add_request_methods
 from borgcube.web.navigation import navigation
 from borgcube.web.resources import ConsoleRoot
@@ -48,10 +48,12 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     """Return the WSGI application."""
     config = Configurator(root_factory=ConsoleRoot, settings={
         "jinja2.trim_blocks": True, "jinja2.lstrip_blocks": True, "jinja2.undefined": "strict",
+        "jinja2.finalize": language.translated,
     })  # fmt: skip
     config.registry.plugins = context.registry
     config.registry.console_home = context.home
     config.include("pyramid_jinja2")
+    language.set_up(config, directory=settings.translations)
     policy = ConsolePolicy(settings, cookie)
     config.registry.console_policy = policy
     config.set_security_policy(policy)
@@ -68,13 +70,15 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     config.include("borgcube.web.views")
     config.commit()
     environment = config.get_jinja2_environment()
+    language.teach(environment)
     environment.filters.update(render.FILTERS)
     environment.globals.update(
         version=__version__, Permission=Permission, navigation=navigation, static_name=static,
-        state_of=render.state,
+        state_of=render.state, script_words=lambda: language.script_words(render.PHASES),
     )  # fmt: skip
     for page in context.registry.registered["register_pages"].values():
         include_page(config, page)
+    language.find_languages(config)
     return config.make_wsgi_app()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-SECTIONS = ("", "Backup", "Server", "Access")
+from borgcube.core.texts import _
+
+SECTIONS = ("", _("Backup"), _("Server"), _("Access"))
 
 
 def navigation(request: Any) -> list[dict[str, Any]]:
@@ -14,7 +16,7 @@ def navigation(request: Any) -> list[dict[str, Any]]:
         return []
     here = request.path_info.strip("/").partition("/")[0]
     sections: dict[str, list[Any]] = {name: [] for name in SECTIONS}
-    sections[""].append({"title": "Dashboard", "icon": "home", "path": request.path_to(""),
+    sections[""].append({"title": _("Dashboard"), "icon": "home", "path": request.path_to(""),
                          "here": here == ""})  # fmt: skip
     pages = request.plugins.registered["register_pages"].values()
     for page in sorted(pages, key=lambda page: (page.order, page.title)):

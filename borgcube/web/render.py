@@ -1,8 +1,8 @@
 """How values are shown: sizes and counts with units, times, states, small plots.
 
-Times leave here as UTC with the exact value beside them; the browser shows them in the
-viewer's zone. Everything else is escaped by Jinja; only :func:`moment` makes markup, from
-checked parts.
+Words leave here in the reader's language, times as UTC with the exact value beside them; the
+browser shows them in the viewer's zone. Everything else is escaped by Jinja; only
+:func:`moment` makes markup, from checked parts.
 """
 
 from __future__ import annotations
@@ -14,24 +14,44 @@ from typing import Any
 
 from markupsafe import Markup
 
+from borgcube.core.access import CALLED
+from borgcube.core.texts import Text, _, several
+from borgcube.web.language import translated
+
 DASH = "\N{EN DASH}"
 # state -> (style, icon, words): never colour alone.
 STATES: Mapping[str, tuple[str, str, str]] = {
-    "queued": ("quiet", "clock", "Queued"),
-    "starting": ("busy", "play", "Starting"),
-    "running": ("busy", "play", "Running"),
-    "cancelling": ("busy", "stop", "Cancelling"),
-    "done": ("good", "check", "Done"),
-    "warning": ("warn", "warn", "Done with warnings"),
-    "failed": ("bad", "cross", "Failed"),
-    "cancelled": ("quiet", "stop", "Cancelled"),
-    "lost": ("bad", "cross", "Lost"),
-    "none": ("quiet", "clock", "Not run yet"),
+    "queued": ("quiet", "clock", _("Queued")),
+    "starting": ("busy", "play", _("Starting")),
+    "running": ("busy", "play", _("Running")),
+    "cancelling": ("busy", "stop", _("Cancelling")),
+    "done": ("good", "check", _("Done")),
+    "warning": ("warn", "warn", _("Done with warnings")),
+    "failed": ("bad", "cross", _("Failed")),
+    "cancelled": ("quiet", "stop", _("Cancelled")),
+    "lost": ("bad", "cross", _("Lost")),
+    "none": ("quiet", "clock", _("Not run yet")),
 }
 PROBLEMS = {
-    "client": "the client's problem", "network": "the network's problem",
-    "server": "this server's problem", "repository": "the repository's problem",
-    "configuration": "a matter of configuration",
+    "client": _("the client's problem"), "network": _("the network's problem"),
+    "server": _("this server's problem"), "repository": _("the repository's problem"),
+    "configuration": _("a matter of configuration"),
+}  # fmt: skip
+# Names that built-in plugins gave their job types and phases; others are shown as they are.
+JOB_TYPES: Mapping[str, Text] = {
+    "backup": _("Backup"), "restore": _("Restore"), "archive-delete": _("Delete archives"),
+    "dry-run": _("Dry run of"), "catalog": _("Read the files of"),
+    "check": _("Check"), "prune": _("Prune"), "compact": _("Compact"),
+}  # fmt: skip
+PHASES: Mapping[str, Text] = {
+    "connecting": _("connecting"), "preparing": _("preparing"),
+    "transferring": _("transferring"), "finishing": _("finishing"), "deleting": _("deleting"),
+    "listing": _("listing"), "measuring": _("measuring"), "reading": _("reading"),
+    "checking": _("checking"), "pruning": _("pruning"), "compacting": _("compacting"),
+}  # fmt: skip
+FACTS: Mapping[str, Text] = {
+    "hostname": _("Host name"), "username": _("User"), "cmdline": _("Command"),
+    "comment": _("Comment"), "chunker_params": _("Chunker parameters"),
 }  # fmt: skip
 
 
@@ -69,19 +89,28 @@ def ago(value: Any) -> str:
     if when is None:
         return DASH
     seconds = (datetime.now(UTC) - when).total_seconds()
-    words = spoken(abs(seconds))
     if abs(seconds) < 5:
-        return "just now"
-    return f"{words} ago" if seconds > 0 else f"in {words}"
+        return str(translated(_("just now")))
+    return str(translated(_said(abs(seconds), past=seconds > 0)))
 
 
-def spoken(seconds: float) -> str:
-    """Return a span in its largest unit: ``3 days``."""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        if seconds >= length * (1.5 if unit == "hour" else 1) or unit == "second":
-            number = int(seconds // length)
-            return f"{number} {unit}{'' if number == 1 else 's'}"
-    raise AssertionError
+def _said(seconds: float, *, past: bool) -> Text:
+    """Return a span in its largest unit."""
+    if seconds >= 86400:
+        n = int(seconds // 86400)
+        return several("%(n)s day ago", "%(n)s days ago", n) if past else \
+            several("in %(n)s day", "in %(n)s days", n)  # fmt: skip
+    if seconds >= 5400:
+        n = int(seconds // 3600)
+        return several("%(n)s hour ago", "%(n)s hours ago", n) if past else \
+            several("in %(n)s hour", "in %(n)s hours", n)  # fmt: skip
+    if seconds >= 60:
+        n = int(seconds // 60)
+        return several("%(n)s minute ago", "%(n)s minutes ago", n) if past else \
+            several("in %(n)s minute", "in %(n)s minutes", n)  # fmt: skip
+    n = int(seconds)
+    return several("%(n)s second ago", "%(n)s seconds ago", n) if past else \
+        several("in %(n)s second", "in %(n)s seconds", n)  # fmt: skip
 
 
 def moment(value: Any, form: str = "both") -> Markup:
@@ -118,18 +147,38 @@ def duration(begin: Any, end: Any = "") -> str:
 def state(value: str) -> dict[str, str]:
     """Return style, icon and words of a job's state."""
     style, icon, words = STATES.get(value, ("quiet", "clock", str(value)))
-    return {"style": style, "icon": icon, "words": words}
+    return {"style": style, "icon": icon, "words": str(translated(words))}
 
 
 def whose(problem: str) -> str:
     """Return whose problem a failure is, in words."""
-    return PROBLEMS.get(problem, str(problem))
+    return str(translated(PROBLEMS.get(problem, problem)))
+
+
+def job_type(name: str) -> str:
+    """Return the name of a job type in words, at the beginning of a line."""
+    return str(translated(JOB_TYPES.get(name, str(name).capitalize())))
+
+
+def phase(name: str) -> str:
+    """Return the name of a phase in words."""
+    return str(translated(PHASES.get(name, name)))
+
+
+def role(name: str) -> str:
+    """Return the name of a role in words."""
+    return str(translated({str(role): words for role, words in CALLED.items()}.get(name, name)))
+
+
+def fact(name: str) -> str:
+    """Return the name of something that an archive tells about itself."""
+    return str(translated(FACTS.get(name, str(name).replace("_", " ").capitalize())))
 
 
 def harmless(value: Any, limit: int = 2000) -> str:
     """Return text without control and format characters, bounded: for names that a client
     may have chosen. Right-to-left overrides would otherwise disguise a name."""
-    text = str(value)
+    text = str(translated(value))
     shown = "".join(
         char if unicodedata.category(char)[0] != "C" else f"\\x{ord(char):02x}"
         for char in text[:limit]
@@ -140,4 +189,5 @@ def harmless(value: Any, limit: int = 2000) -> str:
 FILTERS = {
     "size": size, "count": count, "ago": ago, "moment": moment, "duration": duration,
     "state": state, "whose": whose, "harmless": harmless, "time_ns": time_ns,
+    "job_type": job_type, "phase": phase, "role": role, "fact": fact,
 }  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from borgcube.core.texts import _
 from borgcube.core.web import Resource, SiteRoot
 
 
 class ConsoleRoot(SiteRoot):
     """``/``: the dashboard, and below it every page by its name."""
 
-    title = "Dashboard"
+    title = _("Dashboard")
 
     def __init__(self, request: Any) -> None:
         super().__init__(request, name="", parent=None)

@@ -18,6 +18,7 @@ from borgcube.core.access import Identity, Permission, Role
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.model import Session, User
 from borgcube.core.store import Root
+from borgcube.core.texts import _
 from borgcube.web.settings import WebSettings
 
 LOG = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def security_tween_factory(handler: Callable[[Any], Any], _registry: Any) -> Cal
         bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
         if request.method not in SAFE_METHODS and not bearer and not own_origin(request):
             request.environ["borgcube.foreign"] = True
-            response = HTTPForbidden("This form came from another site.")
+            response = HTTPForbidden(_("This form came from another site."))
         else:
             response = handler(request)
         for name, value in HEADERS.items():

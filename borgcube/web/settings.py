@@ -29,6 +29,7 @@ class WebSettings:
     prefix: str = ""  # path of console.url
     proxies: tuple[Network, ...] = ()
     idle_minutes: int = 720
+    translations: str = ""  # a directory with further catalogs
 
     @classmethod
     def of(cls, config: ConsoleConfig) -> WebSettings:
@@ -45,6 +46,7 @@ class WebSettings:
         return cls(
             host=host.strip("[]"), port=int(port), certificate=config.certificate,
             key=config.key, origin=origin, prefix=prefix, idle_minutes=config.idle_minutes,
+            translations=config.translations,
             proxies=tuple(_network(text) for text in config.trusted_proxies),
         )  # fmt: skip
 

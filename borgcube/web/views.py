@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
 from pyramid.httpexceptions import HTTPException, HTTPSeeOther
 
+from borgcube.core.access import CALLED
 from borgcube.core.errors import (
     AccessDenied,
     BorgCubeError,
@@ -17,20 +18,21 @@ from borgcube.core.errors import (
     NotFound,
 )
 from borgcube.core.forms import Field, Form
+from borgcube.core.texts import _
 from borgcube.web.resources import ConsoleRoot
 
 LOG = logging.getLogger(__name__)
 TEMPLATES = "borgcube.web:templates"
-NAME = Field("name", "Name", required=True, autocomplete="username")
-PASSWORD = Field("password", "Password", "password", required=True,
+NAME = Field("name", _("Name"), required=True, autocomplete="username")
+PASSWORD = Field("password", _("Password"), "password", required=True,
                  autocomplete="current-password")  # fmt: skip
 NEW_PASSWORD = Field(
-    "password", "Password", "password", required=True, autocomplete="new-password",
-    help="At least 10 characters. Four or five random words are easy to remember.",
+    "password", _("Password"), "password", required=True, autocomplete="new-password",
+    help=_("At least 10 characters. Four or five random words are easy to remember."),
 )  # fmt: skip
-AGAIN = Field("again", "Password again", "password", required=True, autocomplete="new-password")
-CODE = Field("code", "Code", "code", autocomplete="one-time-code",
-             help="From your authenticator, or one of your recovery codes.")  # fmt: skip
+AGAIN = Field("again", _("Password again"), "password", required=True, autocomplete="new-password")
+CODE = Field("code", _("Code"), "code", autocomplete="one-time-code",
+             help=_("From your authenticator, or one of your recovery codes."))  # fmt: skip
 
 
 def local_path(request: Any, path: str) -> str:
@@ -107,7 +109,7 @@ def set_up(context: Any, request: Any) -> Any:
     if request.method == "POST":
         values = form.read(request.POST)
         if values is not None and values.pop("again") != values["password"]:
-            form.errors["again"] = "The two are different."
+            form.errors["again"] = _("The two are different.")
         elif values is not None:
             try:
                 opened = request.call("login.set_up", token=token, **values,
@@ -133,9 +135,9 @@ def not_found(context: Any, request: Any) -> Any:
     """Say that there is nothing here, to those who may know."""
     if request.identity is None and request.method == "GET":
         return HTTPSeeOther(_login_path(request))
-    return _error(request, 404, title="There is nothing here",
-                  message="What this address named was deleted, or never was.",
-                  next_step="Choose a page on the left.")  # fmt: skip
+    return _error(request, 404, title=_("There is nothing here"),
+                  message=_("What this address named was deleted, or never was."),
+                  next_step=_("Choose a page on the left."))  # fmt: skip
 
 
 def _login_path(request: Any) -> str:
@@ -147,19 +149,19 @@ def forbidden(context: Any, request: Any) -> Any:
     if request.identity is None:
         if request.method == "GET":
             return HTTPSeeOther(_login_path(request))
-        return _error(request, 403, title="Your login has ended",
-                      message="Nothing was changed.",
-                      next_step="Log in again, then repeat what you did.")  # fmt: skip
-    return _error(request, 403, title="You may not do this",
-                  message=f"Your role is {request.identity.role}.",
-                  next_step="Ask an administrator of this server.")  # fmt: skip
+        return _error(request, 403, title=_("Your login has ended"),
+                      message=_("Nothing was changed."),
+                      next_step=_("Log in again, then repeat what you did."))  # fmt: skip
+    return _error(request, 403, title=_("You may not do this"),
+                  message=_("Your role is %(role)s.", role=CALLED[request.identity.role]),
+                  next_step=_("Ask an administrator of this server."))  # fmt: skip
 
 
 def bad_form(context: Any, request: Any) -> Any:
     """Explain a form that is out of date."""
-    return _error(request, 400, title="This page was out of date",
-                  message="Nothing was changed. You logged in or out since it was opened.",
-                  next_step="Go back, load the page again and repeat what you did.")  # fmt: skip
+    return _error(request, 400, title=_("This page was out of date"),
+                  message=_("Nothing was changed. You logged in or out since it was opened."),
+                  next_step=_("Go back, load the page again and repeat what you did."))  # fmt: skip
 
 
 def refused(context: Any, request: Any) -> Any:
@@ -167,7 +169,7 @@ def refused(context: Any, request: Any) -> Any:
     status = 503 if isinstance(context, DaemonUnreachable) else 400
     if isinstance(context, NotFound) or getattr(context, "kind", "") == NotFound.__name__:
         status = 404
-    title = "The daemon does not answer" if status == 503 else "This was not done"
+    title = _("The daemon does not answer") if status == 503 else _("This was not done")
     return _error(request, status, title=title, message=context.message,
                   next_step=context.next_step)  # fmt: skip
 
@@ -177,22 +179,22 @@ def http_problem(context: Any, request: Any) -> Any:
     if context.status_code < 400:
         return context
     return _error(request, context.status_code, title=context.title,
-                  message=str(context.explanation), next_step="Go back and try again.")  # fmt: skip
+                  message=context.explanation, next_step=_("Go back and try again."))  # fmt: skip
 
 
 def not_text(context: Any, request: Any) -> Any:
     """Refuse an address or a form whose bytes are no text."""
-    return _error(request, 400, title="This address cannot be read",
-                  message="It has bytes in it that are no text.",
-                  next_step="Choose a page on the left.")  # fmt: skip
+    return _error(request, 400, title=_("This address cannot be read"),
+                  message=_("It has bytes in it that are no text."),
+                  next_step=_("Choose a page on the left."))  # fmt: skip
 
 
 def broken(context: Any, request: Any) -> Any:
     """Say that we made a mistake; details go to the log only."""
     LOG.error("%s %s failed", request.method, request.path_info, exc_info=context)
-    return _error(request, 500, title="The console made a mistake",
-                  message="It was written to logs/borgcubed.log in the home directory.",
-                  next_step="Go back and try again.")  # fmt: skip
+    return _error(request, 500, title=_("The console made a mistake"),
+                  message=_("It was written to logs/borgcubed.log in the home directory."),
+                  next_step=_("Go back and try again."))  # fmt: skip
 
 
 def includeme(config: Any) -> None:

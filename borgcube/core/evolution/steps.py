@@ -9,12 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from BTrees.OOBTree import OOBTree
 
+from borgcube.core import standing
 from borgcube.core.journal import Journal
-from borgcube.core.model import Table
+from borgcube.core.model import Fleet, Table
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,34 @@ def _make_account_tables(root: MutableMapping[str, Any]) -> None:
             root[name] = Table(*fields)
 
 
+# Which fields are indexed, counted and searched since core:0003.
+INDEXES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "clients": (("id", "name", "transport"), (), ("name", "host", "domain")),
+    "repositories": (("id", "name"), (), ("name", "path")),
+    "plans": (("id", "name", "client", "repository"), (), ("name", "client", "repository")),
+    "jobs": (("id", "state", "type", "client", "repository", "plan"), ("state", "type"), ()),
+    "archives": (("id", "name", "client", "repository", "plan"), ("repository",), ()),
+    "users": (("id", "name"), (), ()),
+    "sessions": (("id", "user"), (), ()),
+    "links": (("id", "user"), (), ()),
+    "tokens": (("id", "digest", "user"), (), ()),
+    "audit": (("id", "user", "action"), (), ()),
+}
+
+
+def _make_fleet(root: MutableMapping[str, Any]) -> None:
+    for name, (fields, counted, words) in INDEXES.items():
+        root[name].rebuild(fields, counted=counted, words=words)
+    root["journal"].rebuild()
+    root["fleet"] = Fleet()
+    tables = SimpleNamespace(
+        plans=root["plans"], jobs=root["jobs"], archives=root["archives"], fleet=root["fleet"]
+    )
+    standing.make(cast(Any, tables))
+
+
 CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0001", _make_tables),
     EvolutionStep("core:0002", _make_account_tables),
+    EvolutionStep("core:0003", _make_fleet),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
+from borgcube.core.texts import _
 from borgcube.core.web import Card, Page, Tab
 from borgcube.plugins.console import listings, overview, resources
 
@@ -28,27 +29,28 @@ def register_pages() -> list[Page]:
     """Offer the pages of the navigation."""
     made = resources
     return [
-        Page("dashboard", "Dashboard", "home", made.Collection, _include("dashboard"), hidden=True),
-        Page("clients", "Clients", "client", made.Clients,
+        Page("dashboard", _("Dashboard"), "home", made.Collection, _include("dashboard"),
+             hidden=True),
+        Page("clients", _("Clients"), "client", made.Clients,
              _include("clients", "editing", "removing"), order=10),
-        Page("plans", "Plans", "plan", made.Plans, _include("plans"), order=20),
-        Page("jobs", "Jobs", "job", made.Jobs, _include("jobs"), order=30),
-        Page("archives", "Archives", "archive", made.Archives, _include("archives", "files"),
-             order=40),
-        Page("repositories", "Repositories", "repository", made.Repositories,
+        Page("plans", _("Plans"), "plan", made.Plans, _include("plans"), order=20),
+        Page("jobs", _("Jobs"), "job", made.Jobs, _include("jobs"), order=30),
+        Page("archives", _("Archives"), "archive", made.Archives,
+             _include("archives", "files"), order=40),
+        Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
-        Page("events", "Events", "event", made.Collection, _include("server"),
-             Permission.VIEW_SERVER, section="Server", order=10),
-        Page("plugins", "Plugins", "plugin", made.Collection, _include("nothing"),
-             Permission.VIEW_SERVER, section="Server", order=20),
-        Page("about", "About", "about", made.Collection, _include("nothing"),
-             Permission.VIEW_SERVER, section="Server", order=30),
-        Page("users", "Users", "user", made.Users, _include("users"),
-             Permission.ADMINISTER, section="Access", order=10),
-        Page("audit", "Audit trail", "audit", made.Collection, _include("nothing"),
-             Permission.ADMINISTER, section="Access", order=20),
-        Page("account", "Your account", "key", made.Collection, _include("account"),
-             section="Access", order=30),
+        Page("events", _("Events"), "event", made.Collection, _include("server"),
+             Permission.VIEW_SERVER, section=_("Server"), order=10),
+        Page("plugins", _("Plugins"), "plugin", made.Collection, _include("nothing"),
+             Permission.VIEW_SERVER, section=_("Server"), order=20),
+        Page("about", _("About"), "about", made.Collection, _include("nothing"),
+             Permission.VIEW_SERVER, section=_("Server"), order=30),
+        Page("users", _("Users"), "user", made.Users, _include("users"),
+             Permission.ADMINISTER, section=_("Access"), order=10),
+        Page("audit", _("Audit trail"), "audit", made.Collection, _include("nothing"),
+             Permission.ADMINISTER, section=_("Access"), order=20),
+        Page("account", _("Your account"), "key", made.Collection, _include("account"),
+             section=_("Access"), order=30),
     ]  # fmt: skip
 
 
@@ -57,16 +59,16 @@ def register_cards() -> list[Card]:
     """Offer the dashboard's cards."""
     where = f"{HERE}:templates"
     return [
-        Card("running", "Running now", f"{where}/card_running.jinja2", overview.running_card,
+        Card("running", _("Running now"), f"{where}/card_running.jinja2", overview.running_card,
              order=10, wide=True, events=("job.queued", "job.started", "job.finished",
                                           "job.lost", "job.cancel_requested")),
-        Card("problems", "What needs you", f"{where}/card_problems.jinja2",
+        Card("problems", _("What needs you"), f"{where}/card_problems.jinja2",
              overview.problems_card, order=20, wide=True, events=("job.finished", "job.lost")),
-        Card("plans", "Plans", f"{where}/card_plans.jinja2", overview.plans_card, order=30,
+        Card("plans", _("Plans"), f"{where}/card_plans.jinja2", overview.plans_card, order=30,
              wide=True, events=("job.*", "archive.*", "plan.*")),
-        Card("storage", "Storage", f"{where}/card_storage.jinja2", overview.storage_card,
+        Card("storage", _("Storage"), f"{where}/card_storage.jinja2", overview.storage_card,
              Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
-        Card("recent", "Recent jobs", f"{where}/card_recent.jinja2", overview.recent_card,
+        Card("recent", _("Recent jobs"), f"{where}/card_recent.jinja2", overview.recent_card,
              order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
     ]  # fmt: skip
 
@@ -76,6 +78,6 @@ def register_tabs() -> list[Tab]:
     """Offer the built-in sections of a record's page."""
     where = f"{HERE}:templates"
     return [
-        Tab("dry-run", "What a backup would take", "job", f"{where}/tab_listing.jinja2",
+        Tab("dry-run", _("What a backup would take"), "job", f"{where}/tab_listing.jinja2",
             listings.dry_run_tab, order=10),
     ]  # fmt: skip

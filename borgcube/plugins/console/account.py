@@ -9,17 +9,18 @@ from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
 
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
+from borgcube.core.texts import _
 from borgcube.plugins.console import forms
 from borgcube.plugins.console.resources import Collection, add
 
-OLD = Field("old", "Present password", "password", autocomplete="current-password",
-            help="Not needed if you came with a link and have none.")  # fmt: skip
-NEW = Field("password", "New password", "password", required=True,
-            autocomplete="new-password", help="At least 10 characters.")  # fmt: skip
-AGAIN = Field("again", "New password again", "password", required=True,
+OLD = Field("old", _("Present password"), "password", autocomplete="current-password",
+            help=_("Not needed if you came with a link and have none."))  # fmt: skip
+NEW = Field("password", _("New password"), "password", required=True,
+            autocomplete="new-password", help=_("At least 10 characters."))  # fmt: skip
+AGAIN = Field("again", _("New password again"), "password", required=True,
               autocomplete="new-password")  # fmt: skip
-CODE = Field("code", "Code", "code", required=True, autocomplete="one-time-code",
-             help="What your authenticator shows now.")  # fmt: skip
+CODE = Field("code", _("Code"), "code", required=True, autocomplete="one-time-code",
+             help=_("What your authenticator shows now."))  # fmt: skip
 
 
 def _person(request: Any) -> Any:
@@ -37,6 +38,7 @@ def _page(request: Any, **more: Any) -> dict[str, Any]:
         "tokens": list(request.db.tokens.oldest("user", person.name)),
         "password_form": Form([OLD, NEW, AGAIN]), "token_form": Form(forms.token_fields()),
         "token": "", "saved": "",
+        "languages": request.languages, "language": request.cookies.get("language", ""),
     } | more  # fmt: skip
 
 
@@ -58,14 +60,14 @@ def password(context: Collection, request: Any) -> dict[str, Any]:
     form = Form([OLD, NEW, AGAIN])
     values = form.read(request.POST)
     if values is not None and values["again"] != values["password"]:
-        form.errors["again"] = "The two are different."
+        form.errors["again"] = _("The two are different.")
     elif values is not None and not _knows_password(request, person, values["old"]):
-        form.errors["old"] = "This is not your password."
+        form.errors["old"] = _("This is not your password.")
     elif values is not None:
         try:
             request.act("user.password", name=person.name, password=values["password"],
                         keep_session=request.me.session)  # fmt: skip
-            return _page(request, saved="Your password is changed; your other logins ended.")
+            return _page(request, saved=_("Your password is changed; your other logins ended."))
         except BorgCubeError as error:
             form.refuse(error)
     request.response.status_code = 400
@@ -92,6 +94,20 @@ def token_remove(context: Collection, request: Any) -> Any:
     person = _person(request)
     request.act("token.remove", id=str(request.POST.get("id", "")), user=person.name)
     return HTTPSeeOther(request.path_to("account"))
+
+
+def language(context: Collection, request: Any) -> Any:
+    """Keep the language chosen for this browser; none lets the browser say it."""
+    chosen = str(request.POST.get("language", ""))
+    answer = HTTPSeeOther(request.path_to("account"))
+    if any(chosen == name for name, _words in request.languages):
+        answer.set_cookie(
+            "language", chosen, max_age=31_536_000, path=request.script_name or "/",
+            httponly=True, samesite="Lax", secure=request.scheme == "https",
+        )  # fmt: skip
+    else:
+        answer.delete_cookie("language", path=request.script_name or "/")
+    return answer
 
 
 def session_end(context: Collection, request: Any) -> Any:
@@ -142,7 +158,7 @@ def factor_remove(context: Collection, request: Any) -> Any:
         form = Form([OLD, NEW, AGAIN])
         request.response.status_code = 400
         return _page(request, password_form=form,
-                     saved="", wrong_password="This is not your password.")  # fmt: skip
+                     saved="", wrong_password=_("This is not your password."))  # fmt: skip
     request.act("factor.remove", user=person.name)
     return HTTPSeeOther(request.path_to("account"))
 
@@ -152,7 +168,7 @@ def includeme(config: Any) -> None:
     page = "borgcube.plugins.console:templates/account.jinja2"
     add(config, account, Collection, template="account", under="account")
     for name, view, renderer in (
-        ("password", password, page), ("token", token_add, page),
+        ("password", password, page), ("language", language, ""), ("token", token_add, page),
         ("token-remove", token_remove, ""), ("session-end", session_end, ""),
         ("factor-remove", factor_remove, page),
         ("factor", factor, "borgcube.plugins.console:templates/factor.jinja2"),

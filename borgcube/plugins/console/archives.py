@@ -10,6 +10,7 @@ from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
+from borgcube.core.texts import _
 from borgcube.plugins.console import files, forms, queries
 from borgcube.plugins.console.resources import ArchiveItem, Archives, add
 
@@ -52,13 +53,13 @@ def restore(context: ArchiveItem, request: Any) -> Any:
     if "choose" in request.POST:
         form.values["paths"] = typed
         if not typed and not odd:
-            form.problem = "Nothing was chosen."
-            form.next_step = "Left empty, the whole archive is restored."
+            form.problem = _("Nothing was chosen.")
+            form.next_step = _("Left empty, the whole archive is restored.")
     elif request.method == "POST":
         values = form.read(request.POST)
         if values is not None:
             paths = [*values["paths"], *typed, *(files.path_of(one["key"]) for one in odd)]
-            kind, _, client = values["target"].partition(":")
+            kind, _colon, client = values["target"].partition(":")
             if request.me.limited and not request.me.may(Permission.RESTORE, client=client):
                 raise HTTPForbidden
             where: dict[str, Any] = {"to_dir": values["directory"]}
@@ -84,7 +85,7 @@ def delete(context: ArchiveItem, request: Any) -> Any:
         if str(request.POST.get("confirm", "")) == record.name:
             made = request.act("archive.delete", names=[full_name(record)])
             return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
-        problem = "This is not the archive's name. Nothing was deleted."
+        problem = _("This is not the archive's name. Nothing was deleted.")
         request.response.status_code = 400
     newer = queries.visible(request, request.db.archives, 1, plan=record.plan) \
         if record.plan else []  # fmt: skip

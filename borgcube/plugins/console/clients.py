@@ -9,6 +9,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
+from borgcube.core.texts import _
 from borgcube.plugins.console import forms, queries
 from borgcube.plugins.console.resources import ClientItem, Clients, add
 
@@ -57,7 +58,7 @@ def new(context: Clients, request: Any) -> Any:
                     values = {**values, "host": "", "user": ""}
                     request.act("client.add", **values)
                 elif not values["host"]:
-                    form.errors["host"] = "This is needed, except for this server itself."
+                    form.errors["host"] = _("This is needed, except for this server itself.")
                 else:
                     request.act("client.enrol", **values)
                 if not form.errors:
@@ -75,7 +76,7 @@ def probe(request: Any, client: Any) -> tuple[str, str, list[dict[str, str]]]:
     except BorgCubeError as error:
         return UNREACHABLE, error.message, []
     if not offered["known"]:
-        return COMPARE, "The machine answers.", offered["keys"]
+        return COMPARE, _("The machine answers."), offered["keys"]
     try:
         version = request.act("client.test", name=client.name)["borg_version"]
     except BorgCubeError as error:
@@ -107,7 +108,7 @@ def connect(context: ClientItem, request: Any) -> dict[str, Any]:
 def state(context: ClientItem, request: Any) -> dict[str, str]:
     """Say how far a client has come, for the page that waits."""
     found, message, _ = probe(request, context.record)
-    return {"state": found, "message": message}
+    return {"state": found, "message": request.translated(message)}
 
 
 def trust(context: ClientItem, request: Any) -> Any:

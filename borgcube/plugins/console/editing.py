@@ -19,6 +19,7 @@ from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError, Conflict
 from borgcube.core.forms import Field, Form
 from borgcube.core.sizes import exact_size
+from borgcube.core.texts import _
 from borgcube.core.versions import version_of
 from borgcube.plugins.console import forms, plans
 from borgcube.plugins.console.resources import ClientItem, PlanItem, RepositoryItem, add
@@ -67,12 +68,12 @@ KINDS = (
 def as_text(spec: Field, value: Any) -> str:
     """Return a field's value as a person reads it."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, list | tuple):
-        return "\n".join(map(str, value)) or "nothing"
+        return "\n".join(map(str, value)) or _("nothing")
     if spec.kind == "size":
-        return exact_size(value) if value else "no limit"
-    return str(value) or "nothing"
+        return exact_size(value) if value else _("no limit")
+    return str(value) or _("nothing")
 
 
 def seen_of(fields: list[Field], values: Mapping[str, Any]) -> dict[str, str]:
@@ -145,7 +146,7 @@ class Edit:
         if self.typed is None or self.form.errors:
             return False
         version = str(self.request.POST.get("version", ""))[:64]
-        for _ in range(3):
+        for _attempt in range(3):
             if version != version_of(self.data):
                 self.clashes = clashes_of(self.fields, self.typed, self.now, self.seen)
                 if self.clashes:
@@ -161,8 +162,8 @@ class Edit:
             # Somebody changed it since this request began to look.
             self.data = self.request.act(f"{self.kind.name}.show", name=self.name)
             self.now = self._shown(self.data)
-        self.form.problem = "Somebody else keeps changing this."
-        self.form.next_step = "Wait a moment and save again."
+        self.form.problem = _("Somebody else keeps changing this.")
+        self.form.next_step = _("Wait a moment and save again.")
         return False
 
     def _set(self, version: str) -> None:

@@ -10,6 +10,7 @@ from pyramid.response import Response
 from borgcube.core import lifecycle
 from borgcube.core.access import Permission
 from borgcube.core.errors import InvalidInput
+from borgcube.core.texts import _
 from borgcube.plugins.console import queries
 from borgcube.plugins.console.resources import JobItem, Jobs, add
 
@@ -101,7 +102,7 @@ def again(context: JobItem, request: Any) -> Any:
     """Run a plan's backup or dry run again."""
     record = context.record
     if record.type not in AGAIN or not record.plan:
-        raise InvalidInput("Only a plan's backup or dry run can be run again from here.")
+        raise InvalidInput(_("Only a plan's backup or dry run can be run again from here."))
     made = request.act(AGAIN[record.type], plan=record.plan)["job_id"]
     return HTTPSeeOther(request.path_to("jobs", made))
 

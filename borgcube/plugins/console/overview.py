@@ -10,6 +10,7 @@ from typing import Any
 
 from borgcube.core import lifecycle
 from borgcube.core.access import Permission
+from borgcube.core.texts import _, several
 from borgcube.plugins.console import queries
 
 MAX_CARDS = 60
@@ -87,22 +88,34 @@ def growth(request: Any, repository: str, days: int = queries.STRIP_DAYS) -> lis
     return queries.shared(request, f"growth:{repository}", compute)
 
 
+def counted(plans: int) -> str:
+    """Return a number of plans in words."""
+    return several("%(n)s plan", "%(n)s plans", plans)
+
+
+def first(one: queries.Safety) -> str:
+    """Return what to look at first."""
+    return _("First: %(plan)s. %(words)s.", plan=one.plan, words=one.words)
+
+
 def sentence(request: Any) -> dict[str, str]:
     """Return the one sentence: is everything safe?"""
     found = queries.safeties(request)
     if not found:
-        return {"level": "warn", "words": "Nothing is backed up yet",
-                "more": "Three steps: a repository, a client, a plan."}  # fmt: skip
+        return {"level": "warn", "words": _("Nothing is backed up yet"),
+                "more": _("Three steps: a repository, a client, a plan.")}  # fmt: skip
     bad = [one for one in found if one.level == queries.BAD]
     warn = [one for one in found if one.level == queries.WARN]
-    total, word = len(found), "plan" if len(found) == 1 else "plans"
+    total = len(found)
     if bad:
-        verb = "is" if len(bad) == 1 else "are"
-        return {"level": "bad", "words": f"{len(bad)} of {total} {word} {verb} not safe",
-                "more": f"First: {bad[0].plan}. {bad[0].words}."}  # fmt: skip
+        return {"level": "bad", "words": several(
+            "%(n)s of %(plans)s is not safe", "%(n)s of %(plans)s are not safe", len(bad),
+            plans=counted(total),
+        ), "more": first(bad[0])}  # fmt: skip
     if warn:
-        verb = "needs" if len(warn) == 1 else "need"
-        return {"level": "warn", "words": f"{len(warn)} of {total} {word} {verb} a look",
-                "more": f"First: {warn[0].plan}. {warn[0].words}."}  # fmt: skip
-    return {"level": "good", "words": "Everything is backed up",
-            "more": f"{total} {word}, every last backup went well."}  # fmt: skip
+        return {"level": "warn", "words": several(
+            "%(n)s of %(plans)s needs a look", "%(n)s of %(plans)s need a look", len(warn),
+            plans=counted(total),
+        ), "more": first(warn[0])}  # fmt: skip
+    return {"level": "good", "words": _("Everything is backed up"),
+            "more": _("%(plans)s, every last backup went well.", plans=counted(total))}  # fmt: skip

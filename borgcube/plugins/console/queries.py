@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from borgcube.core import lifecycle
+from borgcube.core.texts import _
 
 Result = TypeVar("Result")
 STRIP_DAYS = 30
@@ -100,7 +101,7 @@ class Safety:
     client: str
     repository: str
     level: str = WARN
-    words: str = "Not backed up yet"
+    words: str = _("Not backed up yet")
     last_state: str = "none"
     last_job: str = ""
     last_at: str = ""
@@ -127,8 +128,15 @@ def _strip(runs: list[Any], today: datetime) -> list[dict[str, str]]:
     for back in range(STRIP_DAYS - 1, -1, -1):
         day = f"{today - timedelta(days=back):%Y-%m-%d}"
         good, bad = counts.get(day, (0, 0))
-        said = f"{good} good, {bad} failed" if good or bad else "no backup"
-        days.append({"day": day, "state": worst.get(day, ""), "title": f"{day}: {said}"})
+        said = _("%(good)s good, %(bad)s failed", good=good, bad=bad) if good or bad else \
+            _("no backup")  # fmt: skip
+        days.append(
+            {
+                "day": day,
+                "state": worst.get(day, ""),
+                "title": _("%(day)s: %(said)s", day=day, said=said),
+            }
+        )
     return days
 
 
@@ -168,17 +176,20 @@ def _judge(found: Safety, now: datetime) -> None:
         fresh = now - taken <= STALE_AFTER
     if found.last_state in (lifecycle.FAILED, lifecycle.LOST):
         found.level = BAD if not fresh else WARN
-        found.words = "The last backup failed"
+        found.words = _("The last backup failed")
         if not found.archive:
-            found.level, found.words = BAD, "Never backed up: the last try failed"
+            found.level, found.words = BAD, _("Never backed up: the last try failed")
     elif not found.archive:
-        found.level, found.words = WARN, "Not backed up yet"
+        found.level, found.words = WARN, _("Not backed up yet")
     elif not fresh:
-        found.level, found.words = WARN, f"No backup for more than {STALE_AFTER.days} days"
+        found.level, found.words = (
+            WARN,
+            _("No backup for more than %(days)s days", days=STALE_AFTER.days),
+        )
     elif found.last_state == lifecycle.WARNING:
-        found.level, found.words = WARN, "Backed up, but some files could not be read"
+        found.level, found.words = WARN, _("Backed up, but some files could not be read")
     else:
-        found.level, found.words = GOOD, "Backed up"
+        found.level, found.words = GOOD, _("Backed up")
 
 
 def safeties(request: Any) -> list[Safety]:

@@ -10,6 +10,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core import lifecycle
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
+from borgcube.core.texts import _
 from borgcube.plugins.console.resources import ClientItem, PlanItem, RepositoryItem, add
 
 SHOWN_PLANS = 50
@@ -44,7 +45,7 @@ def view_of(kind: str, place: str) -> Any:
         found = facts(request, kind, name)
         problem = next_step = ""
         if request.method == "POST":
-            problem = "This is not the name. Nothing was removed."
+            problem = _("This is not the name. Nothing was removed.")
             if str(request.POST.get("confirm", "")) == name:
                 # Only what the page named goes along.
                 more = {"with_plans": True} if found["plans"] else {}

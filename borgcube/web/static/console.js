@@ -3,6 +3,7 @@
 import { localTimes, span } from "./format.js";
 import { Feed, Regions, showPhase, showProgress } from "./live.js";
 import { startWaiting } from "./waiting.js";
+import { say } from "./words.js";
 
 const root = document.documentElement;
 const body = document.body;
@@ -33,8 +34,8 @@ async function copy(button) {
     return;
   }
   const label = button.querySelector("span");
-  label.textContent = "Copied";
-  window.setTimeout(() => { label.textContent = "Copy"; }, 2000);
+  label.textContent = say("copied");
+  window.setTimeout(() => { label.textContent = say("copy"); }, 2000);
 }
 
 function toggleMenu(button) {
@@ -89,10 +90,9 @@ if (body.dataset.live) {
   const feed = new Feed(body.dataset.live, Number(body.dataset.seq));
   const regions = new Regions();
   const state = document.querySelector("[data-live-state]");
-  const words = { on: "live", off: "reconnecting", ended: "logged out" };
   feed.onState = (name) => {
     state.dataset.state = name === "on" ? "on" : "off";
-    state.firstElementChild.textContent = words[name];
+    state.firstElementChild.textContent = say(`live-${name}`);
     root.dataset.live = name;
     if (name === "ended") window.location.reload();
   };

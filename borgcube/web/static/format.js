@@ -1,5 +1,7 @@
 // How values are shown in the browser; the same forms as on the server.
 
+import { ago } from "./words.js";
+
 export function size(value) {
   if (typeof value !== "number") return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -30,16 +32,6 @@ export function harmless(text) {
   return String(text).slice(0, 1000).replace(/[\p{C}]/gu, (char) => `\\x${char.codePointAt(0).toString(16)}`);
 }
 
-function spoken(seconds) {
-  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
-    if (seconds >= length * (unit === "hour" ? 1.5 : 1)) {
-      const number = Math.floor(seconds / length);
-      return `${number} ${unit}${number === 1 ? "" : "s"}`;
-    }
-  }
-  return `${Math.floor(seconds)} seconds`;
-}
-
 // Shows every <time> in the viewer's zone, with the exact value on hover.
 export function localTimes(root) {
   const now = Date.now();
@@ -47,7 +39,7 @@ export function localTimes(root) {
     const when = new Date(element.dateTime);
     if (Number.isNaN(when.getTime())) continue;
     const past = (now - when.getTime()) / 1000;
-    const words = Math.abs(past) < 5 ? "just now" : past > 0 ? `${spoken(past)} ago` : `in ${spoken(-past)}`;
+    const words = ago(past);
     const exact = when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
     const text = element.dataset.form === "ago" ? words
       : when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });

@@ -5,6 +5,7 @@
 // jobs go straight into elements below [data-job] marked with data-figure.
 
 import { count, harmless, localTimes, size, span } from "./format.js";
+import { say } from "./words.js";
 
 const LONGEST_PAUSE_MS = 10_000;
 
@@ -155,7 +156,7 @@ export function showProgress(event) {
     const texts = {
       files: count(progress.files ?? 0), bytes_read: size(read), bytes_new: size(progress.bytes_new ?? 0),
       speed: `${size(speed)}/s`, path: harmless(progress.path ?? ""),
-      left: total > read && speed > 0 ? `about ${span((total - read) / speed)} left` : "",
+      left: total > read && speed > 0 ? say("left", { time: span((total - read) / speed) }) : "",
     };
     for (const element of box.querySelectorAll("[data-figure]")) {
       const text = texts[element.dataset.figure];
@@ -172,6 +173,6 @@ export function showProgress(event) {
 export function showPhase(event) {
   if (event.type !== "job.phase") return;
   for (const box of document.querySelectorAll(`[data-job="${CSS.escape(event.data.job)}"] [data-figure="phase"]`)) {
-    box.textContent = event.data.phase;
+    box.textContent = say(`phase-${event.data.phase}`, {}, event.data.phase);
   }
 }

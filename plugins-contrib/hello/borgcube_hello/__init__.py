@@ -12,6 +12,7 @@ from typing import Any
 from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.texts import _
 from borgcube.core.web import Card, Page, Resource, Tab
 
 LOG = logging.getLogger("borgcube.hello")
@@ -66,13 +67,13 @@ def includeme(config: Any) -> None:
 @hookimpl
 def register_pages() -> list[Page]:
     """Offer a page of the console."""
-    return [Page("hello", "Hello", "event", HelloPage, includeme, order=900)]
+    return [Page("hello", _("Hello"), "event", HelloPage, includeme, order=900)]
 
 
 @hookimpl
 def register_cards() -> list[Card]:
     """Offer a card of the dashboard, drawn anew when a job ends."""
-    return [Card("hello", "Hello", "borgcube_hello:templates/card.jinja2",
+    return [Card("hello", _("Hello"), "borgcube_hello:templates/card.jinja2",
                  lambda request: {"count": len(greeted(request))}, order=900,
                  events=("job.finished",))]  # fmt: skip
 
@@ -80,7 +81,7 @@ def register_cards() -> list[Card]:
 @hookimpl
 def register_tabs() -> list[Tab]:
     """Offer a tab on the page of a client."""
-    return [Tab("hello", "Hello", "client", "borgcube_hello:templates/tab.jinja2",
+    return [Tab("hello", _("Hello"), "client", "borgcube_hello:templates/tab.jinja2",
                 lambda request, client: {"name": client.name})]  # fmt: skip
 
 
