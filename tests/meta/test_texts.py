@@ -12,7 +12,10 @@ from borgcube.web.language import SCRIPT_WORDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "borgcube"
-TEMPLATES = sorted([*PACKAGE.rglob("*.jinja2"), *(ROOT / "plugins-contrib").rglob("*.jinja2")])
+TEMPLATES = sorted([
+    *PACKAGE.rglob("*.jinja2"),
+    *(ROOT / "plugins-contrib").glob("*/borgcube_*/templates/*.jinja2"),
+])  # fmt: skip
 MODULES = sorted([
     *(PACKAGE / "web").glob("*.py"), *(PACKAGE / "plugins" / "console").glob("*.py"),
     PACKAGE / "core" / "forms.py", PACKAGE / "core" / "access.py",

@@ -102,7 +102,7 @@ def plan_fields(request: Any) -> list[Field]:
         Field("sparse", _("Look for holes in files"), "checkbox", default=False, group=MORE),
         Field("comment", _("Comment"), group=MORE),
         Field("before_command", _("Command before the backup"), group=COMMANDS,
-              placeholder="pg_dumpall > /var/backups/all.sql",
+              placeholder="/usr/local/sbin/dump-databases",
               help=_("A shell command line, run as the user that is logged in.")),
         Field("before_failure", _("When it fails"), "choice", default="fail",
               choices=(("fail", _("fail the job")), ("warn", _("go on with a warning"))),
