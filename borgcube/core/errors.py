@@ -41,12 +41,20 @@ class Duplicate(BorgCubeError):
     """An object of that name exists already."""
 
 
+class Conflict(BorgCubeError):
+    """Somebody else changed the thing since the caller looked at it."""
+
+
 class InvalidInput(BorgCubeError):
     """A value from outside does not pass its check."""
 
 
 class AccessDenied(BorgCubeError):
     """Credentials are wrong, missing or used up. Says no more than that."""
+
+
+class TooMany(BorgCubeError):
+    """Wrong tries, or tries at once, were too many; the next one has to wait."""
 
 
 class CodeNeeded(BorgCubeError):

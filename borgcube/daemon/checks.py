@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from borgcube.core import events, lifecycle
-from borgcube.core.errors import Duplicate, InvalidInput, NotFound
+from borgcube.core.errors import Conflict, Duplicate, InvalidInput, NotFound
 from borgcube.core.model.names import check_name
 from borgcube.core.model.table import Table
+from borgcube.core.versions import version_of
 
 MAX_LISTED = 10_000
 MAX_NUMBER = 1 << 62
@@ -31,6 +32,16 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     if not found:
         raise InvalidInput("Nothing to change was given.", next_step="See the command's --help.")
     return found
+
+
+def check_version(record: Any, version: str, *, what: str) -> None:
+    """Raise Conflict when a record is no longer what the caller saw.
+
+    Called in the transaction of the change. An empty ``version`` does not care.
+    """
+    if version and version != version_of(record.as_data()):
+        raise Conflict(f"The {what} {record.name} was changed since you looked at it.",
+                       next_step="Look at it again, then decide.")  # fmt: skip
 
 
 def change(table: Table, record: Any, values: Mapping[str, Any]) -> list[str]:

@@ -53,9 +53,13 @@ class ClientMethods:
         borg: str | None = None, domain: str | None = None,
         options: dict[str, Any] | None = None, max_job_bytes: int | None = None,
         max_total_bytes: int | None = None, max_files: int | None = None,
-        max_duration_s: int | None = None, max_sessions: int | None = None,
+        max_duration_s: int | None = None, max_sessions: int | None = None, version: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Change what is given; jobs that run already keep what they began with."""
+        """Change what is given; jobs that run already keep what they began with.
+
+        ``version`` is that of the record the caller saw (``core.versions``); a client that
+        was changed since is left alone.
+        """
         values = checks.given({
             "transport": transport, "host": host, "port": port, "user": user,
             "identity": identity, "borg": borg, "domain": domain, "options": options,
@@ -66,6 +70,7 @@ class ClientMethods:
         checks.check_identity(identity or "")
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
+            checks.check_version(client, version, what="client")
             checks.check_client(
                 {**client.as_data(), **values}, transports=self._daemon.registry.transports
             )
@@ -76,10 +81,11 @@ class ClientMethods:
             return data
 
     @method("client.remove")
-    def remove(self, *, name: str) -> dict[str, Any]:
+    def remove(self, *, name: str, version: str = "") -> dict[str, Any]:
         """Forget a client that no plan and no job uses; its archives stay."""
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
+            checks.check_version(client, version, what="client")
             plan = root.plans.find("client", name)
             if plan is not None:
                 raise InvalidInput(

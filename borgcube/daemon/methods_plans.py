@@ -83,8 +83,13 @@ class PlanMethods:
         before_failure: str | None = None,
         after_command: str | None = None,
         command_timeout_s: int | None = None,
+        version: str = "",
     ) -> dict[str, Any]:
-        """Change what is given; jobs that run already keep what they began with."""
+        """Change what is given; jobs that run already keep what they began with.
+
+        ``version`` is that of the record the caller saw (``core.versions``); a plan that
+        was changed since is left alone.
+        """
         values = checks.given(
             {
                 "client": client,
@@ -114,6 +119,7 @@ class PlanMethods:
         )
         with self._daemon.store.transact() as root:
             plan = find(root.plans, name, what="plan")
+            checks.check_version(plan, version, what="plan")
             checks.check_plan({**plan.as_data(), **values})
             find(root.clients, values.get("client", plan.client), what="client")
             find(root.repositories, values.get("repository", plan.repository), what="repository")
@@ -126,10 +132,11 @@ class PlanMethods:
             return data
 
     @method("plan.remove")
-    def remove(self, *, name: str) -> dict[str, Any]:
+    def remove(self, *, name: str, version: str = "") -> dict[str, Any]:
         """Forget a plan that no job uses; its archives stay."""
         with self._daemon.store.transact() as root:
             plan = find(root.plans, name, what="plan")
+            checks.check_version(plan, version, what="plan")
             checks.refuse_in_use(root, what="plan", name=name)
             root.plans.remove(plan)
             root.record(events.PlanRemoved(plan=name))

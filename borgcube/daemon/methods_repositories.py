@@ -102,12 +102,15 @@ class RepositoryMethods:
         )  # fmt: skip
 
     @method("repository.set")
-    def set(self, *, name: str, free_floor_bytes: int | None = None) -> dict[str, Any]:
+    def set(
+        self, *, name: str, free_floor_bytes: int | None = None, version: str = ""
+    ) -> dict[str, Any]:
         """Change what is given; a running vault is replaced as soon as no job uses it."""
         values = checks.given({"free_floor_bytes": free_floor_bytes})
         checks.check_size(values["free_floor_bytes"], what="free_floor_bytes")
         with self._daemon.store.transact() as root:
             repository = find(root.repositories, name, what="repository")
+            checks.check_version(repository, version, what="repository")
             fields = checks.change(root.repositories, repository, values)
             checks.record_change(root, events.RepositoryChanged, name, fields, what="repository")
             data: dict[str, Any] = repository.as_data()
