@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from borgcube.daemon.throttle import LONGEST_S, MAX_KEPT, LoginThrottle
+from borgcube.core.throttle import LONGEST_S, MAX_KEPT, LoginThrottle
 
 
 class Clock:
