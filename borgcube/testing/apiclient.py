@@ -17,8 +17,10 @@ BASE = "/api/v1"
 class Api:
     """Asks with a token. Every answer is checked against the description, once it is given."""
 
-    def __init__(self, port: int, token: str = "", *, document: Any = None) -> None:
-        self.visitor = Visitor(port)
+    def __init__(
+        self, port: int, token: str = "", *, document: Any = None, source: str = "127.0.0.1"
+    ) -> None:
+        self.visitor = Visitor(port, source=source)
         self.token = token
         self.document = document
         if token:

@@ -14,11 +14,12 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def fields_of(schema: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the properties of an object's schema as rows: name, type, whether required,
-    description."""
-    required = set(schema.get("required", ()))
+    """Return the properties of an object's schema as rows: name, type, note, description."""
+    names = schema.get("required", ())
+    # Where everything is there, nothing needs to say so.
+    required = set() if set(names) == set(schema.get("properties", ())) else set(names)
     return [
-        {"name": name, "type": type_of(part), "required": "yes" if name in required else "",
+        {"name": name, "type": type_of(part), "note": "needed" if name in required else "",
          "description": str(part.get("description", ""))}
         for name, part in schema.get("properties", {}).items()
     ]  # fmt: skip
@@ -73,7 +74,8 @@ def reference(context: ApiPage, request: Any) -> dict[str, Any]:
             tags[operation["tags"][0]].append({
                 "method": method.upper(), "path": path, "operation": operation,
                 "parameters": [
-                    {"name": p["name"], "in": p["in"], "type": type_of(p["schema"]),
+                    {"name": p["name"], "type": type_of(p["schema"]),
+                     "note": "" if p["in"] == "query" else f"in the {p['in']}",
                      "description": p.get("description", "")}
                     for p in operation.get("parameters", ())
                 ],

@@ -25,7 +25,8 @@ SETTABLE = (
     "client", "repository", "paths", "excludes", "patterns", "exclude_caches",
     "exclude_if_present", "one_file_system", "compression", "upload_ratelimit_kib",
     "numeric_ids", "atime", "sparse", "comment", "files_cache", "retries", "retry_delay_s",
-    "idle_timeout_s", "max_duration_s",
+    "idle_timeout_s", "max_duration_s", "before_command", "before_failure", "after_command",
+    "command_timeout_s",
 )  # fmt: skip
 FIELDS = fields_of(
     Plan, SETTABLE, client=NAME, repository=NAME, retries=whole(0, 100),
@@ -34,6 +35,10 @@ FIELDS = fields_of(
     compression=text(longest=40, shortest=1, description="As borg's --compression."),
     files_cache=one_of(("ctime,size", "mtime,size", "disabled")),
     idle_timeout_s=whole(1), max_duration_s=whole(1),
+    before_command=text(description="A shell command line on the client, before the backup."),
+    before_failure=one_of(("fail", "warn")),
+    after_command=text(description="A shell command line on the client, after the backup."),
+    command_timeout_s=whole(1),
 )  # fmt: skip
 
 

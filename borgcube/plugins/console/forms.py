@@ -182,12 +182,16 @@ def user_fields(request: Any) -> list[Field]:
     return fields
 
 
-def token_fields() -> list[Field]:
+def token_fields(request: Any) -> list[Field]:
     """Return the fields of a new API token."""
-    return [
+    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
+    fields = [
         Field("name", _("Name"), required=True, placeholder="monitoring"),
         Field("scope", _("What it may do"), "checkboxes", default=(Permission.VIEW.value,),
               choices=[(p.value, PERMISSIONS[p]) for p in Permission],
               help=_("Never more than you may. Choose nothing for all that you may.")),
         Field("days", _("Good for (days)"), "number", default="365", least=1, most=3650),
+        Field("clients", _("Only for clients"), "lines", placeholder="web1",
+              help=_("One name a line. Leave it empty for all that you see.")),
     ]  # fmt: skip
+    return fields if clients else fields[:-1]
