@@ -8,8 +8,10 @@ from typing import Any
 from borgcube.core.access import Permission
 from borgcube.core.api import BASE
 from borgcube.core.openapi import KINDS, document
+from borgcube.core.texts import _
 from borgcube.plugins.api import ApiPage
 
+IN = {"path": _("in the path"), "header": _("in a header")}
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -19,7 +21,7 @@ def fields_of(schema: dict[str, Any]) -> list[dict[str, str]]:
     # Where everything is there, nothing needs to say so.
     required = set() if set(names) == set(schema.get("properties", ())) else set(names)
     return [
-        {"name": name, "type": type_of(part), "note": "needed" if name in required else "",
+        {"name": name, "type": type_of(part), "note": _("needed") if name in required else "",
          "description": str(part.get("description", ""))}
         for name, part in schema.get("properties", {}).items()
     ]  # fmt: skip
@@ -75,7 +77,7 @@ def reference(context: ApiPage, request: Any) -> dict[str, Any]:
                 "method": method.upper(), "path": path, "operation": operation,
                 "parameters": [
                     {"name": p["name"], "type": type_of(p["schema"]),
-                     "note": "" if p["in"] == "query" else f"in the {p['in']}",
+                     "note": IN.get(p["in"], ""),
                      "description": p.get("description", "")}
                     for p in operation.get("parameters", ())
                 ],
