@@ -63,7 +63,7 @@ def _answer(operation: dict[str, Any]) -> tuple[str, str]:
 
 def reference(context: ApiPage, request: Any) -> dict[str, Any]:
     """Show every operation by tag, the schemas, and the kinds of problems."""
-    endpoints = sorted(request.plugins.endpoints.values(), key=lambda e: (e.path, e.method))
+    endpoints = sorted(request.registry.api_endpoints, key=lambda e: (e.path, e.method))
     made = document(endpoints, server=request.path_to(*BASE.strip("/").split("/")))
     schemas = made["components"]["schemas"]
     tags: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in made["tags"]}

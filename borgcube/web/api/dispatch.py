@@ -81,6 +81,11 @@ class Dispatcher:
         # Words that are written out come before parameters: /users/me before /users/{name}.
         self._routes.sort(key=lambda route: (len(route.endpoint.parameters), route.endpoint.path))
 
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Return the endpoints that can be used."""
+        return [route.endpoint for route in self._routes]
+
     def view(self, request: Any) -> Response:
         """Answer a request (a Pyramid view)."""
         try:
@@ -190,7 +195,7 @@ class Dispatcher:
 
     def _document(self, request: Any) -> Response:
         made = document(
-            [route.endpoint for route in self._routes],
+            self.endpoints,
             server=request.path_to("api", "v1"), cookie=self._policy.cookie,
         )  # fmt: skip
         return _json(request, made, 200)

@@ -37,10 +37,11 @@ _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pat
 
 
 class Checker:
-    """A schema with its compiled validator."""
+    """A schema with its validator; making one raises ``SchemaError`` for what is none."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        _Validator.check_schema(dict(schema))
         self._validator = _Validator(dict(schema))
 
     def check(self, value: Any, *, what: str) -> None:

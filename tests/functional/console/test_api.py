@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -407,3 +410,21 @@ def test_the_page_about_the_api_has_every_operation_and_every_kind_of_problem(
         assert f'id="{kind}"' in page.text
     assert problem(apis["ada"].ask("GET", "/nothing"))["type"] == "/api#not-found"
     assert not re.search(r"<style|\sstyle=|<script(?! type=\"module\" src)|\son\w+=", page.text)
+
+
+def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
+    examples = re.findall(r"^```sh\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 5
+    secret = console.call("token.add", name="docs", user="ada")["token"]
+    environment = {**os.environ, "CUBE": f"{console.url}/api/v1", "TOKEN": secret}
+    said = []
+    for example in examples:
+        done = subprocess.run(
+            ["bash", "-eu", "-o", "pipefail", "-c", example], env=environment, text=True,
+            capture_output=True, timeout=60, check=True,
+        )  # fmt: skip
+        said.append(json.loads(done.stdout))
+    me, begun, failed, plan, log = said
+    assert me["token"] == "docs" and begun["href"].endswith(begun["job"])
+    assert failed["next"] is None and plan["retries"] == 3 and log["lines"]
