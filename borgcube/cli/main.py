@@ -9,10 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import access, inventory, jobs, listings, output, settings, system
+from borgcube.cli import (
+    access,
+    inventory,
+    jobs,
+    listings,
+    output,
+    settings,
+    system,
+    tokens,
+)  # fmt: skip
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
+from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.registry import Registry
 
@@ -244,9 +254,25 @@ def _access(parser: Parser) -> None:
         ("remove", access.user_remove),
     ):  # fmt: skip
         parser.leaf(name, function, parent=nouns).add_argument("name")
+    _tokens(parser)
     nouns = parser.noun("console", "the web console")
     link = parser.leaf("link", access.console_link, parent=nouns)
     link.add_argument("--user", help="whom it logs in (default: an administrator)")
+
+
+def _tokens(parser: Parser) -> None:
+    nouns = parser.noun("token", "what programs use the API with")
+    add = parser.leaf("add", tokens.token_add, parent=nouns)
+    add.add_argument("name")
+    add.add_argument("--user", required=True, help="whose it is; it may never do more than they")
+    add.add_argument("--scope", action="append", choices=list(Permission), metavar="PERMISSION",
+                     help=f"only this, any number of times: {', '.join(Permission)}")  # fmt: skip
+    add.add_argument("--client", action="append", help="only this client, any number of times")
+    add.add_argument("--days", type=int, default=365, help="how long it is good for")
+    parser.leaf("list", tokens.token_list, parent=nouns).add_argument("--user", help="only theirs")
+    remove = parser.leaf("remove", tokens.token_remove, parent=nouns)
+    remove.add_argument("name")
+    remove.add_argument("--user", help="whose it is")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -61,18 +61,28 @@ ANY_CLIENT = None
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks. ``scope`` limits a token below its user's role; None means no limit."""
+    """Who asks. ``scope`` limits a token below its user's role; None means no limit.
+
+    ``restricted`` means that only ``clients`` are seen, whatever the role; ``token`` is the
+    name of the API token that is used, if it is one.
+    """
 
     user: str
     role: Role
     clients: frozenset[str] = frozenset()
     scope: frozenset[Permission] | None = None
     session: str = ""
+    restricted: bool = False
+    token: str = ""
 
     @property
     def limited(self) -> bool:
         """Whether only some clients are seen."""
-        return self.role is Role.OWNER
+        return self.role is Role.OWNER or self.restricted
+
+    def in_sight(self, client: str | None) -> bool:
+        """Return whether what belongs to ``client`` exists at all for who asks."""
+        return client is ANY_CLIENT or not self.limited or client in self.clients
 
     def may(self, permission: Permission, *, client: str | None = ANY_CLIENT) -> bool:
         """Return whether this is allowed, on what belongs to ``client``.

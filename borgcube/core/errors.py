@@ -53,6 +53,10 @@ class AccessDenied(BorgCubeError):
     """Credentials are wrong, missing or used up. Says no more than that."""
 
 
+class TooMany(BorgCubeError):
+    """Wrong tries, or tries at once, were too many; the next one has to wait."""
+
+
 class CodeNeeded(BorgCubeError):
     """The password is right, and a second factor is wanted."""
 

@@ -113,6 +113,14 @@ def register_tabs() -> list[Any]:
     return []
 
 
+@hookspec
+def register_endpoints() -> list[Any]:
+    """Register: return endpoints of the API (``core.api.Endpoint``). All processes, no
+    transaction; an exception quarantines the plugin, one from a handler is that request's
+    error only."""
+    return []
+
+
 @hookspec(firstresult=True)
 def may_start_job(job: dict[str, Any]) -> bool | None:
     """Decide: may this queued job start now? None for no opinion, False to leave it queued.

@@ -33,6 +33,7 @@ UNIQUE = {
     "register_pages": "name",
     "register_cards": "name",
     "register_tabs": "name",
+    "register_endpoints": "name",
 }
 
 
@@ -143,6 +144,11 @@ class Registry:
     def engines(self) -> Mapping[str, Any]:
         """Engines by name."""
         return self.registered["register_engines"]
+
+    @property
+    def endpoints(self) -> Mapping[str, Any]:
+        """Endpoints of the API by name."""
+        return self.registered["register_endpoints"]
 
     def may_start(self, job: dict[str, Any]) -> bool:
         """Ask the decide hook; an exception refuses."""

@@ -23,25 +23,30 @@ from typing import Any
 
 import zmq
 
-from borgcube.core.errors import BorgCubeError, InvalidInput
+from borgcube.core.errors import BorgCubeError, InvalidInput, TooMany
 from borgcube.daemon.audit import Audit, actor_of
 
 LOG = logging.getLogger(__name__)
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 MAX_REQUEST = 1 << 20
 MAX_PENDING = 64
+HASHES_AT_ONCE = 2  # each takes 32 MiB
+MAX_HASHES = 16
 
 
 @dataclass(frozen=True)
 class Later:
     """Work for the pool, which must not touch the store, and how to finish it here.
 
-    ``always`` is called in the main thread after both, also when one raised.
+    ``always`` is called in the main thread after both, also when one raised. ``hashes``
+    says that the work is a slow hash of a password: a pool of its own does few at a time and
+    lets few wait, so that strangers who log in keep nothing else from being done.
     """
 
     work: Callable[[], Any]
     finish: Callable[[Any], Any] = lambda result: result
     always: Callable[[], None] = lambda: None
+    hashes: bool = False
 
 
 # Methods whose last word is one of these only look; all others go into the audit trail
@@ -152,6 +157,7 @@ class Control:
         self._methods = methods
         self._audit = audit
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="control")
+        self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hashing")
         self._pending: list[Pending] = []
 
     @property
@@ -185,10 +191,11 @@ class Control:
                 entry = self._audit.begin(actor_of(request), name, params)
             result = function(**params)
             if isinstance(result, Later):
-                if len(self._pending) >= MAX_PENDING:
+                most = MAX_HASHES if result.hashes else MAX_PENDING
+                if sum(p.later.hashes is result.hashes for p in self._pending) >= most:
                     result.always()
-                    raise BorgCubeError("The daemon is busy.", next_step="Try again later.")
-                future = self._pool.submit(result.work)
+                    raise TooMany("The daemon is busy.", next_step="Try again in a moment.")
+                future = (self._hashing if result.hashes else self._pool).submit(result.work)
                 self._pending.append(Pending(peer, request_id, future, result, entry))
                 return
         except Exception as error:
@@ -252,5 +259,6 @@ class Control:
             LOG.warning("a caller did not wait for its answer")
 
     def close(self) -> None:
-        """End the pool without waiting."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the pools without waiting."""
+        for pool in (self._pool, self._hashing):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -15,6 +15,7 @@ from borgcube.core.events import now
 from borgcube.core.untrusted import escaped
 
 MAX_MESSAGE = 20_000
+MAX_PIECE = 1 << 18
 TEXT, LINES = "log.txt", "log.jsonl"
 
 
@@ -84,3 +85,21 @@ def tail(directory: Path, limit: int) -> list[str]:
             return source.read().decode("utf-8", "replace").splitlines()[-limit:]
     except FileNotFoundError:
         return []
+
+
+def read_from(directory: Path, offset: int, limit: int) -> tuple[list[str], int]:
+    """Return up to ``limit`` whole lines from the byte ``offset`` on, at most 256 KiB, and
+    the offset after them. A line that is longer, or not at its end yet, comes in pieces or
+    with the next call."""
+    try:
+        with (directory / TEXT).open("rb") as source:
+            source.seek(offset)
+            data = source.read(MAX_PIECE)
+    except FileNotFoundError:
+        return [], offset
+    whole = data.rfind(b"\n") + 1
+    if not whole and len(data) == MAX_PIECE:
+        whole = MAX_PIECE
+    pieces = data[:whole].splitlines(keepends=True)[:limit]
+    following = offset + sum(map(len, pieces))
+    return [piece.decode("utf-8", "replace").rstrip("\r\n") for piece in pieces], following

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core import credentials
 from borgcube.core.access import Permission, Role
-from borgcube.core.errors import Duplicate, InvalidInput, NotFound
+from borgcube.core.errors import Duplicate, InvalidInput, NotFound, TooMany
 from borgcube.core.events import now
 from borgcube.core.model import Link, Token, User
 from borgcube.core.model.names import check_name
 from borgcube.core.store import Root
+from borgcube.core.throttle import LoginThrottle
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.methods_logins import end_sessions, totp_context
 
@@ -49,6 +50,7 @@ class AccountMethods:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._checks = LoginThrottle()
 
     @staticmethod
     def _check_role(root: Root, role: str, clients: list[str]) -> None:
@@ -91,7 +93,9 @@ class AccountMethods:
 
         with self._daemon.store.transact() as root:
             self._check_role(root, role, clients or [])
-        return Later(lambda: credentials.hash_password(password) if password else "", finish)
+        if password is None:
+            return Later(lambda: "", finish)
+        return Later(lambda: credentials.hash_password(password), finish, hashes=True)
 
     @method("user.list")
     def every(self) -> list[dict[str, Any]]:
@@ -127,14 +131,27 @@ class AccountMethods:
                         if record is not kept:
                             table.remove(record)
 
-        return Later(lambda: credentials.hash_password(password), finish)
+        return Later(lambda: credentials.hash_password(password), finish, hashes=True)
 
     @method("user.check_password")
     def check_password(self, *, name: str, password: str) -> Later:
-        """Return whether this is the user's password, before something sensitive."""
+        """Return whether this is the user's password, before something sensitive. Who has
+        somebody's open browser cannot guess the password with it: wrong tries have to wait."""
+        wait = self._checks.wait_s(user=name)
+        if wait > 0:
+            raise TooMany("There were too many wrong tries.", field="old",
+                          next_step=f"Try again in {max(1, round(wait))} seconds.")  # fmt: skip
         with self._daemon.store.transact() as root:
             stored = find_user(root, name).password
-        return Later(lambda: {"right": credentials.password_matches(stored, password)})
+        # Counted before the slow part, so that many tries at once gain nothing.
+        self._checks.failed(user=name)
+
+        def finish(right: bool) -> dict[str, bool]:
+            if right:
+                self._checks.succeeded(user=name)
+            return {"right": right}
+
+        return Later(lambda: credentials.password_matches(stored, password), finish, hashes=True)
 
     @method("user.disable")
     def disable(self, *, name: str) -> dict[str, Any]:
@@ -195,11 +212,29 @@ class AccountMethods:
 
     # API tokens
 
+    @method("token.list")
+    def token_list(self, *, user: str = "") -> list[dict[str, Any]]:
+        """Return tokens of a user, or of all; never what they are."""
+        with self._daemon.store.transact() as root:
+            found = root.tokens.oldest("user", user) if user else root.tokens.newest(MAX_LISTED)
+            tokens = [token.as_data() for token in found]
+        return sorted(tokens, key=lambda token: (str(token["user"]), str(token["name"])))
+
+    @method("token.touch")
+    def token_touch(self, *, id: str, address: str = "") -> None:
+        """Note that a token is in use."""
+        with self._daemon.store.transact() as root:
+            token = root.tokens.find("id", id)
+            if token is not None:
+                token.last_used_at, token.last_used_from = now(), address[:100]
+
     @method("token.add")
     def token_add(
-        self, *, name: str, user: str, scope: list[str] | None = None, days: int = 365
-    ) -> dict[str, Any]:
-        """Make an API token; it is shown only in this answer. No scope means all the user may."""
+        self, *, name: str, user: str, scope: list[str] | None = None, days: int = 365,
+        clients: list[str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Make an API token; it is shown only in this answer. No scope means all the user
+        may, no clients all that the user sees."""
         check_name(name, what="token")
         unknown = [word for word in scope or [] if word not in set(Permission)]
         if unknown:
@@ -207,7 +242,12 @@ class AccountMethods:
         if not 1 <= days <= 3650:
             raise InvalidInput("A token is good for 1 to 3650 days.", field="days")
         with self._daemon.store.transact() as root:
-            find_user(root, user)
+            owner = find_user(root, user)
+            for client in clients or []:
+                if root.clients.find("name", client) is None:
+                    raise NotFound(f"There is no client {client!r}.", field="clients")
+                if owner.role == Role.OWNER and client not in owner.clients:
+                    raise InvalidInput(f"{client} is no client of {user}.", field="clients")
             mine = list(root.tokens.oldest("user", user))
             if len(mine) >= MAX_TOKENS or any(token.name == name for token in mine):
                 raise Duplicate(f"{user} has a token {name!r} already, or too many.",
@@ -215,6 +255,7 @@ class AccountMethods:
             token = credentials.new_token(credentials.TOKEN_MARK)
             record = Token(
                 name=name, user=user, scope=tuple(scope or ()), created_at=now(),
+                clients=tuple(sorted(set(clients or ()))),
                 digest=credentials.digest(token), hint=token[:8],
                 expires_at=credentials.in_the_future(days=days),
             )  # fmt: skip

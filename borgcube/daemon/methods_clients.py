@@ -83,12 +83,13 @@ class ClientMethods:
             return data
 
     @method("client.remove")
-    def remove(self, *, name: str, with_plans: bool = False) -> dict[str, Any]:
+    def remove(self, *, name: str, with_plans: bool = False, version: str = "") -> dict[str, Any]:
         """Forget a client that no job uses; its archives stay, and so does the history of
         its jobs. Its plans go too only if that is asked for. A key that was made for it is
         deleted."""
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
+            checks.check_version(client, version, what="client")
             plans = checks.remove_plans_of(root, "client", name, allowed=with_plans)
             checks.refuse_in_use(root, what="client", name=name)
             root.clients.remove(client)

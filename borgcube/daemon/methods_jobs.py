@@ -172,11 +172,17 @@ class JobMethods:
             return self._shown(self._job(root, id))
 
     @method("job.log")
-    def job_log(self, *, id: str, limit: int = 1000) -> dict[str, Any]:
-        """Return the last lines of a job's log."""
+    def job_log(self, *, id: str, limit: int = 1000, offset: int | None = None) -> dict[str, Any]:
+        """Return the last lines of a job's log, or those from a byte on; then ``next`` is
+        where the following ones begin, so that a log can be followed."""
         with self._daemon.store.transact() as root:
             job_id = self._job(root, id).id
         directory = places.job_dir(self._daemon.home, job_id)
+        if offset is not None:
+            lines, following = joblog.read_from(
+                directory, max(0, offset), max(1, min(limit, MAX_LISTED))
+            )
+            return {"lines": lines, "next": following}
         return {"lines": joblog.tail(directory, max(1, min(limit, MAX_LISTED)))}
 
     @method("job.cancel")

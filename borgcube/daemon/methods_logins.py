@@ -6,25 +6,23 @@ pool. A wrong user and a wrong password get the same answer after the same time.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from borgcube.core import credentials, setup
 from borgcube.core.access import Role
-from borgcube.core.errors import AccessDenied, CodeNeeded, InvalidInput
+from borgcube.core.errors import AccessDenied, CodeNeeded, InvalidInput, TooMany
 from borgcube.core.events import now
 from borgcube.core.model import Session, User
 from borgcube.core.model.names import check_name
 from borgcube.core.store import Root
+from borgcube.core.throttle import LoginThrottle, network_of
 from borgcube.daemon.control import Later, method
-from borgcube.daemon.throttle import LoginThrottle
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
 MAX_SESSIONS = 50  # of one user; the oldest ends
 MAX_AGENT = 200
-HASHES_AT_ONCE = 2  # each takes 32 MiB
 WRONG = "Name, password or code is wrong."
 
 
@@ -46,7 +44,6 @@ class LoginMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._throttle = LoginThrottle()
-        self._hashing = threading.Semaphore(HASHES_AT_ONCE)
 
     def _note(self, action: str, name: str, address: str, *, refused: str = "") -> None:
         """Write into the audit trail; strangers who have to wait write nothing, or they could
@@ -74,22 +71,22 @@ class LoginMethods:
         self, *, name: str, password: str, code: str = "", address: str = "", agent: str = ""
     ) -> Later:
         """Log in. Raises CodeNeeded when the password is right and a code is wanted."""
-        wait = self._throttle.wait_s(address=address, user=name)
-        if wait > 0:
-            raise AccessDenied(
-                "There were too many wrong tries.",
-                next_step=f"Try again in {max(1, round(wait))} seconds.",
-            )
         with self._daemon.store.transact() as root:
             user = root.users.find("name", name)
             usable = user is not None and not user.disabled
             stored = user.password if usable else ""
+            known = bool(address) and any(
+                network_of(session.address) == network_of(address)
+                for session in root.sessions.oldest("user", name)
+            )
+        wait = self._throttle.wait_s(address=address, user=name, known=known)
+        if wait > 0:
+            raise TooMany(
+                "There were too many wrong tries.",
+                next_step=f"Try again in {max(1, round(wait))} seconds.",
+            )
         # Counted before the slow part, so that many tries at once gain nothing.
         self._throttle.failed(address=address, user=name)
-
-        def work() -> bool:
-            with self._hashing:
-                return credentials.password_matches(stored, password)
 
         def finish(right: bool) -> dict[str, str]:
             try:
@@ -106,7 +103,7 @@ class LoginMethods:
             self._note("login.password", name, address)
             return opened
 
-        return Later(work, finish)
+        return Later(lambda: credentials.password_matches(stored, password), finish, hashes=True)
 
     def _check_code(self, user: User, code: str) -> None:
         if not user.second_factor:
@@ -124,11 +121,14 @@ class LoginMethods:
             raise AccessDenied(WRONG, field="code")
         user.recovery = tuple(kept for kept in user.recovery if kept != used)
 
+    def _refuse_while_waiting(self, address: str) -> None:
+        if self._throttle.wait_s(address=address) > 0:
+            raise TooMany("There were too many wrong tries.", next_step="Try again later.")
+
     @method("login.link", audited=False)
     def link(self, *, token: str, address: str = "", agent: str = "") -> dict[str, str]:
         """Log in with a link, which is used up."""
-        if self._throttle.wait_s(address=address, user="") > 0:
-            raise AccessDenied("There were too many wrong tries.", next_step="Try again later.")
+        self._refuse_while_waiting(address)
         with self._daemon.store.transact() as root:
             link = root.links.find("id", credentials.digest(token))
             user = root.users.find("name", link.user) if link else None
@@ -143,7 +143,7 @@ class LoginMethods:
         if opened is not None:
             self._note("login.link", opened["user"], address)
             return opened
-        self._throttle.failed(address=address, user="")
+        self._throttle.failed(address=address)
         refusal = AccessDenied(
             "This link is not valid, or was used already.",
             next_step="Make a new one on the server: borgcube console link",
@@ -156,20 +156,15 @@ class LoginMethods:
         self, *, token: str, name: str, password: str, address: str = "", agent: str = ""
     ) -> Later:
         """Make an administrator with the home's set-up link, and log in."""
-        if self._throttle.wait_s(address=address, user="") > 0:
-            raise AccessDenied("There were too many wrong tries.", next_step="Try again later.")
+        self._refuse_while_waiting(address)
         try:
             setup.check_setup_token(self._daemon.home, token)
         except AccessDenied as error:
-            self._throttle.failed(address=address, user="")
+            self._throttle.failed(address=address)
             self._note("login.set_up", name, address, refused=error.message)
             raise
         check_name(name, what="user")
         credentials.check_new_password(password, user=name)
-
-        def work() -> str:
-            with self._hashing:
-                return credentials.hash_password(password)
 
         def finish(hashed: str) -> dict[str, str]:
             setup.check_setup_token(self._daemon.home, token)
@@ -183,7 +178,7 @@ class LoginMethods:
             self._note("login.set_up", name, address)
             return opened
 
-        return Later(work, finish)
+        return Later(lambda: credentials.hash_password(password), finish, hashes=True)
 
     @method("session.touch")
     def touch(self, *, id: str) -> None:

@@ -132,10 +132,11 @@ class PlanMethods:
             return data
 
     @method("plan.remove")
-    def remove(self, *, name: str) -> dict[str, Any]:
+    def remove(self, *, name: str, version: str = "") -> dict[str, Any]:
         """Forget a plan that no job uses; its archives stay."""
         with self._daemon.store.transact() as root:
             plan = find(root.plans, name, what="plan")
+            checks.check_version(plan, version, what="plan")
             checks.refuse_in_use(root, what="plan", name=name)
             root.plans.remove(plan)
             root.record(events.PlanRemoved(plan=name))

@@ -58,11 +58,15 @@ class Answer:
 
 @dataclass
 class Visitor:
-    """A browser without a screen: it keeps cookies and sends forms with their token."""
+    """A browser without a screen: it keeps cookies and sends forms with their token.
+
+    ``source`` is the loopback address that it comes from, such as 127.0.0.9.
+    """
 
     port: int
     cookies: dict[str, str] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
+    source: str = "127.0.0.1"
 
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -71,7 +75,9 @@ class Visitor:
         sent = {"Host": f"127.0.0.1:{self.port}", **self.extra, **(headers or {})}
         if self.cookies:
             sent["Cookie"] = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=60, source_address=(self.source, 0)
+        )
         try:
             connection.request(method, path, body or None, sent)
             answer = connection.getresponse()

@@ -57,7 +57,10 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
         return identity
 
     def call(request: Any, method: str, **params: Any) -> Any:
-        actor = {"user": request.authenticated_userid or "", "via": "console",
+        who = request.identity
+        token = who.token if who is not None else ""
+        actor = {"user": who.user if who is not None else "",
+                 "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip
         return door.call(method, actor=actor, **params)
 

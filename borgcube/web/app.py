@@ -56,6 +56,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     language.set_up(config, directory=settings.translations)
     policy = ConsolePolicy(settings, cookie)
     config.registry.console_policy = policy
+    config.registry.console_door = ControlDoor(context.home)
     config.set_security_policy(policy)
     config.set_csrf_storage_policy(CsrfPolicy(policy))
     # The origin is checked for every scheme by our own tween; Pyramid does so for https only.
@@ -63,11 +64,13 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
         require_csrf=True, token=CSRF_FIELD, header=CSRF_HEADER, check_origin=False
     )
     config.add_tween("borgcube.web.security.security_tween_factory")
-    add_request_methods(config, store=context.store, door=ControlDoor(context.home), hub=hub)
+    add_request_methods(config, store=context.store, door=config.registry.console_door,
+                        hub=hub)  # fmt: skip
     static = f"static-{static_version()}"
     config.registry.console_static = static
     config.add_static_view(static, "borgcube.web:static", cache_max_age=31_536_000)
     config.include("borgcube.web.views")
+    config.include("borgcube.web.api")
     config.commit()
     environment = config.get_jinja2_environment()
     language.teach(environment)

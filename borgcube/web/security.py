@@ -7,6 +7,8 @@ own origin and carries the session's token (before a login, that of a cookie).
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,14 +18,17 @@ from pyramid.httpexceptions import HTTPForbidden
 from borgcube.core import credentials
 from borgcube.core.access import Identity, Permission, Role
 from borgcube.core.errors import BorgCubeError
-from borgcube.core.model import Session, User
+from borgcube.core.model import Session, Token, User
 from borgcube.core.store import Root
 from borgcube.core.texts import _
+from borgcube.core.throttle import LoginThrottle
+from borgcube.web.api import problems
 from borgcube.web.settings import WebSettings
 
 LOG = logging.getLogger(__name__)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TOUCH_EVERY = timedelta(minutes=5)
+MAX_GOOD = 10_000
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
 HEADERS = {
     "Content-Security-Policy": (
@@ -55,25 +60,19 @@ def live_session(root: Root, cookie: str, *, idle_minutes: int) -> tuple[Session
     return session, user
 
 
-def identity_of(user: User, *, session: str = "", scope: tuple[str, ...] = ()) -> Identity:
-    """Return what a user is allowed to be."""
+def identity_of(user: User, *, session: str = "", token: Token | None = None) -> Identity:
+    """Return what a user is allowed to be, or less with a token that is limited."""
+    mine = frozenset(user.clients)
+    if token is None:
+        return Identity(user=user.name, role=Role(user.role), clients=mine, session=session)
+    chosen = frozenset(token.clients)
+    if chosen and Role(user.role) is Role.OWNER:
+        chosen &= mine
     return Identity(
-        user=user.name, role=Role(user.role), clients=frozenset(user.clients), session=session,
-        scope=frozenset(map(Permission, scope)) if scope else None,
+        user=user.name, role=Role(user.role), token=token.name,
+        clients=chosen if token.clients else mine, restricted=bool(token.clients),
+        scope=frozenset(map(Permission, token.scope)) if token.scope else None,
     )  # fmt: skip
-
-
-def token_identity(root: Root, token: str) -> Identity | None:
-    """Return whom an API token stands for."""
-    if not token.startswith(credentials.TOKEN_MARK):
-        return None
-    record = root.tokens.find("digest", credentials.digest(token))
-    if record is None or credentials.is_past(record.expires_at):
-        return None
-    user = root.users.find("name", record.user)
-    if user is None or user.disabled:
-        return None
-    return identity_of(user, scope=record.scope)
 
 
 class ConsolePolicy:
@@ -81,6 +80,9 @@ class ConsolePolicy:
 
     def __init__(self, settings: WebSettings, cookie: str) -> None:
         self._settings, self.cookie = settings, cookie
+        self._throttle = LoginThrottle()
+        self._throttle_lock = threading.Lock()
+        self._good: OrderedDict[tuple[str, str], None] = OrderedDict()  # (digest, address)
 
     def session(self, request: Any) -> tuple[Session, User] | None:
         """Return the request's session and user; looked up once."""
@@ -104,12 +106,56 @@ class ConsolePolicy:
             LOG.warning("a session could not be touched: the daemon does not answer")
 
     def identity(self, request: Any) -> Identity | None:
-        """Return who asks, or None."""
+        """Return who asks, or None; ``request.token_wait_s`` says that a token was not even
+        looked at, because of wrong ones from the same address before."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return token_identity(request.db, token.strip())
+            if not hasattr(request, "_console_token"):
+                request._console_token = self._token_identity(request, token.strip())
+            by_token: Identity | None = request._console_token
+            return by_token
         found = self.session(request)
         return identity_of(found[1], session=found[0].id) if found else None
+
+    def _token_identity(self, request: Any, token: str) -> Identity | None:
+        address, digest = request.client_addr or "", credentials.digest(token)
+        with self._throttle_lock:
+            wait_s = self._throttle.wait_s(address=address)
+        # A token that was right from this address lately is looked up all the same: one
+        # broken script does not stop the others on its machine.
+        if wait_s > 0 and (digest, address) not in self._good:
+            request.token_wait_s = wait_s
+            return None
+        record = request.db.tokens.find("digest", digest)
+        if record is None:
+            with self._throttle_lock:
+                self._throttle.failed(address=address)
+            return None
+        user = request.db.users.find("name", record.user)
+        if credentials.is_past(record.expires_at) or user is None or user.disabled:
+            return None
+        with self._throttle_lock:
+            self._good[digest, address] = None
+            self._good.move_to_end((digest, address))
+            while len(self._good) > MAX_GOOD:
+                self._good.popitem(last=False)
+        self._touch_token(request, record, address)
+        return identity_of(user, token=record)
+
+    def _touch_token(self, request: Any, record: Token, address: str) -> None:
+        last = record.last_used_at
+        fresh = last and datetime.now(UTC) - datetime.fromisoformat(last) < TOUCH_EVERY
+        if fresh and record.last_used_from == address:
+            return
+        try:
+            request.registry.console_door.call(
+                "token.touch",
+                id=record.id,
+                address=address,
+                actor={"user": record.user, "via": "API", "address": address},
+            )
+        except BorgCubeError:
+            LOG.warning("a token could not be touched: the daemon does not answer")
 
     def authenticated_userid(self, request: Any) -> str | None:
         """Return the user's name."""
@@ -190,7 +236,11 @@ def security_tween_factory(handler: Callable[[Any], Any], _registry: Any) -> Cal
         bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
         if request.method not in SAFE_METHODS and not bearer and not own_origin(request):
             request.environ["borgcube.foreign"] = True
-            response = HTTPForbidden(_("This form came from another site."))
+            response = (
+                problems.foreign(request)
+                if problems.is_api(request)
+                else HTTPForbidden(_("This form came from another site."))
+            )
         else:
             response = handler(request)
         for name, value in HEADERS.items():

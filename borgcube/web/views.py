@@ -16,6 +16,7 @@ from borgcube.core.errors import (
     CodeNeeded,
     DaemonUnreachable,
     NotFound,
+    TooMany,
 )
 from borgcube.core.forms import Field, Form
 from borgcube.core.texts import _
@@ -23,6 +24,7 @@ from borgcube.web.resources import ConsoleRoot
 
 LOG = logging.getLogger(__name__)
 TEMPLATES = "borgcube.web:templates"
+REFUSED = {AccessDenied.__name__: 403, TooMany.__name__: 429}
 NAME = Field("name", _("Name"), required=True, autocomplete="username")
 PASSWORD = Field("password", _("Password"), "password", required=True,
                  autocomplete="current-password")  # fmt: skip
@@ -71,7 +73,7 @@ def login(context: Any, request: Any) -> Any:
                 ask_code = kind == CodeNeeded.__name__ or bool(values["code"])
                 if kind != CodeNeeded.__name__:
                     form.problem, form.next_step = error.message, error.next_step
-                    request.response.status_code = 403 if kind == AccessDenied.__name__ else 400
+                    request.response.status_code = REFUSED.get(kind, 400)
         # A password is typed again rather than sent back to the page.
         form.fields = [NAME, PASSWORD, CODE] if ask_code else [NAME, PASSWORD]
     elif request.identity is not None:

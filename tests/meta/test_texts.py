@@ -12,14 +12,17 @@ from borgcube.web.language import SCRIPT_WORDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "borgcube"
-TEMPLATES = sorted([*PACKAGE.rglob("*.jinja2"), *(ROOT / "plugins-contrib").rglob("*.jinja2")])
+TEMPLATES = sorted([
+    *PACKAGE.rglob("*.jinja2"),
+    *(ROOT / "plugins-contrib").glob("*/borgcube_*/templates/*.jinja2"),
+])  # fmt: skip
 MODULES = sorted([
     *(PACKAGE / "web").glob("*.py"), *(PACKAGE / "plugins" / "console").glob("*.py"),
     PACKAGE / "core" / "forms.py", PACKAGE / "core" / "access.py",
     *(ROOT / "plugins-contrib").glob("*/borgcube_*/__init__.py"),
 ])  # fmt: skip
 # The console cannot show a page yet, or no more, when these are said.
-NOT_ON_A_PAGE = {"service.py", "settings.py", "language.py"}
+NOT_ON_A_PAGE = {"service.py", "settings.py", "language.py", "asgi.py"}
 SCRIPTS = sorted((PACKAGE / "web" / "static").glob("*.js"))
 
 

@@ -56,7 +56,8 @@ class Link(Record):
 
 
 class Token(Record):
-    """An API token of a user; ``scope`` are permissions it is limited to."""
+    """An API token of a user; ``scope`` are permissions it is limited to, ``clients`` those
+    it is limited to, both without any meaning all that its user may."""
 
     PRIVATE = frozenset({"digest"})
     name: str = ""
@@ -65,6 +66,9 @@ class Token(Record):
     digest: str = ""
     hint: str = ""
     expires_at: str = ""
+    clients: tuple[str, ...] = ()
+    last_used_at: str = ""
+    last_used_from: str = ""
 
 
 class AuditEntry(Record):

@@ -36,7 +36,7 @@ def _page(request: Any, **more: Any) -> dict[str, Any]:
         "person": person, "this_session": request.me.session,
         "sessions": list(request.db.sessions.oldest("user", person.name)),
         "tokens": list(request.db.tokens.oldest("user", person.name)),
-        "password_form": Form([OLD, NEW, AGAIN]), "token_form": Form(forms.token_fields()),
+        "password_form": Form([OLD, NEW, AGAIN]), "token_form": Form(forms.token_fields(request)),
         "token": "", "saved": "",
         "languages": request.languages, "language": request.cookies.get("language", ""),
     } | more  # fmt: skip
@@ -77,7 +77,7 @@ def password(context: Collection, request: Any) -> dict[str, Any]:
 def token_add(context: Collection, request: Any) -> dict[str, Any]:
     """Make an API token, shown once."""
     person = _person(request)
-    form = Form(forms.token_fields())
+    form = Form(forms.token_fields(request))
     values = form.read(request.POST)
     if values is not None:
         try:

@@ -184,7 +184,7 @@ def plan_fields(request: Any) -> list[Field]:
         Field("sparse", _("Look for holes in files"), "checkbox", default=False, group=MORE),
         Field("comment", _("Comment"), group=MORE),
         Field("before_command", _("Command before the backup"), group=COMMANDS,
-              placeholder="pg_dumpall > /var/backups/all.sql",
+              placeholder="/usr/local/sbin/dump-databases",
               help=_("A shell command line, run as the user that is logged in.")),
         Field("before_failure", _("When it fails"), "choice", default="fail",
               choices=(("fail", _("fail the job")), ("warn", _("go on with a warning"))),
@@ -265,12 +265,16 @@ def user_fields(request: Any) -> list[Field]:
     return fields
 
 
-def token_fields() -> list[Field]:
+def token_fields(request: Any) -> list[Field]:
     """Return the fields of a new API token."""
-    return [
+    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
+    fields = [
         Field("name", _("Name"), required=True, placeholder="monitoring"),
         Field("scope", _("What it may do"), "checkboxes", default=(Permission.VIEW.value,),
               choices=[(p.value, PERMISSIONS[p]) for p in Permission],
               help=_("Never more than you may. Choose nothing for all that you may.")),
         Field("days", _("Good for (days)"), "number", default="365", least=1, most=3650),
+        Field("clients", _("Only for clients"), "lines", placeholder="web1",
+              help=_("One name a line. Leave it empty for all that you see.")),
     ]  # fmt: skip
+    return fields if clients else fields[:-1]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from borgcube.core import lifecycle
+from borgcube.core import lifecycle, listing
 from borgcube.core.texts import _
 
 Result = TypeVar("Result")
@@ -52,17 +52,7 @@ def visible(
     request: Any, table: Any, limit: int, *, before: int | None = None, **equal: str
 ) -> list[Any]:
     """Return the newest records of a table that the user may see."""
-    me = request.me
-    if not me.limited:
-        found: list[Any] = table.newest(limit, before=before, **equal)
-        return found
-    wanted = equal.pop("client", None)
-    merged: list[tuple[int, Any]] = []
-    for client in me.clients if wanted is None else me.clients & {wanted}:
-        mine = table.newest(limit, before=before, client=client, **equal)
-        merged += [(table.number_of(record), record) for record in mine]
-    merged.sort(key=lambda pair: -pair[0])
-    return [record for _, record in merged[:limit]]
+    return listing.visible(request.me, table, limit, before=before, **equal)
 
 
 def page(request: Any, name: str, filters: Sequence[str]) -> dict[str, Any]:

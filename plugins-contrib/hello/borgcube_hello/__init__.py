@@ -1,7 +1,8 @@
 """Hello: the smallest useful BorgCube plugin, to copy from.
 
-It logs every new archive, offers a job type ``hello`` that says who it greets, and shows in
-the console a page, a card of the dashboard and a tab of every client.
+It logs every new archive, offers a job type ``hello`` that says who it greets, shows in the
+console a page, a card of the dashboard and a tab of every client, and lists its greetings in
+the API.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import logging
 from typing import Any
 
 from borgcube.core.access import Permission
+from borgcube.core.api import Call, Endpoint
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.schemas import given
 from borgcube.core.texts import _
 from borgcube.core.web import Card, Page, Resource, Tab
 
@@ -83,6 +86,22 @@ def register_tabs() -> list[Tab]:
     """Offer a tab on the page of a client."""
     return [Tab("hello", _("Hello"), "client", "borgcube_hello:templates/tab.jinja2",
                 lambda request, client: {"name": client.name})]  # fmt: skip
+
+
+def greetings(call: Call) -> dict[str, Any]:
+    """Answer ``GET /api/v1/greetings``."""
+    jobs = greeted(call.request)
+    return {"greeted": [str(job.result.get("greeted", "")) for job in jobs]}
+
+
+@hookimpl
+def register_endpoints() -> list[Endpoint]:
+    """Offer an endpoint of the API; it is in the API's description at once."""
+    names = {"type": "array", "items": {"type": "string"}}
+    return [Endpoint(
+        name="greetings", method="GET", path="/greetings", handler=greetings, tag="hello",
+        summary=_("List who was greeted"), returns=given({"greeted": names}),
+    )]  # fmt: skip
 
 
 @hookimpl

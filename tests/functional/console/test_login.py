@@ -130,4 +130,4 @@ def test_guessing_is_slowed_down(console: ConsoleRig) -> None:
     page = ada.get("/audit").text
     assert 5 <= page.count("gina") < 12
     # Even the right password has to wait: a guesser learns nothing.
-    assert visitor.log_in("gina").status == 403
+    assert visitor.log_in("gina").status == 429

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from borgcube.testing.apiclient import Api
 from borgcube.testing.consolerig import ConsoleRig
 from tests.functional.console.conftest import FAKE, REAL
 
 HELLO = Path(__file__).parents[3] / "plugins-contrib" / "hello"
 RUDE = """
+from borgcube.core.api import Endpoint
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.web import Card, Page, Resource, Tab
 
@@ -23,6 +25,14 @@ def register_pages():
 def register_cards():
     return [Card("rude", "Rude", "rude:none.jinja2", fail),
             Card("ruder", "Ruder", "rude:none.jinja2", lambda request: {})]
+
+@hookimpl
+def register_endpoints():
+    bad = {"type": "no such type"}
+    return [Endpoint(name="rude", method="GET", path="/rude", summary="Fail", handler=fail),
+            Endpoint(name="ruder", method="POST", path="/ruder", summary="Be wrong",
+                     handler=fail, body=bad),
+            Endpoint(name="thief", method="GET", path="/clients", summary="Hide", handler=fail)]
 
 @hookimpl
 def register_tabs():
@@ -61,5 +71,12 @@ def test_a_plugin_shows_its_page_card_and_tab_and_a_rude_one_spoils_nothing(
         assert client.status == 200 and "Hello, web." in client.text
         assert "tab-rude" not in client.text
         assert visitor.get("/rude").status == 404
+        api = Api(rig.port, rig.call("token.add", name="t", user="ada")["token"])
+        api.document = api.get("/openapi.json")
+        assert api.get("/greetings") == {"greeted": ["<Ada>"]}
+        assert api.get("/clients")["items"] and "/ruder" not in api.document["paths"]
+        rude = Api(rig.port, api.token).ask("GET", "/rude")
+        assert rude.status == 500 and b"rude" not in rude.body
+        assert 'id="greetings"' in visitor.get("/api").text
         log = (rig.home / "logs" / "borgcubed.log").read_text()
         assert "the page rude cannot be used" in log and "the tab rude cannot be drawn" in log

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from borgcube.daemon.throttle import LONGEST_S, MAX_KEPT, LoginThrottle
+from borgcube.core.throttle import LONGEST_S, MAX_KEPT, LoginThrottle
 
 
 class Clock:
@@ -53,3 +53,31 @@ def test_memory_is_bounded() -> None:
     for number in range(MAX_KEPT):
         throttle.failed(address=f"a{number}", user=f"u{number}")
     assert len(throttle._failures) == MAX_KEPT
+
+
+def test_who_is_known_at_an_address_is_not_locked_out_by_others() -> None:
+    throttle = LoginThrottle(Clock())
+    throttle.succeeded(address="home", user="ada")
+    for number in range(50):
+        throttle.failed(address=f"a{number}", user="ada")
+    assert throttle.wait_s(address="home", user="ada") == 0
+    assert throttle.wait_s(address="new", user="ada", known=True) == 0
+    assert throttle.wait_s(address="new", user="ada") == LONGEST_S["user"]
+    for _ in range(6):
+        throttle.failed(address="home", user="other")
+    assert throttle.wait_s(address="home", user="ada") > 0
+
+
+def test_all_addresses_of_one_line_count_as_one() -> None:
+    throttle = LoginThrottle(Clock())
+    for number in range(5):
+        throttle.failed(address=f"2001:db8:1:2::{number:x}", user=f"u{number}")
+    assert throttle.wait_s(address="2001:db8:1:2:ffff::1", user="ada") > 0
+    assert throttle.wait_s(address="2001:db8:1:3::1", user="ada") == 0
+
+
+def test_links_without_a_name_count_for_their_address_only() -> None:
+    throttle = LoginThrottle(Clock())
+    for number in range(50):
+        throttle.failed(address=f"a{number}")
+    assert throttle.wait_s(address="new") == 0

@@ -1,0 +1,56 @@
+"""Lists of a million records, page by page, as the person who asks may see them.
+
+Pages go through indexes only: nothing here looks at more records than it returns, but for
+a few to find a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from borgcube.core.access import Identity
+from borgcube.core.model.table import Table
+
+
+def visible(
+    me: Identity, table: Table, limit: int, *, before: int | None = None, **equal: str
+) -> list[Any]:
+    """Return the newest records of a table with an index of clients that ``me`` may see."""
+    if not me.limited:
+        return table.newest(limit, before=before, **equal)
+    wanted = equal.pop("client", None)
+    merged: list[tuple[int, Any]] = []
+    for client in me.clients if wanted is None else me.clients & {wanted}:
+        mine = table.newest(limit, before=before, client=client, **equal)
+        merged += [(table.number_of(record), record) for record in mine]
+    merged.sort(key=lambda pair: -pair[0])
+    return [record for _, record in merged[:limit]]
+
+
+def number_at(table: Table, moment: datetime, *, when: Callable[[Any], str]) -> int:
+    """Return the number of the first record that is not older than ``moment``.
+
+    ``when`` tells a record's time; numbers are given in the order of time, so that halving
+    finds it.
+    """
+    rows = table.rows
+    if not rows:
+        return 1
+    low, high = rows.minKey(), rows.maxKey() + 1
+    while low < high:
+        number = rows.minKey((low + high) // 2)
+        if _aware(when(rows[number])) < moment:
+            low = number + 1
+        else:
+            high = (low + high) // 2
+    return int(low)
+
+
+def _aware(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,46 @@
+"""The built-in endpoints of the API, brought through the same hook as anybody's, and the
+page of the console that describes all of them.
+
+Each module has the endpoints of one thing. None changes anything itself: handlers look at
+the store or ask the daemon.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.api import Endpoint
+from borgcube.core.hookspecs import hookimpl
+from borgcube.core.web import Page, Resource
+from borgcube.plugins.api import (
+    access,
+    archives,
+    clients,
+    jobs,
+    plans,
+    repositories,
+    server,
+)
+
+
+@hookimpl
+def register_endpoints() -> list[Endpoint]:
+    """Offer the built-in endpoints."""
+    rooms = (clients, plans, repositories, jobs, archives, server, access)
+    return [endpoint for room in rooms for endpoint in room.ENDPOINTS]
+
+
+def _include(config: Any) -> None:
+    config.include("borgcube.plugins.api.page")
+
+
+@hookimpl
+def register_pages() -> list[Page]:
+    """Offer the page that describes the API."""
+    return [Page("api", "API", "plugin", ApiPage, _include, section="Server", order=25)]
+
+
+class ApiPage(Resource):
+    """``/api``: the description for people; programs have ``/api/v1/openapi.json``."""
+
+    title = "API"

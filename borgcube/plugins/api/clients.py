@@ -1,0 +1,176 @@
+"""The API about clients: the machines that are backed up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.access import Permission
+from borgcube.core.api import Answer, Call, Endpoint, Listing, named
+from borgcube.core.errors import AccessDenied, BorgCubeError
+from borgcube.core.model import Client
+from borgcube.core.openapi import page_query
+from borgcube.core.schemas import (
+    NAME,
+    fields_of,
+    given,
+    many,
+    of_record,
+    text,
+    thing,
+    whole,
+    yes_or_no,
+)
+from borgcube.plugins.api import common
+
+CLIENT = of_record(Client)
+SETTABLE = ("transport", "host", "port", "user", "identity", "borg", "domain", "options",
+            "max_job_bytes", "max_total_bytes", "max_files", "max_duration_s",
+            "max_sessions")  # fmt: skip
+FIELDS = fields_of(
+    Client, SETTABLE,
+    transport=text(longest=64, shortest=1, description="One of those that are loaded."),
+    host=text(longest=255), user=text(longest=255), port=whole(1, 65535),
+    identity=text(description="A private key's file on the server; needs `administer`."),
+    borg=text(shortest=1, description="borg's path on the client, or `deploy`."),
+    domain={**NAME, "pattern": "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"},
+    options={"type": "object", "maxProperties": 50,
+             "description": "The transport's own; needs `administer`."},
+)  # fmt: skip
+# They name files of the server, which is more than setting up a client.
+SERVERS_OWN = ("identity", "options")
+KEY = given({name: {"type": "string"} for name in ("line", "type", "fingerprint_sha256")},
+            title="HostKey")  # fmt: skip
+ENROLLED = of_record(Client, more={"line": {
+    "type": "string", "description": "One line of shell to paste on the client."}})  # fmt: skip
+ENROLLED = {**ENROLLED, "title": "EnrolledClient"}
+
+
+def _whose(record: Any) -> str:
+    return str(record.name)
+
+
+find = named("clients", client=_whose)
+
+
+def _listed(call: Call) -> Listing:
+    table, me, limit = call.db.clients, call.me, common.limit_of(call)
+    before = int(call.query["cursor"]) if "cursor" in call.query else None
+    if not me.limited:
+        return common.cut(call, table, table.newest(limit + 1, before=before), limit, common.plain)
+    mine = [table.find("name", name) for name in me.clients]
+    known = [(table.number_of(client), client) for client in mine if client is not None]
+    known = [pair for pair in known if before is None or pair[0] < before]
+    found = [client for _, client in sorted(known, key=lambda pair: -pair[0])]
+    return common.cut(call, table, found, limit, common.plain)
+
+
+def _check_own(call: Call) -> None:
+    for name in SERVERS_OWN:
+        if call.body.get(name) and not call.me.may(Permission.ADMINISTER):
+            raise AccessDenied(f"{name} needs the permission administer.", field=name)
+
+
+def _add(call: Call) -> Answer:
+    _check_own(call)
+    made = call.act("client.add", **call.body)
+    return common.versioned(made, location=call.address("clients", made["name"]))
+
+
+def _enrol(call: Call) -> Answer:
+    made = call.act("client.enrol", **call.body)
+    return Answer(made, location=call.address("clients", made["name"]))
+
+
+def _enrolment(call: Call) -> Any:
+    return call.act("client.enrolment", name=call.record.name)
+
+
+def _change(call: Call) -> Answer:
+    _check_own(call)
+    return common.versioned(
+        call.act("client.set", name=call.record.name, version=call.version, **call.body)
+    )
+
+
+def _remove(call: Call) -> None:
+    call.act("client.remove", name=call.record.name, version=call.version)
+
+
+def _test(call: Call) -> dict[str, Any]:
+    try:
+        said = call.act("client.test", name=call.record.name)
+    except BorgCubeError as error:
+        return {"ok": False, "borg_version": "", "message": error.message,
+                "next_step": error.next_step}  # fmt: skip
+    return {"ok": True, "borg_version": said["borg_version"], "message": "", "next_step": ""}
+
+
+def _host_keys(call: Call) -> Any:
+    return call.act("client.host_keys", name=call.record.name)
+
+
+def _trust(call: Call) -> Any:
+    return call.act("client.trust", name=call.record.name, lines=call.body["lines"])
+
+
+_ONE, _CONFIGURE = "/clients/{name}", Permission.CONFIGURE
+ENDPOINTS = [
+    Endpoint(
+        name="clients.list", method="GET", path="/clients", handler=_listed, paged=True,
+        summary="List clients, newest first", query=page_query(), returns=CLIENT,
+    ),
+    Endpoint(
+        name="clients.add", method="POST", path="/clients", handler=_add, status=201,
+        summary="Add a client whose login works already", permission=_CONFIGURE,
+        body=thing({"name": NAME, **FIELDS}, required=("name", "transport"), title="NewClient"),
+        returns=CLIENT,
+    ),
+    Endpoint(
+        name="clients.show", method="GET", path=_ONE, handler=common.record, find=find,
+        summary="Show a client", returns=CLIENT, versioned=True,
+    ),
+    Endpoint(
+        name="clients.change", method="PATCH", path=_ONE, handler=_change, find=find,
+        summary="Change what is given of a client", permission=_CONFIGURE, versioned=True,
+        body=thing(FIELDS, least=1, title="ClientChange"), returns=CLIENT,
+    ),
+    Endpoint(
+        name="clients.remove", method="DELETE", path=_ONE, handler=_remove, find=find,
+        summary="Forget a client; its archives stay", permission=_CONFIGURE, versioned=True,
+        status=204,
+    ),
+    Endpoint(
+        name="clients.test", method="POST", path=f"{_ONE}/test", handler=_test, find=find,
+        summary="Log in to a client and ask for borg's version", permission=_CONFIGURE,
+        returns=given({"ok": yes_or_no(), "borg_version": {"type": "string"},
+                       "message": {"type": "string"}, "next_step": {"type": "string"}},
+                      title="ClientTest"),
+    ),
+    Endpoint(
+        name="clients.host-keys", method="GET", path=f"{_ONE}/host-keys", handler=_host_keys,
+        find=find, summary="Ask the host for its keys, unverified", permission=_CONFIGURE,
+        returns=given({"keys": {"type": "array", "items": KEY}, "known": yes_or_no()},
+                      title="HostKeys"),
+    ),
+    Endpoint(
+        name="clients.trust", method="POST", path=f"{_ONE}/trust", handler=_trust, find=find,
+        summary="Accept host keys that were compared", permission=_CONFIGURE,
+        body=thing({"lines": many(text(longest=2000, shortest=1), most=20, least=1)},
+                   required=("lines",), title="TrustedKeys"),
+        returns=given({"trusted": {"type": "integer"}}, title="Trusted"),
+    ),
+    Endpoint(
+        name="clients.enrolment", method="GET", path=f"{_ONE}/enrolment", handler=_enrolment,
+        find=find, summary="Show the line to paste on an enrolled client",
+        permission=_CONFIGURE, returns=given({"line": {"type": "string"}}, title="Enrolment"),
+    ),
+    Endpoint(
+        name="clients.enrol", method="POST", path="/enrolments", handler=_enrol, status=201,
+        tag="clients", permission=_CONFIGURE,
+        summary="Add a client with a key of its own and the line to paste there",
+        body=thing({"name": NAME, **{key: FIELDS[key] for key in (
+            "host", "transport", "port", "user", "borg", "domain")}},
+            required=("name", "host"), title="NewEnrolment"),
+        returns=ENROLLED,
+    ),
+]  # fmt: skip

@@ -1,0 +1,86 @@
+"""What the rooms of the API share: pages of tables, and answers about records and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from borgcube.core.api import Answer, Call, Listing
+from borgcube.core.errors import InvalidInput
+from borgcube.core.listing import number_at, visible
+from borgcube.core.model.table import Table
+from borgcube.core.schemas import Schema, given
+from borgcube.core.versions import version_of
+
+PAGE = 50
+JOB_BEGUN: Schema = given({
+    "job": {"type": "string", "description": "The job's ID."},
+    "href": {"type": "string", "description": "The job's path in the API."},
+}, title="JobBegun")  # fmt: skip
+Shown = Callable[[Call, Any], Mapping[str, Any]]
+
+
+def plain(_call: Call, record: Any) -> Mapping[str, Any]:
+    """Return a record as data."""
+    data: Mapping[str, Any] = record.as_data()
+    return data
+
+
+def limit_of(call: Call) -> int:
+    """Return how many records the caller wants at once."""
+    return int(call.query.get("limit", PAGE))
+
+
+def page(
+    call: Call, table: Table, filters: Sequence[str] = (), *, shown: Shown = plain,
+    when: Callable[[Any], str] | None = None,
+) -> Listing:  # fmt: skip
+    """Return one page of a table, newest first, of what the caller may see.
+
+    ``filters`` are indexed fields that the query may name. With ``when``, which tells a
+    record's time, the query may bound it by ``since`` and ``until``.
+    """
+    equal = {name: str(call.query[name]) for name in filters if name in call.query}
+    before = int(call.query["cursor"]) if "cursor" in call.query else None
+    first = 0
+    if when is not None:
+        if "until" in call.query:
+            bound = number_at(table, moment(call, "until"), when=when)
+            before = bound if before is None else min(before, bound)
+        if "since" in call.query:
+            first = number_at(table, moment(call, "since"), when=when)
+    limit = limit_of(call)
+    found = visible(call.me, table, limit + 1, before=before, **equal)
+    return cut(call, table, [r for r in found if table.number_of(r) >= first], limit, shown)
+
+
+def cut(call: Call, table: Table, found: Sequence[Any], limit: int, shown: Shown) -> Listing:
+    """Return a page of records, of which one more than the limit says that there are more."""
+    cursor = str(table.number_of(found[limit - 1])) if len(found) > limit else ""
+    return Listing([shown(call, record) for record in found[:limit]], cursor)
+
+
+def moment(call: Call, name: str) -> datetime:
+    """Return a time of the query; raises InvalidInput when there is no such day."""
+    try:
+        return datetime.fromisoformat(call.query[name]).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{name} is no time.", field=name) from error
+
+
+def record(call: Call) -> Answer:
+    """Return the record that the path names, with its version."""
+    return versioned(call.record.as_data())
+
+
+def versioned(data: Mapping[str, Any], *, location: str = "") -> Answer:
+    """Return a record's data with its version."""
+    return Answer(data, version=version_of(data), location=location)
+
+
+def begun(call: Call, started: Mapping[str, Any]) -> Answer:
+    """Return the answer to what takes its time: the job that does it."""
+    job = str(started["job_id"])
+    where = call.address("jobs", job)
+    return Answer({"job": job, "href": where}, location=where)

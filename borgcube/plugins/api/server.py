@@ -1,0 +1,100 @@
+"""The API about the server itself: status, doctor, events, plugins, the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.access import Permission
+from borgcube.core.api import Call, Endpoint, Listing
+from borgcube.core.journal import MAX_SINCE
+from borgcube.core.model import AuditEntry
+from borgcube.core.openapi import page_query
+from borgcube.core.schemas import given, of_record, text, whole
+from borgcube.plugins.api import common
+
+MAX_EVENTS = 500
+STRINGS = {"type": "array", "items": {"type": "string"}}
+EVENT = given({
+    "v": {"type": "integer"}, "seq": {"type": "integer"}, "id": {"type": "string"},
+    "type": {"type": "string"}, "at": {"type": "string"}, "data": {"type": "object"},
+}, title="Event")  # fmt: skip
+CONDITION = given({name: {"type": "string"} for name in ("level", "message", "next_step")},
+                  title="Condition")  # fmt: skip
+PLUGIN = given({"name": {"type": "string"}, "distribution": {"type": "string"},
+                "hooks": STRINGS}, title="Plugin")  # fmt: skip
+QUARANTINED = given({name: {"type": "string"} for name in ("name", "distribution", "error")},
+                    title="QuarantinedPlugin")  # fmt: skip
+
+
+def _status(call: Call) -> dict[str, Any]:
+    ping = call.act("ping")
+    return {"version": ping["version"], "server_id": ping["server_id"],
+            "seq": int(call.db.journal.last)}  # fmt: skip
+
+
+def _doctor(call: Call) -> Any:
+    return {"conditions": call.act("doctor")}
+
+
+def _plugins(call: Call) -> Any:
+    return call.act("plugins.list")
+
+
+def _events(call: Call) -> dict[str, Any]:
+    since = int(call.query.get("since", 0))
+    found = call.db.journal.since(since, min(MAX_SINCE, int(call.query.get("limit", MAX_EVENTS))))
+    return {"items": [event for event in found if _seen(call, event)],
+            "next_since": found[-1]["seq"] if found else since,
+            "last_seq": int(call.db.journal.last)}  # fmt: skip
+
+
+def _seen(call: Call, event: dict[str, Any]) -> bool:
+    data = event["data"]
+    job = call.db.jobs.find("id", str(data.get("job", ""))) if call.me.limited else None
+    return call.me.sees_event(data, client=str(job.client) if job is not None else "")
+
+
+def _audit(call: Call) -> Listing:
+    table, limit = call.db.audit, common.limit_of(call)
+    equal = {name: str(call.query[name]) for name in ("user", "action") if name in call.query}
+    before = int(call.query["cursor"]) if "cursor" in call.query else None
+    found = table.newest(limit + 1, before=before, **equal)
+    return common.cut(call, table, found, limit, common.plain)
+
+
+_VIEW = Permission.VIEW_SERVER
+ENDPOINTS = [
+    Endpoint(
+        name="status", method="GET", path="/status", handler=_status, tag="server",
+        summary="Say which server this is and that its daemon answers",
+        returns=given({"version": {"type": "string"}, "server_id": {"type": "string"},
+                       "seq": whole(description="The number of the newest event.")},
+                      title="Status"),
+    ),
+    Endpoint(
+        name="doctor", method="GET", path="/doctor", handler=_doctor, tag="server",
+        summary="Say what is wrong here, worst first", permission=_VIEW,
+        returns=given({"conditions": {"type": "array", "items": CONDITION}}, title="Doctor"),
+    ),
+    Endpoint(
+        name="plugins", method="GET", path="/plugins", handler=_plugins, tag="server",
+        summary="List plugins with their hooks, and those in quarantine", permission=_VIEW,
+        returns=given({"plugins": {"type": "array", "items": PLUGIN},
+                       "quarantined": {"type": "array", "items": QUARANTINED}}, title="Plugins"),
+    ),
+    Endpoint(
+        name="events.since", method="GET", path="/events", handler=_events, tag="server",
+        summary="List journalled events after a number, in order",
+        description="Go on with `since` = `next_since`. An owner gets those of their clients.",
+        query={"since": whole(description="0 if not given: from the beginning."),
+               "limit": whole(1, MAX_EVENTS)},
+        returns=given({"items": {"type": "array", "items": EVENT}, "next_since": whole(),
+                       "last_seq": whole()}, title="Events"),
+    ),
+    Endpoint(
+        name="audit", method="GET", path="/audit", handler=_audit, paged=True, tag="access",
+        summary="List who asked for what, newest first", permission=Permission.ADMINISTER,
+        query={"user": text(longest=100), "action": text(longest=100), **page_query()},
+        returns=of_record(AuditEntry),
+    ),
+]  # fmt: skip
