@@ -21,8 +21,9 @@ def archives(context: Archives, request: Any) -> dict[str, Any]:
     """List archives, newest first, by page."""
     return {
         **queries.page(request, "archives", FILTERS),
-        "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],
-        "plans": sorted(one.plan for one in queries.safeties(request)),
+        "first_page": not request.params.get("before"),
+        "clients": queries.choices(request, "clients"),
+        "plans": queries.choices(request, "plans"),
     }
 
 
