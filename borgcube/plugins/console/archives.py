@@ -53,6 +53,8 @@ def restore(context: ArchiveItem, request: Any) -> Any:
         values = form.read(request.POST)
         if values is not None:
             kind, _, client = values["target"].partition(":")
+            if kind == "other":
+                kind, client = "client", values["client"]
             if request.me.limited and not request.me.may(Permission.RESTORE, client=client):
                 raise HTTPForbidden
             where: dict[str, Any] = {"to_dir": values["directory"]}
