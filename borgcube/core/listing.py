@@ -31,7 +31,7 @@ def visible(
 
 def page(
     me: Identity, table: Table, limit: int, *, before: int | None = None, above: int | None = None,
-    **equal: str,
+    **equal: Any,
 ) -> Found:  # fmt: skip
     """Return a page of the newest records of a table that ``me`` may see."""
     if not me.limited:
