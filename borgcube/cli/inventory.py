@@ -10,6 +10,7 @@ from typing import Any
 
 from borgcube.cli import output, settings
 from borgcube.cli.control import SLOW_S, Control
+from borgcube.cli.paging import every
 from borgcube.core.errors import BorgCubeError, InvalidInput
 
 MAX_PASSPHRASE = 4096
@@ -80,7 +81,7 @@ def repository_import(control: Control, options: argparse.Namespace) -> int:
 
 def repository_list(control: Control, options: argparse.Namespace) -> int:
     """List repositories."""
-    found = control.call("repository.list")
+    found = every(control, "repository.list")
     if options.json:
         output.as_json(found)
     else:
@@ -133,7 +134,7 @@ def client_add(control: Control, options: argparse.Namespace) -> int:
 
 def client_list(control: Control, options: argparse.Namespace) -> int:
     """List clients."""
-    found = control.call("client.list")
+    found = every(control, "client.list")
     if options.json:
         output.as_json(found)
     else:
@@ -213,7 +214,7 @@ def plan_add(control: Control, options: argparse.Namespace) -> int:
 
 def plan_list(control: Control, options: argparse.Namespace) -> int:
     """List plans."""
-    found = control.call("plan.list")
+    found = every(control, "plan.list")
     if options.json:
         output.as_json(found)
     else:

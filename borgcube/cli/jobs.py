@@ -11,6 +11,7 @@ from rich.text import Text
 from borgcube.cli import output
 from borgcube.cli.control import Control
 from borgcube.cli.follow import follow
+from borgcube.cli.paging import every
 from borgcube.cli.settings import absolute
 from borgcube.core.errors import InvalidInput
 
@@ -68,10 +69,9 @@ def restore(control: Control, options: argparse.Namespace) -> int:
 
 def archive_list(control: Control, options: argparse.Namespace) -> int:
     """List archives, newest first."""
-    asked = {"client": options.client, "repository": options.repository}
-    found = control.call(
-        "archive.list", limit=options.limit, **{k: v for k, v in asked.items() if v}
-    )
+    asked = {"client": options.client, "repository": options.repository, "plan": options.plan}
+    found = every(control, "archive.list", limit=options.limit, key="id",
+                  **{k: v for k, v in asked.items() if v})  # fmt: skip
     if options.json:
         output.as_json(found)
         return 0
@@ -120,8 +120,10 @@ def archive_delete(control: Control, options: argparse.Namespace) -> int:
 
 def job_list(control: Control, options: argparse.Namespace) -> int:
     """List jobs, newest first."""
-    asked = {"state": options.state, "client": options.client}
-    found = control.call("job.list", limit=options.limit, **{k: v for k, v in asked.items() if v})
+    asked = {name: getattr(options, name)
+             for name in ("state", "client", "plan", "type", "repository")}  # fmt: skip
+    found = every(control, "job.list", limit=options.limit, key="id",
+                  **{k: v for k, v in asked.items() if v})  # fmt: skip
     if options.json:
         output.as_json(found)
         return 0

@@ -208,8 +208,8 @@ def _work(parser: Parser) -> None:
 
     archives = parser.noun("archive", "what was backed up")
     listing = parser.leaf("list", jobs.archive_list, parent=archives)
-    listing.add_argument("--client")
-    listing.add_argument("--repository")
+    for name in ("client", "repository", "plan"):
+        listing.add_argument(f"--{name}", metavar="NAME")
     listing.add_argument("--limit", type=int, default=1000)
     parser.leaf("show", jobs.archive_show, parent=archives).add_argument("name")
     delete = parser.leaf("delete", jobs.archive_delete, parent=archives)
@@ -219,7 +219,9 @@ def _work(parser: Parser) -> None:
     nouns = parser.noun("job", "runs of backups, restores and the rest")
     listing = parser.leaf("list", jobs.job_list, parent=nouns)
     listing.add_argument("--state")
-    listing.add_argument("--client")
+    listing.add_argument("--type", help="such as backup or restore")
+    for name in ("client", "plan", "repository"):
+        listing.add_argument(f"--{name}", metavar="NAME")
     listing.add_argument("--limit", type=int, default=50)
     parser.leaf("show", jobs.job_show, parent=nouns).add_argument("id")
     log = parser.leaf("log", jobs.job_log, parent=nouns)

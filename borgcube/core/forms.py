@@ -72,7 +72,8 @@ class Form:
             elif spec.kind == "checkbox":
                 raw = spec.name in posted
             else:
-                raw = str(posted.get(spec.name, "")).replace("\r\n", "\n")
+                absent = spec.default if spec.kind == "choice" else ""
+                raw = str(posted.get(spec.name, absent)).replace("\r\n", "\n")
                 raw = raw[: MAX_TEXT * (MAX_LINES if spec.kind == "lines" else 1)]
             self.values[spec.name] = "" if spec.kind in SECRET_KINDS else raw
             problem, value = _checked(spec, raw)

@@ -6,6 +6,7 @@ exists without the other.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from BTrees.LOBTree import LOBTree
@@ -36,10 +37,15 @@ class Journal(Persistent):  # type: ignore[misc]  # persistent has no types
         """Return the number of the oldest event that is kept, or of the next when none is."""
         return int(self.entries.minKey()) if self.entries else self.last + 1
 
-    def append(self, event: Event) -> Envelope:
-        """Give the event the next number and keep it; returns its envelope."""
+    def append(self, event: Event, *, at: str = "") -> Envelope:
+        """Give the event the next number and keep it; returns its envelope.
+
+        ``at`` is when it happened, if that is not now (ISO 8601, UTC).
+        """
         self.last += 1
         envelope = Envelope.of(event, seq=self.last)
+        if at:
+            envelope = replace(envelope, at=at)
         self.entries[self.last] = envelope.as_data()
         return envelope
 

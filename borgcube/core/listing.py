@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from borgcube.core.access import Identity
-from borgcube.core.model.table import Table
+from borgcube.core.model.table import Found, Table
 
 
 def visible(
@@ -27,6 +27,26 @@ def visible(
         merged += [(table.number_of(record), record) for record in mine]
     merged.sort(key=lambda pair: -pair[0])
     return [record for _, record in merged[:limit]]
+
+
+def page(
+    me: Identity, table: Table, limit: int, *, before: int | None = None, above: int | None = None,
+    **equal: Any,
+) -> Found:  # fmt: skip
+    """Return a page of the newest records of a table that ``me`` may see."""
+    if not me.limited:
+        return table.page(limit, before=before, above=above, **equal)
+    wanted = equal.pop("client", None)
+    pages = [table.page(limit, before=before, above=above, client=client, **equal)
+             for client in (me.clients if wanted is None else me.clients & {wanted})]  # fmt: skip
+    # Below this number, one of the pages does not know its records yet.
+    floor = max((one.before for one in pages if one.before is not None), default=None)
+    merged = [(table.number_of(record), record) for one in pages for record in one.records]
+    merged = sorted((pair for pair in merged if floor is None or pair[0] >= floor),
+                    key=lambda pair: -pair[0])  # fmt: skip
+    if len(merged) > limit:
+        return Found([record for _, record in merged[:limit]], merged[limit - 1][0])
+    return Found([record for _, record in merged], floor)
 
 
 def number_at(table: Table, moment: datetime, *, when: Callable[[Any], str]) -> int:

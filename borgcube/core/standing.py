@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
@@ -45,6 +46,7 @@ ENDED = {**WELL, **BADLY, "cancelled": ""}
 # What follows from jobs and archives alone; ``since`` is history of its own.
 DERIVED = tuple(name for name in PlanStatus.field_names()
                 if name not in ("id", "created_at", "since"))  # fmt: skip
+JUDGED = ("archive", "stale_at", "last_state")
 
 
 def utc(moment: str) -> datetime:
@@ -61,7 +63,7 @@ def stale_after(plan: Plan | None) -> timedelta:
     return STALE_AFTER
 
 
-def judge(status: PlanStatus, now: datetime) -> tuple[str, str]:
+def judge(status: Any, now: datetime) -> tuple[str, str]:
     """Return level and reason of a plan from the rest of its status."""
     fresh = bool(status.archive) and now < utc(status.stale_at)
     if status.last_state in BADLY:
@@ -110,7 +112,7 @@ def _of_archive(root: Root, plan: Plan | None, archive: Archive | None) -> dict[
     }  # fmt: skip
 
 
-def _verdict(status: PlanStatus, now: datetime) -> dict[str, Any]:
+def _verdict(status: Any, now: datetime) -> dict[str, Any]:
     level, reason = judge(status, now)
     over = not status.stale_at or utc(status.stale_at) <= now
     return {"level": level, "reason": reason, "stale_at": "" if over else status.stale_at}
@@ -185,7 +187,7 @@ def _put(root: Root, status: PlanStatus, **values: Any) -> None:
 
 def _settle(root: Root, status: PlanStatus, now: datetime, **values: Any) -> None:
     """Store changes of a status and what they mean for its level."""
-    seen = PlanStatus(**{name: values.get(name, getattr(status, name)) for name in DERIVED})
+    seen = SimpleNamespace(**{name: values.get(name, getattr(status, name)) for name in JUDGED})
     _put(root, status, **{**values, **_verdict(seen, now)})
 
 

@@ -11,6 +11,7 @@ commits.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ import zodburi
 from ZODB.DB import DB
 from ZODB.POSException import ConflictError
 
-from borgcube.core import standing
+from borgcube.core import packing, standing
 from borgcube.core.errors import StoreError
 from borgcube.core.events import Envelope, Event
 from borgcube.core.evolution import CORE_STEPS, EvolutionStep
@@ -30,6 +31,9 @@ from borgcube.core.model import Fleet, Table
 
 DONE_STEPS = "evolution_steps"
 Result = TypeVar("Result")
+# Of each connection to the store. A connection that is warm is used first, so that few of
+# them ever fill up.
+CACHED_OBJECTS, CACHED_BYTES, CONNECTIONS = 30_000, 24 << 20, 7
 
 
 class Root:
@@ -71,14 +75,28 @@ class Store:
     def __init__(self, db: DB, *, file: Path | None = None) -> None:
         self._db = db
         self._file = file
+        self._packing = threading.Lock()
         self.on_committed: Callable[[Envelope], None] = lambda envelope: None
 
     @classmethod
-    def open(cls, uri: str, *, steps: Sequence[EvolutionStep] = ()) -> Store:
-        """Open ``uri`` (zodburi) and evolve it; raises StoreError with one clear message."""
+    def open(
+        cls, uri: str, *, steps: Sequence[EvolutionStep] = (),
+        cached_objects: int = CACHED_OBJECTS, cached_bytes: int = CACHED_BYTES,
+    ) -> Store:  # fmt: skip
+        """Open ``uri`` (zodburi) and evolve it; raises StoreError with one clear message.
+
+        Each connection keeps up to ``cached_objects`` objects whose stored size is up to
+        ``cached_bytes`` (0: any); what ``uri`` says of its connections comes first.
+        """
         try:
+            packing.mend(uri)
             factory, options = zodburi.resolve_uri(uri)
+            for name, value in (("cache_size", cached_objects), ("pool_size", CONNECTIONS),
+                                ("cache_size_bytes", cached_bytes)):  # fmt: skip
+                if f"connection_{name}" not in uri:
+                    options[name] = value
             storage = factory()
+            packing.prepare(storage)
             db = DB(storage, **options)
         except Exception as error:
             raise StoreError(
@@ -86,8 +104,8 @@ class Store:
                 next_step="Is another daemon using it? Check store.uri in borgcube.toml.",
             ) from error
         # Only a FileStorage has its data in one file of that name.
-        name = getattr(storage, "_file_name", None)
-        store = cls(db, file=Path(name) if name else None)
+        path = getattr(storage, "_file_name", None)
+        store = cls(db, file=Path(path) if path else None)
         try:
             store._evolve((*CORE_STEPS, *steps))
         except BaseException:
@@ -115,6 +133,31 @@ class Store:
             raise
         finally:
             connection.close()
+
+    @property
+    def size(self) -> int | None:
+        """Return the bytes of the store's file, None when it is not a file."""
+        return self._file.stat().st_size if self._file is not None else None
+
+    @property
+    def file(self) -> Path | None:
+        """Return the store's file, None when it is not a file of this machine."""
+        return self._file
+
+    def pack(self) -> None:
+        """Drop what later changes have replaced; any thread may. Reads and changes go on.
+
+        The file is written anew beside the old one, so there must be room for both. Raises
+        StoreError when there is not, or when it is being packed already.
+        """
+        if not self._packing.acquire(blocking=False):
+            raise StoreError("The store is being packed already.", next_step="Wait for its end.")
+        try:
+            if self._file is not None:
+                packing.check_room(self._file)
+            self._db.pack()
+        finally:
+            self._packing.release()
 
     def _evolve(self, steps: Sequence[EvolutionStep]) -> None:
         with self._mapping() as mapping:

@@ -14,7 +14,7 @@ from borgcube.core.model.names import check_name
 from borgcube.core.model.table import Table
 from borgcube.core.versions import version_of
 
-MAX_LISTED = 10_000
+MAX_LISTED = 1000
 MAX_NUMBER = 1 << 62
 MAX_COMMAND = 4000  # characters
 MAX_COMMAND_S = 7 * 86_400
@@ -59,20 +59,23 @@ def refuse_duplicate(table: Any, name: str, *, what: str) -> None:
                         next_step="Choose another name.")  # fmt: skip
 
 
-def listed(table: Any) -> list[dict[str, Any]]:
-    """Return all records of a small table, in the order of their names."""
-    return sorted((r.as_data() for r in table.newest(MAX_LISTED)), key=lambda d: str(d["name"]))
+def listed(
+    table: Any, *, limit: int = MAX_LISTED, after: str = "", find: str = ""
+) -> list[dict[str, Any]]:
+    """Return up to ``limit`` records above the name ``after`` in the order of their names,
+    those with the letters ``find`` in what is searched."""
+    names = table.named(max(0, min(limit, MAX_LISTED)), after=after, find=find)
+    return [table.find("name", name).as_data() for name in names]
 
 
 def refuse_in_use(root: Any, *, what: str, name: str) -> None:
     """Raise InvalidInput while a queued or running job is of that client, plan or repository."""
     for state in (lifecycle.QUEUED, *lifecycle.ACTIVE):
-        for job in root.jobs.oldest("state", state):
-            if getattr(job, what) == name:
-                raise InvalidInput(
-                    f"Job {job.id} of {what} {name} is {job.state}.",
-                    next_step=f"Wait for its end, or: borgcube job cancel {job.id}",
-                )
+        for job in root.jobs.newest(1, **{"state": state, what: name}):
+            raise InvalidInput(
+                f"Job {job.id} of {what} {name} is {job.state}.",
+                next_step=f"Wait for its end, or: borgcube job cancel {job.id}",
+            )
 
 
 def remove_plans_of(root: Any, field: str, name: str, *, allowed: bool) -> list[str]:

@@ -6,14 +6,15 @@ Looks only, quickly, and at what a person can mend. Called in the daemon's main 
 from __future__ import annotations
 
 import os
+import random
 import stat
-from collections import Counter
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from borgcube.core import home as places
-from borgcube.core import secrets
+from borgcube.core import secrets, standing
 from borgcube.core.registry import Registry
 from borgcube.core.store import Root
 
@@ -76,34 +77,78 @@ def repositories(records: list[tuple[str, str, str]]) -> list[Finding]:
     return found
 
 
-def journal(root: Root, *, now: datetime | None = None) -> list[Finding]:
-    """Return gaps in the latest sequence numbers, and clients that broke a rule lately."""
-    found: list[Finding] = []
-    since = ((now or datetime.now(UTC)) - RECENT).isoformat()
-    expected = max(1, root.journal.last - MAX_EVENTS + 1)
-    broken: Counter[str] = Counter()
-    kinds: dict[str, set[str]] = {}
-    for seq, entry in root.journal.entries.items(min=expected):
-        if seq != expected:
-            found.append(
-                finding(
-                    "error",
-                    f"The journal has a gap before event {seq}.",
-                    "Put the store back from a backup; it was changed from outside.",
-                )
-            )
-        expected = seq + 1
-        if entry["type"] == "client.violation" and entry["at"] >= since:
-            data: dict[str, Any] = entry["data"]
-            broken[data["client"]] += 1
-            kinds.setdefault(data["client"], set()).add(data["kind"])
-    for client, count in sorted(broken.items()):
-        found.append(
+class JournalWatch:
+    """Looks for gaps in the sequence numbers and for clients that broke a rule lately. Each
+    look reads only the events since the last one."""
+
+    def __init__(self) -> None:
+        self._expected = 0
+        self._gaps: list[int] = []
+        self._broken: deque[tuple[str, str, str]] = deque()  # time, client, kind
+
+    def look(self, root: Root, *, now: datetime | None = None) -> list[Finding]:
+        """Return what the journal gives reason to say."""
+        journal = root.journal
+        oldest = max(journal.first, journal.last - MAX_EVENTS + 1)
+        self._expected = max(self._expected, oldest)
+        for seq, entry in journal.entries.items(min=self._expected):
+            if seq != self._expected:
+                self._gaps.append(seq)
+            self._expected = seq + 1
+            if entry["type"] == "client.violation":
+                data: dict[str, Any] = entry["data"]
+                self._broken.append((entry["at"], data["client"], data["kind"]))
+        since = ((now or datetime.now(UTC)) - RECENT).isoformat()
+        while self._broken and self._broken[0][0] < since:
+            self._broken.popleft()
+        return [*map(_gap, self._gaps), *self._violations()]
+
+    def _violations(self) -> list[Finding]:
+        kinds: dict[str, list[str]] = {}
+        for _, client, kind in self._broken:
+            kinds.setdefault(client, []).append(kind)
+        return [
             finding(
                 "warning",
-                f"Client {client} broke a rule {count} {'time' if count == 1 else 'times'} in "
-                f"7 days ({', '.join(sorted(kinds[client]))}).",
+                f"Client {client} broke a rule {len(known)} "
+                f"{'time' if len(known) == 1 else 'times'} in 7 days "
+                f"({', '.join(sorted(set(known)))}).",
                 "Look at it: docs/guarantees.md says what each kind means.",
             )
-        )
-    return found
+            for client, known in sorted(kinds.items())
+        ]
+
+
+def journal(root: Root, *, now: datetime | None = None) -> list[Finding]:
+    """Return what the newest events give reason to say, seen for the first time."""
+    return JournalWatch().look(root, now=now)
+
+
+def _gap(seq: int) -> Finding:
+    return finding(
+        "error",
+        f"The journal has a gap before event {seq}.",
+        "Put the store back from a backup; it was changed from outside.",
+    )
+
+
+def statuses(root: Root, *, looked_at: int = 20) -> list[Finding]:
+    """Return where the kept status of some plans, chosen anew each time, is not what their
+    jobs and archives say."""
+    fleet = root.fleet
+    names = [root.plans.rows[number].name for number in _some(root.plans.rows, looked_at)]
+    wrong = standing.differences(root, plans=names)
+    if len(fleet.statuses) != root.plans.count():
+        wrong.append(f"{len(fleet.statuses)} plans have a status, {root.plans.count()} exist")
+    return [
+        finding("error", f"The kept status is wrong: {one[:200]}.", "Please report this.")
+        for one in wrong[:3]
+    ]
+
+
+def _some(rows: Any, count: int) -> set[int]:
+    """Return a few of the numbers of a table, at random."""
+    if not rows:
+        return set()
+    low, high = rows.minKey(), rows.maxKey()
+    return {int(rows.maxKey(random.randint(low, high))) for _ in range(count)}

@@ -104,10 +104,10 @@ class ClientMethods:
             shutil.rmtree(directory, ignore_errors=True)
 
     @method("client.list")
-    def every(self) -> Any:
-        """Return all clients."""
-        with self._daemon.store.transact() as root:
-            return checks.listed(root.clients)
+    def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:
+        """Return up to 1000 clients by name; ``after``, the last one's name, gives the next."""
+        with self._daemon.store.reading() as root:
+            return checks.listed(root.clients, limit=limit, after=after, find=find)
 
     @method("client.show")
     def show(self, *, name: str) -> dict[str, Any]:

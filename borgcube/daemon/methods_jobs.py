@@ -17,7 +17,8 @@ from borgcube.daemon.orders import find
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
-MAX_LISTED = 10_000
+MAX_LISTED = 1000
+MAX_LINES = 10_000
 OWN_METHODS = {
     "backup": "backup.start", "restore": "restore.start", "archive-delete": "archive.delete",
     "dry-run": "plan.dry_run", "catalog": "archive.read",
@@ -38,6 +39,14 @@ def find_archive(root: Root, name: str) -> Archive:
         names = ", ".join(f"{a.repository}::{a.name}" for a in found)
         raise InvalidInput(f"{name!r} is in several repositories.", next_step=f"Use: {names}")
     return found[0]  # type: ignore[no-any-return]
+
+
+def _given(**asked: str | None) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _limit(limit: int) -> int:
+    return max(0, min(limit, MAX_LISTED))
 
 
 class JobMethods:
@@ -109,13 +118,16 @@ class JobMethods:
 
     @method("archive.list")
     def archive_list(
-        self, *, client: str | None = None, repository: str | None = None, limit: int = 1000
-    ) -> list[dict[str, Any]]:
-        """Return archives, newest first."""
-        asked = {"client": client, "repository": repository}
-        equal: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-        with self._daemon.store.transact() as root:
-            return [a.as_data() for a in root.archives.newest(min(limit, MAX_LISTED), **equal)]
+        self, *, client: str | None = None, repository: str | None = None,
+        plan: str | None = None, after: str | None = None, limit: int = MAX_LISTED,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Return up to 1000 archives, newest first; ``after``, the last one's name or ID,
+        gives the next."""
+        equal = _given(client=client, repository=repository, plan=plan)
+        with self._daemon.store.reading() as root:
+            before = root.archives.number_of(find_archive(root, after)) if after else None
+            found = root.archives.newest(_limit(limit), before=before, **equal)
+            return [archive.as_data() for archive in found]
 
     @method("archive.show")
     def archive_show(self, *, name: str) -> dict[str, Any]:
@@ -148,16 +160,19 @@ class JobMethods:
 
     @method("job.list")
     def job_list(
-        self, *, state: str | None = None, client: str | None = None, limit: int = 50
-    ) -> list[dict[str, Any]]:
-        """Return jobs, newest first."""
+        self, *, state: str | None = None, client: str | None = None, plan: str | None = None,
+        type: str | None = None, repository: str | None = None, after: str | None = None,
+        limit: int = 50,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Return up to 1000 jobs, newest first; ``after``, the last one's ID, gives the next."""
         if state is not None and state not in lifecycle.TRANSITIONS:
             known = ", ".join(name for name in lifecycle.TRANSITIONS if name)
             raise InvalidInput(f"There is no state {state!r}.", next_step=f"One of: {known}.")
-        asked = {"state": state, "client": client}
-        equal: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-        with self._daemon.store.transact() as root:
-            return [self._shown(j) for j in root.jobs.newest(min(limit, MAX_LISTED), **equal)]
+        equal = _given(state=state, client=client, plan=plan, type=type, repository=repository)
+        with self._daemon.store.reading() as root:
+            before = root.jobs.number_of(self._job(root, after)) if after else None
+            found = root.jobs.newest(_limit(limit), before=before, **equal)
+            return [self._shown(job) for job in found]
 
     def _job(self, root: Root, job_id: str) -> Job:
         job: Job | None = root.jobs.find("id", job_id)
@@ -180,10 +195,10 @@ class JobMethods:
         directory = places.job_dir(self._daemon.home, job_id)
         if offset is not None:
             lines, following = joblog.read_from(
-                directory, max(0, offset), max(1, min(limit, MAX_LISTED))
+                directory, max(0, offset), max(1, min(limit, MAX_LINES))
             )
             return {"lines": lines, "next": following}
-        return {"lines": joblog.tail(directory, max(1, min(limit, MAX_LISTED)))}
+        return {"lines": joblog.tail(directory, max(1, min(limit, MAX_LINES)))}
 
     @method("job.cancel")
     def job_cancel(self, *, id: str) -> dict[str, Any]:

@@ -143,10 +143,10 @@ class PlanMethods:
         return {"removed": name}
 
     @method("plan.list")
-    def every(self) -> Any:
-        """Return all plans."""
-        with self._daemon.store.transact() as root:
-            return checks.listed(root.plans)
+    def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:
+        """Return up to 1000 plans by name; ``after``, the last one's name, gives the next."""
+        with self._daemon.store.reading() as root:
+            return checks.listed(root.plans, limit=limit, after=after, find=find)
 
     @method("plan.show")
     def show(self, *, name: str) -> dict[str, Any]:

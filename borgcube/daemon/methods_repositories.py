@@ -47,7 +47,7 @@ class RepositoryMethods:
             raise InvalidInput(f"{path!r} is not an absolute path.", field="path")
         with self._daemon.store.transact() as root:
             checks.refuse_duplicate(root.repositories, name, what="repository")
-            for other in root.repositories.newest(checks.MAX_LISTED):
+            for other in root.repositories.rows.values():
                 if other.path == str(place):
                     raise Duplicate(f"{place} is the repository {other.name!r} already.",
                                     field="path")  # fmt: skip
@@ -157,10 +157,10 @@ class RepositoryMethods:
         return {"removed": name, "path": path, "plans": plans, "archives": len(archives)}
 
     @method("repository.list")
-    def every(self) -> Any:
-        """Return all repositories."""
-        with self._daemon.store.transact() as root:
-            return checks.listed(root.repositories)
+    def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:
+        """Return up to 1000 repositories by name; ``after``, the last name, gives the next."""
+        with self._daemon.store.reading() as root:
+            return checks.listed(root.repositories, limit=limit, after=after, find=find)
 
     @method("repository.show")
     def show(self, *, name: str) -> dict[str, Any]:

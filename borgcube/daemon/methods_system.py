@@ -23,6 +23,7 @@ class SystemMethods:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._journal = conditions.JournalWatch()
 
     @method("ping")
     def ping(self) -> dict[str, Any]:
@@ -75,9 +76,12 @@ class SystemMethods:
                     "Mend it and restart the daemon.")  # fmt: skip
         if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
-        with self._daemon.store.transact() as root:
+        with self._daemon.store.reading() as root:
             paths = [(r.name, r.path, r.free_floor_bytes) for r in root.repositories.newest(1000)]
-            clients = [(c.name, c.transport) for c in root.clients.newest(10_000)]
+            unknown = [(name, root.clients.find("transport", name).name,
+                        root.clients.count(transport=name))
+                       for name in root.clients.values("transport")
+                       if name not in registry.transports]  # fmt: skip
         for name, path, floor in paths:
             if not os.path.isdir(path):
                 say("error", f"Repository {name}: {path} is not there.", "Is the disk mounted?")
@@ -93,12 +97,13 @@ class SystemMethods:
             elif free < LOW_SPACE_BYTES:
                 say("warning", f"Repository {name}: less than 1 GiB is free at {path}.",
                     "Delete archives or make room.")  # fmt: skip
-        for name, transport in clients:
-            if transport not in registry.transports:
-                say("error", f"Client {name}: there is no transport {transport}.",
-                    "See: borgcube plugins")  # fmt: skip
-        with self._daemon.store.transact() as root:
-            found += conditions.journal(root)
+        for transport, client, count in unknown:
+            others = f" and {count - 1} more" if count > 1 else ""
+            say("error", f"Client {client}{others}: there is no transport {transport}.",
+                "See: borgcube plugins")  # fmt: skip
+        with self._daemon.store.reading() as root:
+            found += self._journal.look(root)
+            found += conditions.statuses(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
         found += conditions.private_files(self._daemon.home)
         found += conditions.repositories(records)

@@ -33,8 +33,8 @@ def lose_jobs(store: Store) -> None:
 
 def known_archives(store: Store, repository: str) -> frozenset[str]:
     """Return the IDs of a repository's archives as the store has them."""
-    with store.transact() as root:
-        return frozenset(a.id for a in root.archives.oldest("repository", repository))
+    with store.reading() as root:
+        return frozenset(root.fleet.repository(repository).archives)
 
 
 def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -46,9 +46,12 @@ def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) 
     """
     needless: list[str] = []
     with store.transact() as root:
-        known = {a.id: a for a in root.archives.oldest("repository", repository)}
+        # By number: of most archives nothing but the ID is needed.
+        known = dict(root.fleet.repository(repository).archives)
         present = {str(entry["id"]) for entry in listed}
-        gone = {archive.name: archive for key, archive in known.items() if key not in present}
+        missing = [root.archives.rows[number] for key, number in known.items()
+                   if key not in present]  # fmt: skip
+        gone = {archive.name: archive for archive in missing}
         for archive in gone.values():
             LOG.warning("repository %s: archive %s is gone", repository, archive.name)
             lifecycle.remove_archive(root, archive)

@@ -7,6 +7,7 @@ are ISO 8601 strings in UTC, references are names (which never change).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 from persistent import Persistent
@@ -21,12 +22,14 @@ class Record(Persistent):  # type: ignore[misc]  # persistent has no types
 
     def __init__(self, **values: Any) -> None:
         super().__init__()
+        known = self.field_names()
         for name, value in values.items():
-            if name not in self.field_names():
+            if name not in known:
                 raise TypeError(f"{type(self).__name__} has no field {name!r}")
             setattr(self, name, value)
 
     @classmethod
+    @cache
     def field_names(cls) -> tuple[str, ...]:
         """Return the names of all fields, the general ones first."""
         names: list[str] = []

@@ -210,21 +210,6 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
                 found.append(name)
         return found
 
-    def number_at(self, moment: str) -> int:
-        """Return the first number whose record was created at ``moment`` (ISO 8601, UTC) or
-        later; for tables whose numbers follow the time. Looks at a few records only."""
-        if not len(self.rows):
-            return 1
-        low, high = int(self.rows.minKey()), int(self.rows.maxKey()) + 1
-        while low < high:
-            middle = (low + high) // 2
-            number = self.rows.minKey(middle)
-            if self.rows[number].created_at < moment:
-                low = number + 1
-            else:
-                high = middle
-        return low
-
     def _name(self, record: Record) -> str:
         return str(getattr(record, self.words[0]))
 

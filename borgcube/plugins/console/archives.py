@@ -21,8 +21,9 @@ def archives(context: Archives, request: Any) -> dict[str, Any]:
     """List archives, newest first, by page."""
     return {
         **queries.page(request, "archives", FILTERS),
-        "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],
-        "plans": sorted(one.plan for one in queries.safeties(request)),
+        "first_page": not request.params.get("before"),
+        "clients": queries.choices(request, "clients"),
+        "plans": queries.choices(request, "plans"),
     }
 
 
@@ -60,6 +61,8 @@ def restore(context: ArchiveItem, request: Any) -> Any:
         if values is not None:
             paths = [*values["paths"], *typed, *(files.path_of(one["key"]) for one in odd)]
             kind, _colon, client = values["target"].partition(":")
+            if kind == "other":
+                kind, client = "client", values["client"]
             if request.me.limited and not request.me.may(Permission.RESTORE, client=client):
                 raise HTTPForbidden
             where: dict[str, Any] = {"to_dir": values["directory"]}

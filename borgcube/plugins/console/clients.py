@@ -9,38 +9,38 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
+from borgcube.core.model.fleet import of_client
 from borgcube.core.texts import _
-from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import ClientItem, Clients, add
 
 # How far a new client has come: what the page waits for.
 UNREACHABLE, COMPARE, LOGIN, READY = "unreachable", "compare", "login", "ready"
+MAX_PLANS = 24
 STATES = (UNREACHABLE, COMPARE, LOGIN, READY)
 
 
 def clients(context: Clients, request: Any) -> dict[str, Any]:
-    """List clients with the state of their plans."""
-    levels: dict[str, list[queries.Safety]] = {}
-    for one in queries.safeties(request):
-        levels.setdefault(one.client, []).append(one)
-    words = str(request.params.get("find", ""))[:100].lower()
-    rows = []
-    for client in queries.by_name(request, request.db.clients):
-        if words and words not in f"{client.name} {client.host} {client.domain}".lower():
-            continue
-        plans = levels.get(client.name, [])
-        worst = max(plans, key=lambda one: queries.RANK[one.level], default=None)
-        rows.append({"client": client, "plans": plans, "worst": worst,
-                     "newest": max((one.archive_at for one in plans), default="")})  # fmt: skip
-    return {"rows": rows, "find": words}
+    """List clients with the state of their plans, by page."""
+    asked = {name: str(request.params.get(name, ""))[:100] for name in ("level", "find")}
+    rows, after = fleet.clients(
+        request, level=asked["level"], find=asked["find"],
+        after=str(request.params.get("after", ""))[:200],
+    )  # fmt: skip
+    kept = {name: value for name, value in asked.items() if value}
+    return {"rows": rows, "find": asked["find"], "asked": asked, "filtered": bool(kept),
+            "more": request.path_to("clients", **kept, after=after) if after else "",
+            "first_page": not request.params.get("after")}  # fmt: skip
 
 
 def client(context: ClientItem, request: Any) -> dict[str, Any]:
     """Show one client."""
     name = context.record.name
+    plans, _ = fleet.safeties(request, MAX_PLANS, group=of_client(name))
     return {
         "client": context.record,
-        "plans": [one for one in queries.safeties(request) if one.client == name],
+        "plans": plans,
+        "more_plans": request.db.fleet.group(of_client(name)).total - len(plans),
         "jobs": queries.visible(request, request.db.jobs, 10, client=name),
         "archives": queries.visible(request, request.db.archives, 10, client=name),
         "may_configure": request.has_permission(Permission.CONFIGURE),

@@ -10,7 +10,7 @@ from pyramid.renderers import render
 
 from borgcube.core.access import Permission
 from borgcube.core.web import SiteRoot
-from borgcube.plugins.console import overview, queries
+from borgcube.plugins.console import fleet, overview, queries
 from borgcube.plugins.console.resources import add
 
 LOG = logging.getLogger(__name__)
@@ -30,11 +30,12 @@ def dashboard(context: Any, request: Any) -> dict[str, Any]:
             LOG.exception("the card %s cannot be drawn", card.name)
             continue
         cards.append({"card": card, "markup": Markup(shown.strip())})
-    safeties = queries.safeties(request)
-    newest = max((one.archive_at for one in safeties if one.archive_at), default="")
+    overall = fleet.overall(request)
+    newest = queries.visible(request, request.db.archives, 1)
     return {
-        "cards": cards, "sentence": overview.sentence(request), "newest": newest,
-        "protected": sum(one.size for one in safeties), "plans": len(safeties),
+        "cards": cards, "sentence": overview.sentence(request),
+        "newest": (newest[0].start or newest[0].created_at) if newest else "",
+        "protected": overall.protected, "plans": overall.total,
         "has_repository": bool(request.db.repositories.newest(1)),
         "has_client": bool(request.db.clients.newest(1)),
         "may_configure": request.me.may(Permission.CONFIGURE),

@@ -67,6 +67,15 @@ def client_fields(request: Any) -> list[Field]:
     ]  # fmt: skip
 
 
+def named(request: Any, name: str, label: str, **more: Any) -> Field:
+    """Return the field for the name of a ``client`` or ``plan``: chosen from a list, or typed
+    where the list would be too long."""
+    known = queries.choices(request, f"{name}s")
+    if known is None:
+        return Field(name, label, help=_("Its exact name."), **more)
+    return Field(name, label, "choice", choices=[(one, one) for one in known], **more)
+
+
 def limit_fields() -> list[Field]:
     """Return the fields that limit a client; empty or 0 means no limit."""
     none = _("no limit")
@@ -143,15 +152,13 @@ def floor_field() -> Field:
 
 def plan_fields(request: Any) -> list[Field]:
     """Return the fields of a new plan."""
-    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
-    repositories = [str(r.name) for r in request.db.repositories.newest(queries.MAX_RECORDS)]
+    repositories = request.db.repositories.named(queries.MAX_RECORDS)
     return [
         Field("name", _("Name"), required=True, placeholder="web1-etc",
               help=_("It begins the names of its archives. It cannot be changed later.")),
-        Field("client", _("Client"), "choice", required=True,
-              choices=[(name, name) for name in clients]),
+        named(request, "client", _("Client"), required=True),
         Field("repository", _("Into repository"), "choice", required=True,
-              choices=[(name, name) for name in sorted(repositories)]),
+              choices=[(name, name) for name in repositories]),
         Field("paths", _("What to back up"), "lines", required=True, placeholder="/etc\n/home",
               help=_("One path a line, as it is called on the client.")),
         Field("excludes", _("Leave out"), "lines", placeholder="*/.cache\n/home/*/Downloads",
@@ -225,8 +232,11 @@ def import_fields(request: Any) -> list[Field]:
 
 def restore_fields(request: Any, archive: Any) -> list[Field]:
     """Return the fields of a restore. Owners restore to their own clients only."""
-    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
+    known = queries.choices(request, "clients")
+    clients = [archive.client] if known is None and archive.client else known or []
     targets = [(f"client:{name}", _("the client %(name)s", name=name)) for name in clients]
+    if known is None:
+        targets.append(("other", _("the client named below")))
     if not request.me.limited:
         targets.append(("server", _("a directory of this server")))
     first = f"client:{archive.client}"
@@ -241,6 +251,9 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
               help=_("An absolute path. It is made if needed; paths are restored below it, and"
               " files of the same name there are replaced.")),
     ]  # fmt: skip
+    if known is None:
+        fields.insert(2, Field("client", _("Name of another client"),
+                               help=_("Needed only if you chose it above.")))  # fmt: skip
     if not request.me.limited:
         fields.append(Field(
             "as_root", _("Keep owners, set-user-ID bits and devices"), "checkbox", default=False,
@@ -252,16 +265,20 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
 
 def user_fields(request: Any) -> list[Field]:
     """Return the fields of a new user."""
-    clients = [(str(r.name), str(r.name)) for r in queries.by_name(request, request.db.clients)]
+    clients = queries.choices(request, "clients")
     fields = [
         Field("name", _("Name"), required=True),
         Field("role", _("Role"), "choice", default=Role.VIEWER,
               choices=[(role.value, _("%(role)s: %(what)s", role=CALLED[role], what=text))
                        for role, text in EXPLAINED.items()]),
     ]  # fmt: skip
-    if clients:
+    if clients is None:
+        fields.append(Field("clients", _("Clients of an owner"), "lines", default=(),
+                            help=_("Only for the role owner. One name a line.")))  # fmt: skip
+    elif clients:
         fields.append(Field("clients", _("Clients of an owner"), "checkboxes", default=(),
-                            choices=clients, help=_("Only for the role owner.")))  # fmt: skip
+                            choices=[(name, name) for name in clients],
+                            help=_("Only for the role owner.")))  # fmt: skip
     return fields
 
 

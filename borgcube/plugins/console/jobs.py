@@ -33,8 +33,8 @@ def jobs(context: Jobs, request: Any) -> dict[str, Any]:
         "first_page": not request.params.get("before"),
         "states": [state for state in lifecycle.TRANSITIONS if state],
         "types": sorted(request.plugins.job_types),
-        "clients": [str(c.name) for c in queries.by_name(request, request.db.clients)],
-        "plans": [one.plan for one in queries.safeties(request)],
+        "clients": queries.choices(request, "clients"),
+        "plans": queries.choices(request, "plans"),
     }
 
 

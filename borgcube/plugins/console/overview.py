@@ -10,10 +10,11 @@ from typing import Any
 
 from borgcube.core import lifecycle
 from borgcube.core.access import Permission
+from borgcube.core.standing import STRIP_DAYS
 from borgcube.core.texts import _, several
-from borgcube.plugins.console import queries
+from borgcube.plugins.console import fleet, queries
 
-MAX_CARDS = 60
+MAX_CARDS = 24
 MAX_PROBLEMS = 8
 WAITING = ("queued", *lifecycle.ACTIVE)
 
@@ -29,21 +30,21 @@ def running_card(request: Any) -> dict[str, Any] | None:
 
 def problems_card(request: Any) -> dict[str, Any] | None:
     """Return what somebody has to do something about."""
-    found = [one for one in queries.safeties(request)
-             if one.last_state in (lifecycle.FAILED, lifecycle.LOST)]  # fmt: skip
+    found, more = fleet.urgent(request, MAX_PROBLEMS)
     doctor: list[dict[str, str]] = []
     if request.me.may(Permission.VIEW_SERVER):
-        doctor = queries.shared(request, "doctor", lambda: list(request.act("doctor")))
+        doctor = queries.shared(
+            request, "doctor", lambda: list(request.act("doctor")), journal=False
+        )
     if not found and not doctor:
         return None
-    return {"plans": found[:MAX_PROBLEMS], "more": max(0, len(found) - MAX_PROBLEMS),
-            "doctor": doctor[:MAX_PROBLEMS]}  # fmt: skip
+    return {"plans": found, "more": more, "doctor": doctor[:MAX_PROBLEMS]}
 
 
 def plans_card(request: Any) -> dict[str, Any]:
     """Return a card for each plan, worst first."""
-    found = queries.safeties(request)
-    return {"plans": found[:MAX_CARDS], "more": max(0, len(found) - MAX_CARDS)}
+    found = fleet.safeties(request, MAX_CARDS)[0]
+    return {"plans": found, "more": fleet.overall(request).total - len(found)}
 
 
 def recent_card(request: Any) -> dict[str, Any]:
@@ -71,21 +72,15 @@ def disk_of(path: str) -> dict[str, Any]:
             "used_part": round(100 * (usage.total - usage.free) / max(1, usage.total))}  # fmt: skip
 
 
-def growth(request: Any, repository: str, days: int = queries.STRIP_DAYS) -> list[dict[str, Any]]:
+def growth(request: Any, repository: str, days: int = STRIP_DAYS) -> list[dict[str, Any]]:
     """Return the bytes stored anew on each of the last days."""
-
-    def compute() -> list[dict[str, Any]]:
-        now = datetime.now(UTC)
-        sums = {f"{now - timedelta(days=back):%Y-%m-%d}": 0 for back in range(days - 1, -1, -1)}
-        for archive in request.db.archives.newest(5000, repository=repository):
-            day = str(archive.start)[:10]
-            if day < next(iter(sums)):
-                break
-            if day in sums:
-                sums[day] += int(archive.stats.get("new_size") or 0)
-        return [{"day": day, "bytes": value} for day, value in sums.items()]
-
-    return queries.shared(request, f"growth:{repository}", compute)
+    now = datetime.now(UTC)
+    known = request.db.fleet.repository(repository).days
+    found = []
+    for back in range(days - 1, -1, -1):
+        day = f"{now - timedelta(days=back):%Y-%m-%d}"
+        found.append({"day": day, "bytes": (known.get(day) or {"new": 0})["new"]})
+    return found
 
 
 def counted(plans: int) -> str:
@@ -93,29 +88,26 @@ def counted(plans: int) -> str:
     return several("%(n)s plan", "%(n)s plans", plans)
 
 
-def first(one: queries.Safety) -> str:
+def first(one: fleet.Safety) -> str:
     """Return what to look at first."""
     return _("First: %(plan)s. %(words)s.", plan=one.plan, words=one.words)
 
 
 def sentence(request: Any) -> dict[str, str]:
     """Return the one sentence: is everything safe?"""
-    found = queries.safeties(request)
-    if not found:
+    found = fleet.overall(request)
+    if found.first is None:
         return {"level": "warn", "words": _("Nothing is backed up yet"),
                 "more": _("Three steps: a repository, a client, a plan.")}  # fmt: skip
-    bad = [one for one in found if one.level == queries.BAD]
-    warn = [one for one in found if one.level == queries.WARN]
-    total = len(found)
-    if bad:
+    if found.bad:
         return {"level": "bad", "words": several(
-            "%(n)s of %(plans)s is not safe", "%(n)s of %(plans)s are not safe", len(bad),
-            plans=counted(total),
-        ), "more": first(bad[0])}  # fmt: skip
-    if warn:
+            "%(n)s of %(plans)s is not safe", "%(n)s of %(plans)s are not safe", found.bad,
+            plans=counted(found.total),
+        ), "more": first(found.first)}  # fmt: skip
+    if found.warn:
         return {"level": "warn", "words": several(
-            "%(n)s of %(plans)s needs a look", "%(n)s of %(plans)s need a look", len(warn),
-            plans=counted(total),
-        ), "more": first(warn[0])}  # fmt: skip
-    return {"level": "good", "words": _("Everything is backed up"),
-            "more": _("%(plans)s, every last backup went well.", plans=counted(total))}  # fmt: skip
+            "%(n)s of %(plans)s needs a look", "%(n)s of %(plans)s need a look", found.warn,
+            plans=counted(found.total),
+        ), "more": first(found.first)}  # fmt: skip
+    return {"level": "good", "words": _("Everything is backed up"), "more":
+            _("%(plans)s, every last backup went well.", plans=counted(found.total))}  # fmt: skip

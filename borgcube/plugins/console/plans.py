@@ -10,7 +10,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
-from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import PlanItem, Plans, add
 
 
@@ -29,15 +29,23 @@ def command_of(request: Any, options: dict[str, Any]) -> str:
 
 
 def plans(context: Plans, request: Any) -> dict[str, Any]:
-    """List plans, worst first."""
-    return {"plans": queries.safeties(request),
+    """List plans, worst first, by page."""
+    asked = {name: str(request.params.get(name, ""))[:100] for name in ("level", "find")}
+    found, after = fleet.safeties(
+        request, level=asked["level"], find=asked["find"],
+        after=str(request.params.get("after", ""))[:200],
+    )  # fmt: skip
+    kept = {name: value for name, value in asked.items() if value}
+    return {"plans": found, "asked": asked, "filtered": bool(kept),
+            "more": request.path_to("plans", **kept, after=after) if after else "",
+            "first_page": not request.params.get("after"), "overall": fleet.overall(request),
             "may_configure": request.me.may(Permission.CONFIGURE)}  # fmt: skip
 
 
 def plan(context: PlanItem, request: Any) -> dict[str, Any]:
     """Show one plan."""
     record = context.record
-    safety = next(one for one in queries.safeties(request) if one.plan == record.name)
+    safety = fleet.safety(request, record.name)
     return {
         "plan": record, "safety": safety, "command": command_of(request, record.as_data()),
         "jobs": queries.visible(request, request.db.jobs, 10, plan=record.name),

@@ -9,6 +9,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
+from borgcube.core.model.fleet import of_repository
 from borgcube.plugins.console import forms, overview, queries
 from borgcube.plugins.console.resources import Repositories, RepositoryItem, add
 
@@ -25,7 +26,8 @@ def repository(context: RepositoryItem, request: Any) -> dict[str, Any]:
     return {
         "repository": record, "disk": overview.disk_of(str(record.path)),
         "growth": overview.growth(request, record.name),
-        "plans": [one for one in queries.safeties(request) if one.repository == record.name],
+        "plans": request.db.fleet.group(of_repository(record.name)).total,
+        "archive_count": request.db.archives.count(repository=record.name),
         "archives": queries.visible(request, request.db.archives, 15, repository=record.name),
         "may_reveal": request.me.may(Permission.REVEAL), "passphrase": "",
     }  # fmt: skip
