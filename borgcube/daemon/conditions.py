@@ -22,9 +22,10 @@ MAX_EVENTS = 20_000
 Finding = dict[str, str]
 
 
-def finding(level: str, message: str, next_step: str) -> Finding:
-    """Return one finding; ``level`` is ``error`` or ``warning``."""
-    return {"level": level, "message": message, "next_step": next_step}
+def finding(level: str, message: str, next_step: str, **more: str) -> Finding:
+    """Return one finding; ``level`` is ``error`` or ``warning``. ``about`` marks those that are
+    incidents of their own: ``space`` and ``violations``."""
+    return {"level": level, "message": message, "next_step": next_step, **more}
 
 
 def engines(registry: Registry) -> list[Finding]:
@@ -104,6 +105,7 @@ def journal(root: Root, *, now: datetime | None = None) -> list[Finding]:
                 f"Client {client} broke a rule {count} {'time' if count == 1 else 'times'} in "
                 f"7 days ({', '.join(sorted(kinds[client]))}).",
                 "Look at it: docs/guarantees.md says what each kind means.",
+                about="violations",
             )
         )
     return found

@@ -52,11 +52,14 @@ class SystemMethods:
 
     @method("doctor")
     def doctor(self) -> list[dict[str, str]]:
-        """Return what is wrong here, worst first; empty when all is well."""
+        """Return what is wrong here, worst first; empty when all is well.
+
+        Only looks, so it may be called in any thread; the watch does so.
+        """
         found: list[dict[str, str]] = []
 
-        def say(level: str, message: str, next_step: str) -> None:
-            found.append({"level": level, "message": message, "next_step": next_step})
+        def say(level: str, message: str, next_step: str, **more: str) -> None:
+            found.append({"level": level, "message": message, "next_step": next_step, **more})
 
         registry = self._daemon.registry
         for plugin in registry.quarantined:
@@ -75,7 +78,7 @@ class SystemMethods:
                     "Mend it and restart the daemon.")  # fmt: skip
         if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
-        with self._daemon.store.transact() as root:
+        with self._daemon.store.reading() as root:
             paths = [(r.name, r.path, r.free_floor_bytes) for r in root.repositories.newest(1000)]
             clients = [(c.name, c.transport) for c in root.clients.newest(10_000)]
         for name, path, floor in paths:
@@ -89,15 +92,16 @@ class SystemMethods:
                     f"Repository {name}: {free >> 20} MiB are free at {path}, less than its "
                     f"floor of {floor >> 20} MiB; it takes no backups.",
                     "Make room, delete archives, or see: borgcube repository set --help",
+                    about="space",
                 )
             elif free < LOW_SPACE_BYTES:
                 say("warning", f"Repository {name}: less than 1 GiB is free at {path}.",
-                    "Delete archives or make room.")  # fmt: skip
+                    "Delete archives or make room.", about="space")  # fmt: skip
         for name, transport in clients:
             if transport not in registry.transports:
                 say("error", f"Client {name}: there is no transport {transport}.",
                     "See: borgcube plugins")  # fmt: skip
-        with self._daemon.store.transact() as root:
+        with self._daemon.store.reading() as root:
             found += conditions.journal(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
         found += conditions.private_files(self._daemon.home)
