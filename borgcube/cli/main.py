@@ -14,6 +14,7 @@ from borgcube.cli import (
     inventory,
     jobs,
     listings,
+    notify,
     output,
     settings,
     system,
@@ -100,6 +101,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _plans(parser)
     _work(parser)
     _access(parser)
+    notify.add_commands(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)

@@ -147,7 +147,7 @@ class RepositoryMethods:
             plans = checks.remove_plans_of(root, "repository", name, allowed=with_plans)
             archives = list(root.archives.oldest("repository", name))
             for archive in archives:
-                root.archives.remove(archive)
+                lifecycle.forget_archive(root, archive)
             root.repositories.remove(repository)
             root.record(events.RepositoryRemoved(
                 repository=name, path=repository.path, archives=len(archives)

@@ -53,11 +53,14 @@ class SystemMethods:
 
     @method("doctor")
     def doctor(self) -> list[dict[str, str]]:
-        """Return what is wrong here, worst first; empty when all is well."""
+        """Return what is wrong here, worst first; empty when all is well.
+
+        Only looks, so it may be called in any thread; the watch does so.
+        """
         found: list[dict[str, str]] = []
 
-        def say(level: str, message: str, next_step: str) -> None:
-            found.append({"level": level, "message": message, "next_step": next_step})
+        def say(level: str, message: str, next_step: str, **more: str) -> None:
+            found.append({"level": level, "message": message, "next_step": next_step, **more})
 
         registry = self._daemon.registry
         for plugin in registry.quarantined:
@@ -93,10 +96,11 @@ class SystemMethods:
                     f"Repository {name}: {free >> 20} MiB are free at {path}, less than its "
                     f"floor of {floor >> 20} MiB; it takes no backups.",
                     "Make room, delete archives, or see: borgcube repository set --help",
+                    about="space",
                 )
             elif free < LOW_SPACE_BYTES:
                 say("warning", f"Repository {name}: less than 1 GiB is free at {path}.",
-                    "Delete archives or make room.")  # fmt: skip
+                    "Delete archives or make room.", about="space")  # fmt: skip
         for transport, client, count in unknown:
             others = f" and {count - 1} more" if count > 1 else ""
             say("error", f"Client {client}{others}: there is no transport {transport}.",

@@ -204,4 +204,7 @@ def test_a_forgotten_repository_keeps_its_data_and_leaves_no_record(daemon, back
     assert kept.read_text() == "stored"
     assert daemon.call("repository.list") == daemon.call("archive.list") == []
     assert journalled(daemon, "archive.deleted") == []
+    assert not [f for f in daemon.call("doctor") if "main" in f["message"]]
+    daemon.call("repository.import", name="main", path=str(tmp_path / "repo"), passphrase="right")
+    assert [a["name"] for a in daemon.call("archive.list", repository="main")] == ["old"]
     assert journalled(daemon, "repository.removed")[0]["archives"] == 1
