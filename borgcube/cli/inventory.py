@@ -155,12 +155,26 @@ def _login(client: dict[str, Any]) -> str:
 
 def client_test(control: Control, options: argparse.Namespace) -> int:
     """Log in to a client and look for its borg."""
+    if options.steps:
+        return _test_steps(control, options)
     answer = control.call("client.test", timeout_s=SLOW_S, name=options.name)
     if options.json:
         output.as_json(answer)
     else:
         output.say(f"Login to {options.name} works; it has {answer['borg_version']}.")
     return 0
+
+
+def _test_steps(control: Control, options: argparse.Namespace) -> int:
+    found = control.call("client.diagnose", timeout_s=SLOW_S, name=options.name)
+    if options.json:
+        output.as_json(found)
+    else:
+        for step in found["steps"]:
+            output.say(f"{step['state']:<8} {step['name']:<9} {step['said']}".rstrip())
+            if step["state"] == "bad":
+                output.say(f"{'':<18} {step['next_step']}")
+    return 0 if found["good"] else 2
 
 
 def client_trust(control: Control, options: argparse.Namespace) -> int:

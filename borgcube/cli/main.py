@@ -171,7 +171,9 @@ def _clients(parser: Parser) -> None:
     gone.add_argument("--with-plans", action="store_true", help="remove its plans as well")
     parser.leaf("list", inventory.client_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
-    parser.leaf("test", inventory.client_test, parent=nouns).add_argument("name")
+    test = parser.leaf("test", inventory.client_test, parent=nouns)
+    test.add_argument("name")
+    test.add_argument("--steps", action="store_true", help="try each step of the way by itself")
     trust = parser.leaf("trust", inventory.client_trust, parent=nouns, json=False)
     trust.add_argument("name")
     trust.add_argument("--fingerprint", action="append", metavar="SHA256:...",

@@ -40,6 +40,13 @@ def trusted_lines(path: Path) -> set[str]:
         return set()
 
 
+def trusted_of(path: Path, host: str, port: int) -> list[dict[str, str]]:
+    """Return the keys that are trusted for a host, described."""
+    names = {host, f"[{host}]:{port}"}
+    return [describe(line) for line in sorted(trusted_lines(path))
+            if names & set(line.split(" ", 1)[0].split(","))]  # fmt: skip
+
+
 def trust(path: Path, keys: list[dict[str, str]]) -> None:
     """Add keys; an older key of the same host and type is no longer trusted."""
     replaced = {tuple(key["line"].split()[:2]) for key in keys}

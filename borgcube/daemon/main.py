@@ -32,6 +32,7 @@ from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.housekeeping import Housekeeping
 from borgcube.daemon.methods_accounts import AccountMethods
 from borgcube.daemon.methods_clients import ClientMethods
+from borgcube.daemon.methods_diagnosis import DiagnosisMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_listings import ListingMethods
@@ -111,7 +112,8 @@ class Daemon:
         methods: dict[str, Any] = methods_of(system)
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
-            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, ListingMethods,
+            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
+            ListingMethods, DiagnosisMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)

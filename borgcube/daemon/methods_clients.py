@@ -116,7 +116,8 @@ class ClientMethods:
             data: dict[str, Any] = find(root.clients, name, what="client").as_data()
             return data
 
-    def _reach(self, name: str) -> tuple[Any, Any, TransportContext, str]:
+    def reach(self, name: str) -> tuple[Any, Any, TransportContext, str]:
+        """Return a client's transport, its address, a context of its own and its borg."""
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
             address, borg = address_of(client), client.borg
@@ -133,13 +134,19 @@ class ClientMethods:
 
     @method("client.host_keys")
     def host_keys(self, *, name: str) -> Later:
-        """Return the keys the host offers, unverified, for a person to compare."""
-        transport, address, context, _ = self._reach(name)
+        """Return the keys the host offers, unverified, for a person to compare, and those
+        that were ``trusted`` for it until now."""
+        transport, address, context, _ = self.reach(name)
 
         def finish(lines: Any) -> dict[str, Any]:
             trusted = hostkeys.trusted_lines(context.known_hosts)
             keys = [hostkeys.describe(line) for line in lines]
-            return {"keys": keys, "known": all(key["line"] in trusted for key in keys)}
+            before = hostkeys.trusted_of(context.known_hosts, address.host, address.port)
+            return {
+                "keys": keys,
+                "trusted": before,
+                "known": all(key["line"] in trusted for key in keys),
+            }
 
         return Later(
             lambda: transport.scan_host_keys(address, context), finish,
@@ -163,7 +170,7 @@ class ClientMethods:
     @method("client.test")
     def test(self, *, name: str) -> Later:
         """Log in and ask for the version of borg."""
-        transport, address, context, borg = self._reach(name)
+        transport, address, context, borg = self.reach(name)
         engines = self._daemon.registry.engines
         if not engines:
             raise NotFound("No repository engine is loaded.", next_step="See: borgcube plugins")

@@ -69,31 +69,37 @@ def new(context: Clients, request: Any) -> Any:
     return {"form": form}
 
 
-def probe(request: Any, client: Any) -> tuple[str, str, list[dict[str, str]]]:
-    """Return how far a client has come, in words as well, and the keys its host offers."""
+Keys = list[dict[str, str]]
+
+
+def probe(request: Any, client: Any) -> tuple[str, str, Keys, Keys]:
+    """Return how far a client has come, in words as well, the keys its host offers, and
+    those that were trusted for it."""
     try:
         offered = request.act("client.host_keys", name=client.name)
     except BorgCubeError as error:
-        return UNREACHABLE, error.message, []
+        return UNREACHABLE, error.message, [], []
     if not offered["known"]:
-        return COMPARE, _("The machine answers."), offered["keys"]
+        return COMPARE, _("The machine answers."), offered["keys"], offered["trusted"]
+    keys, trusted = offered["keys"], offered["trusted"]
     try:
         version = request.act("client.test", name=client.name)["borg_version"]
     except BorgCubeError as error:
-        return LOGIN, f"{error.message} {error.next_step}".strip(), offered["keys"]
-    return READY, version, offered["keys"]
+        return LOGIN, f"{error.message} {error.next_step}".strip(), keys, trusted
+    return READY, version, keys, trusted
 
 
 def connect(context: ClientItem, request: Any) -> dict[str, Any]:
     """Show what is left to do until a client can be backed up."""
     state = request.params.get("state", "")
     message = ""
-    keys: list[dict[str, str]] = []
+    keys: Keys = []
+    trusted: Keys = []
     if state == COMPARE or request.method == "POST":
         # Look again: what is compared must be what the machine offers now.
-        state, message, keys = probe(request, context.record)
+        state, message, keys, trusted = probe(request, context.record)
     elif state == READY:
-        state, message, keys = probe(request, context.record)
+        state, message, keys, trusted = probe(request, context.record)
     line = ""
     if context.record.transport != "local":
         try:
@@ -101,14 +107,27 @@ def connect(context: ClientItem, request: Any) -> dict[str, Any]:
         except BorgCubeError:
             line = ""  # it uses a key of the person's own
     return {"client": context.record, "state": state if state in STATES else UNREACHABLE,
-            "message": message, "keys": keys, "line": line,
+            "message": message, "keys": keys, "trusted": trusted, "line": line,
             "asked": bool(state)}  # fmt: skip
 
 
 def state(context: ClientItem, request: Any) -> dict[str, str]:
     """Say how far a client has come, for the page that waits."""
-    found, message, _ = probe(request, context.record)
+    found, message, *_keys = probe(request, context.record)
     return {"state": found, "message": request.translated(message)}
+
+
+STEP_NAMES = {
+    "resolve": _("Find its address"), "connect": _("Reach its SSH daemon"),
+    "host-key": _("Know its host key"), "login": _("Log in"),
+    "shell": _("Find a shell and room for temporary files"), "borg": _("Find borg"),
+}  # fmt: skip
+
+
+def test(context: ClientItem, request: Any) -> dict[str, Any]:
+    """Test the way to a client, step by step."""
+    found = request.act("client.diagnose", name=context.record.name)
+    return {"client": context.record, "names": STEP_NAMES, **found}
 
 
 def trust(context: ClientItem, request: Any) -> Any:
@@ -126,5 +145,7 @@ def includeme(config: Any) -> None:
     add(config, client, ClientItem, template="client")
     add(config, connect, ClientItem, "connect", template="client_connect",
         permission=configure, posts=True)  # fmt: skip
+    add(config, test, ClientItem, "test", permission=configure, posts=True,
+        renderer="borgcube.plugins.console:templates/client_test.jinja2")  # fmt: skip
     add(config, state, ClientItem, "state", renderer="json", permission=configure, posts=True)
     add(config, trust, ClientItem, "trust", permission=configure, posts=True)

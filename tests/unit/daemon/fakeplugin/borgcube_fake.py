@@ -91,6 +91,8 @@ class FakeEngine:
 
 class Connection:
     def run(self, argv: Any, **_: Any) -> Completed:
+        if argv[0] == "sh":
+            return Completed(0, b"ok Linux x86_64\n", b"")
         return Completed(0, b"borg 1.4.5\n", b"")
 
     def close(self) -> None:
@@ -104,7 +106,13 @@ class Local:
         return Connection()
 
     def scan_host_keys(self, address: Any, context: Any) -> list[str]:
-        return []
+        """What a test put into a file beside known_hosts, for a client with a host."""
+        told = context.known_hosts.with_name("offered")
+        return told.read_text().splitlines() if address.host and told.exists() else []
+
+
+class Faraway(Local):
+    name = "faraway"
 
 
 class Backup:
@@ -209,7 +217,7 @@ def register_engines() -> list[Any]:
 
 @hookimpl
 def register_transports() -> list[Any]:
-    return [Local()]
+    return [Local(), Faraway()]
 
 
 @hookimpl
