@@ -86,6 +86,26 @@ class ConsoleConfig:
 
 
 @dataclass(frozen=True)
+class NotifyConfig:
+    """Alarms, and how people are told."""
+
+    server_name: str = _key("", "what messages call this server; empty means its host name")
+    silence_days: int = _key(
+        3, "alarm when a plan without a schedule has no archive for so many days; 0 is never",
+        least=0,
+    )  # fmt: skip
+    disk_free_percent: int = _key(
+        5, "alarm when a repository's disk has less free than this; 0 is never", least=0
+    )
+    look_seconds: int = _key(60, "how often to look for silence and full disks", least=1)
+    retry_seconds: int = _key(
+        30, "wait after a delivery that failed; twice as long after each, at most an hour", least=1
+    )
+    give_up_hours: int = _key(72, "give a message up that could not be delivered", least=1)
+    timeout_seconds: int = _key(45, "how long one attempt to deliver may take", least=1)
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration; every key has a default."""
 
@@ -96,6 +116,7 @@ class Config:
     plugins: PluginsConfig = PluginsConfig()
     daemon: DaemonConfig = DaemonConfig()
     console: ConsoleConfig = ConsoleConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     def store_uri(self, home: Path) -> str:
         """Return the store's address, the default being a file in the home."""

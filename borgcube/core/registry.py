@@ -55,14 +55,20 @@ class Registry:
         self.registered: dict[str, dict[str, Any]] = {hook: {} for hook in UNIQUE}
         self.quarantined: list[Quarantined] = []
         self._distributions: dict[str, str] = {}
+        self._owners: dict[tuple[str, str], str] = {}
 
     @classmethod
-    def load(cls, *, disabled: Iterable[str] = (), required: Iterable[str] = ()) -> Registry:
-        """Load the installed plugins; raises ConfigurationError when a required one fails."""
+    def load(
+        cls, *, disabled: Iterable[str] = (), required: Iterable[str] = (),
+        only: Iterable[str] | None = None,
+    ) -> Registry:  # fmt: skip
+        """Load the installed plugins, or ``only`` those named; raises ConfigurationError when
+        a required one fails."""
         registry = cls()
         unwanted = set(disabled)
+        wanted = None if only is None else set(only)
         for point in _sorted(entry_points(group=GROUP)):
-            if point.name not in unwanted:
+            if point.name not in unwanted and (wanted is None or point.name in wanted):
                 registry.add_entry_point(point)
         registry.require(required)
         return registry
@@ -93,6 +99,7 @@ class Registry:
             return self._quarantine(name, distribution, error)
         for hook, values in found.items():
             self.registered[hook].update(values)
+            self._owners.update({(hook, key): name for key in values})
         self._distributions[name] = distribution
         return True
 
@@ -149,6 +156,15 @@ class Registry:
     def endpoints(self) -> Mapping[str, Any]:
         """Endpoints of the API by name."""
         return self.registered["register_endpoints"]
+
+    @property
+    def notifiers(self) -> Mapping[str, Any]:
+        """Notifiers by name."""
+        return self.registered["register_notifiers"]
+
+    def owner_of(self, hook: str, key: str) -> str:
+        """Return the plugin that registered ``key`` with ``hook``; raises ``KeyError``."""
+        return self._owners[hook, key]
 
     def may_start(self, job: dict[str, Any]) -> bool:
         """Ask the decide hook; an exception refuses."""

@@ -54,6 +54,11 @@ class Root:
         self.tokens: Table = mapping["tokens"]
         self.audit: Table = mapping["audit"]
         self.fleet: Fleet = mapping["fleet"]
+        self.channels: Table = mapping["channels"]
+        self.rules: Table = mapping["rules"]
+        self.incidents: Table = mapping["incidents"]
+        self.deliveries: Table = mapping["deliveries"]
+        self.counters: Any = mapping["counters"]
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

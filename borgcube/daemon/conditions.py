@@ -23,9 +23,10 @@ MAX_EVENTS = 20_000
 Finding = dict[str, str]
 
 
-def finding(level: str, message: str, next_step: str) -> Finding:
-    """Return one finding; ``level`` is ``error`` or ``warning``."""
-    return {"level": level, "message": message, "next_step": next_step}
+def finding(level: str, message: str, next_step: str, **more: str) -> Finding:
+    """Return one finding; ``level`` is ``error`` or ``warning``. ``about`` marks those that are
+    incidents of their own: ``space`` and ``violations``."""
+    return {"level": level, "message": message, "next_step": next_step, **more}
 
 
 def engines(registry: Registry) -> list[Finding]:
@@ -114,6 +115,7 @@ class JournalWatch:
                 f"{'time' if len(known) == 1 else 'times'} in 7 days "
                 f"({', '.join(sorted(set(known)))}).",
                 "Look at it: docs/guarantees.md says what each kind means.",
+                about="violations",
             )
             for client, known in sorted(kinds.items())
         ]

@@ -25,6 +25,7 @@ from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.services import Service, ServiceContext, ServiceFactory
 from borgcube.core.store import Store
+from borgcube.daemon.alarms import Alarms
 from borgcube.daemon.audit import Audit
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
@@ -34,6 +35,7 @@ from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_logins import LoginMethods
+from borgcube.daemon.methods_notify import NotifyMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
 from borgcube.daemon.methods_system import SystemMethods
@@ -100,10 +102,15 @@ class Daemon:
         self.store.on_committed = self.publish
         self.housekeeping = Housekeeping(self.store)
         self.audit = Audit(self.store)
-        methods: dict[str, Any] = {}
+        system = SystemMethods(self)
+        self.alarms = Alarms(
+            self.config, self.store, self.registry, self.keys, doctor=system.doctor
+        )
+        self.alarms.courier.publish = self.publish
+        methods: dict[str, Any] = methods_of(system)
         for kind in (
-            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
-            AccountMethods, LoginMethods, EnrolMethods,
+            RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
+            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -123,6 +130,7 @@ class Daemon:
         """Send an event to the bus, and journalled ones to the observers."""
         self._bus.send_multipart([envelope.type.encode(), envelope.to_json()])
         if envelope.seq is not None:
+            self.alarms.hear(envelope)
             self.registry.observe(envelope.as_data())
 
     def ask_to_stop(self, *_: object) -> None:
@@ -151,17 +159,20 @@ class Daemon:
             root.record(events.DaemonStarted(version=__version__, pid=os.getpid()))
         LOG.info("borgcubed %s serves %s as process %d", __version__, self.home, os.getpid())
         self._start_services()
+        self.alarms.start()
         poller = zmq.Poller()
         poller.register(self._control_socket, zmq.POLLIN)
         poller.register(self._workers_socket, zmq.POLLIN)
         while not self._stop_asked:
-            poller.poll(50 if self.dispatcher.busy or self.control.busy else 250)
+            busy = self.dispatcher.busy or self.control.busy or self.alarms.busy
+            poller.poll(50 if busy else 250)
             self._turn()
         self._stop(poller)
 
     def _turn(self) -> None:
         for part in (
-            self.control.receive, self.control.step, self.dispatcher.step, self.housekeeping.step
+            self.control.receive, self.control.step, self.dispatcher.step, self.alarms.step,
+            self.housekeeping.step,
         ):  # fmt: skip
             try:
                 part()
@@ -191,6 +202,7 @@ class Daemon:
                 LOG.exception("an error while stopping")
                 time.sleep(0.2)
         self.dispatcher.vaults.stop_all(timeout_s=VAULT_STOP_S)
+        self.alarms.close()
 
     def close(self) -> None:
         """End the services; close sockets and store."""

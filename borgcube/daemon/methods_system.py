@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 from borgcube import __version__
@@ -24,6 +25,7 @@ class SystemMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._journal = conditions.JournalWatch()
+        self._looking = threading.Lock()  # the watch looks too, in its thread
 
     @method("ping")
     def ping(self) -> dict[str, Any]:
@@ -53,11 +55,14 @@ class SystemMethods:
 
     @method("doctor")
     def doctor(self) -> list[dict[str, str]]:
-        """Return what is wrong here, worst first; empty when all is well."""
+        """Return what is wrong here, worst first; empty when all is well.
+
+        Only looks, so it may be called in any thread; the watch does so.
+        """
         found: list[dict[str, str]] = []
 
-        def say(level: str, message: str, next_step: str) -> None:
-            found.append({"level": level, "message": message, "next_step": next_step})
+        def say(level: str, message: str, next_step: str, **more: str) -> None:
+            found.append({"level": level, "message": message, "next_step": next_step, **more})
 
         registry = self._daemon.registry
         for plugin in registry.quarantined:
@@ -93,16 +98,18 @@ class SystemMethods:
                     f"Repository {name}: {free >> 20} MiB are free at {path}, less than its "
                     f"floor of {floor >> 20} MiB; it takes no backups.",
                     "Make room, delete archives, or see: borgcube repository set --help",
+                    about="space",
                 )
             elif free < LOW_SPACE_BYTES:
                 say("warning", f"Repository {name}: less than 1 GiB is free at {path}.",
-                    "Delete archives or make room.")  # fmt: skip
+                    "Delete archives or make room.", about="space")  # fmt: skip
         for transport, client, count in unknown:
             others = f" and {count - 1} more" if count > 1 else ""
             say("error", f"Client {client}{others}: there is no transport {transport}.",
                 "See: borgcube plugins")  # fmt: skip
         with self._daemon.store.reading() as root:
-            found += self._journal.look(root)
+            with self._looking:
+                found += self._journal.look(root)
             found += conditions.statuses(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
         found += conditions.private_files(self._daemon.home)

@@ -85,8 +85,26 @@ def _make_fleet(root: MutableMapping[str, Any]) -> None:
     standing.make(cast(Any, tables))
 
 
+def _make_notice_tables(root: MutableMapping[str, Any]) -> None:
+    tables = {
+        "channels": ("id", "name"),
+        "rules": ("id", "name", "channel"),
+        "incidents": ("id", "key", "state", "kind", "client", "plan", "repository"),
+        "deliveries": ("id", "state", "channel", "rule"),
+    }
+    for name, fields in tables.items():
+        if name not in root:
+            root[name] = Table(*fields)
+    if "counters" not in root:
+        root["counters"] = OOBTree()
+    # What happened before there were alarms is not told of.
+    if "alarms_seq" not in root["settings"]:
+        root["settings"]["alarms_seq"] = root["journal"].last
+
+
 CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0001", _make_tables),
     EvolutionStep("core:0002", _make_account_tables),
     EvolutionStep("core:0003", _make_fleet),
+    EvolutionStep("core:0006", _make_notice_tables),
 )

@@ -2,10 +2,12 @@
 
 from borgcube.core.model.accounts import AuditEntry, Link, Session, Token, User
 from borgcube.core.model.fleet import Fleet, PlanStatus, RepositoryStatus, Standing
+from borgcube.core.model.notices import Channel, Delivery, Incident, Rule
 from borgcube.core.model.records import Archive, Client, Job, Plan, Record, Repository
 from borgcube.core.model.table import Found, Table
 
 __all__ = [
-    "Archive", "AuditEntry", "Client", "Fleet", "Found", "Job", "Link", "Plan", "PlanStatus",
-    "Record", "Repository", "RepositoryStatus", "Session", "Standing", "Table", "Token", "User",
+    "Archive", "AuditEntry", "Channel", "Client", "Delivery", "Fleet", "Found", "Incident", "Job",
+    "Link", "Plan", "PlanStatus", "Record", "Repository", "RepositoryStatus", "Rule", "Session",
+    "Standing", "Table", "Token", "User",
 ]  # fmt: skip

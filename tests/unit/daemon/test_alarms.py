@@ -1,0 +1,227 @@
+"""The right people get the right messages, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.daemon.alarmrig import FULL, Rig
+
+from borgcube.core import events
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    made.channel("hook")
+    made.fleet("web", "mail")
+    yield made
+    made.store.close()
+
+
+def test_a_failed_plan_is_told_once_and_so_is_its_end(rig: Rig) -> None:
+    rig.rule()
+    for _ in range(3):
+        rig.run("web", "failed")
+    assert rig.said() == [[("opened", "plan-failed:web")]]
+    assert [one["count"] for one in rig.incidents()] == [3]
+    # It went out, so its end is told of.
+    with rig.store.transact() as root:
+        root.deliveries.change(root.deliveries.newest(1)[0], state="sent")
+    rig.run("web")
+    rig.run("web")
+    assert rig.said() == [[("opened", "plan-failed:web")], [("over", "plan-failed:web")]]
+    assert rig.incidents(state="open") == []
+
+
+def test_what_is_over_before_it_was_told_is_not_told(rig: Rig) -> None:
+    rig.rule(group_s=600)
+    rig.run("web", "failed")
+    rig.run("web")
+    (only,) = rig.deliveries()
+    assert only["state"] == "withdrawn" and only["items"] == []
+
+
+def test_nothing_is_told_while_a_further_attempt_waits(rig: Rig) -> None:
+    rig.rule()
+    rig.run("web", "failed", retry=True)
+    assert rig.incidents() == []
+
+
+def test_many_plans_on_one_broken_repository_are_one_problem(rig: Rig) -> None:
+    rig.rule()
+    rig.run("web", "failed", cause=FULL)
+    rig.run("mail", "failed", cause=FULL)
+    (only,) = rig.incidents()
+    assert only["key"] == "repository-trouble:main" and only["count"] == 2
+
+
+def test_problems_of_one_time_share_a_message(rig: Rig) -> None:
+    rig.rule(group_s=60)
+    rig.run("web", "failed")
+    rig.later(seconds=20)
+    rig.run("mail", "failed")
+    (only,) = rig.deliveries()
+    assert len(only["items"]) == 2
+    assert only["due_at"] == "2026-03-02T12:01:00.000+00:00", "the first one sets the time"
+    assert only["subject"] == "[vault] 2 new problems: Plan web: the backup failed"
+
+
+def test_a_rule_hears_only_of_its_own(rig: Rig) -> None:
+    rig.rule("webs", clients=("we*",))
+    rig.rule("mails", plans=("mail",))
+    rig.rule("elsewhere", repositories=("other",))
+    rig.rule("silence", kinds=("plan-silent",))
+    rig.rule("off", disabled=True)
+    rig.run("web", "failed")
+    assert [one["rule"] for one in rig.deliveries()] == ["webs"]
+
+
+def test_a_minor_problem_that_grows_is_told_when_it_is_bad_enough(rig: Rig) -> None:
+    rig.rule(severity="error")
+    for kind, told in (("client-clock", 0), ("wrong-id", 1), ("wrong-id", 1)):
+        rig.record(events.ClientViolation(client="web", job="1", repository="main", plan="web",
+                                          kind=kind, details="x"))  # fmt: skip
+        assert len(rig.deliveries()) == told
+
+
+def test_reminders_come_until_somebody_knows(rig: Rig) -> None:
+    rig.rule(remind_hours=24, severity="error", kinds=("plan-failed",))
+    rig.run("web", "failed")
+    for hours, messages in ((1, 1), (22, 1), (1, 2), (23, 2), (1, 3)):
+        rig.later(hours=hours)
+        with rig.store.transact() as root:
+            for one in list(root.deliveries.oldest("state", "queued")):
+                root.deliveries.change(one, state="sent")
+        rig.look()
+        rig.look()
+        assert len(rig.deliveries()) == messages, hours
+    assert rig.said()[-1] == [("reminder", "plan-failed:web")]
+    with rig.store.transact() as root:
+        incident = root.incidents.newest(1, kind="plan-failed")[0]
+        incident.acknowledged_by = "ada"
+    rig.later(days=3)
+    rig.look()
+    assert len(rig.deliveries()) == 3
+
+
+def test_a_silent_plan_is_noticed_and_so_is_its_voice(rig: Rig) -> None:
+    rig.rule()
+    rig.run("web")
+    rig.later(days=2, hours=23)
+    rig.look()
+    assert rig.incidents() == []
+    rig.later(hours=2)
+    rig.look()
+    rig.look()
+    assert {one["key"] for one in rig.incidents()} == {"plan-silent:web", "plan-silent:mail"}
+    never = next(one for one in rig.incidents() if one["plan"] == "mail")
+    assert "none at all" in never["message"]
+    rig.run("web")
+    assert {one["key"] for one in rig.incidents(state="open")} == {"plan-silent:mail"}
+
+
+def test_a_removed_plan_is_nobodys_problem(rig: Rig) -> None:
+    rig.run("web", "failed")
+    rig.record(events.PlanRemoved(plan="web"))
+    assert rig.incidents(state="open") == []
+
+
+def test_quiet_hours_hold_what_can_wait_and_let_through_what_cannot(rig: Rig) -> None:
+    rig.rule("calm", quiet_from="11:00", quiet_until="14:00", quiet_lets="never")
+    rig.rule("urgent", quiet_from="11:00", quiet_until="14:00", quiet_lets="error")
+    rig.run("web", "failed")  # at noon
+    due = {one["rule"]: one["due_at"][11:16] for one in rig.deliveries()}
+    assert due == {"calm": "14:00", "urgent": "12:00"}
+
+
+def test_events_are_told_when_asked_for_and_never_those_about_telling(rig: Rig) -> None:
+    rig.rule(kinds=(), events=("*",))
+    rig.record(events.RepositoryPassphraseRevealed(repository="main"))
+    rig.record(events.NotificationConfigured(what="rule", name="x", change="added"))
+    assert rig.said() == [[("event", "repository.passphrase_revealed")]]
+
+
+def test_a_channel_does_not_tell_of_its_own_failing(rig: Rig) -> None:
+    rig.channel("other")
+    rig.rule("first", "hook", kinds=("channel-failing",))
+    rig.rule("second", "other", kinds=("channel-failing",))
+    for _ in range(3):
+        rig.alarms.courier._record("hook", "", False, "no")
+    assert [one["rule"] for one in rig.deliveries()] == ["second"]
+
+
+def test_a_condition_of_the_server_opens_and_closes_and_figures_do_not_matter(rig: Rig) -> None:
+    for free in ("900", "800"):
+        rig.findings = [{"level": "error", "message": f"Only {free} MiB. Bad.", "next_step": "Go"}]
+        rig.look()
+    (only,) = rig.incidents()
+    assert only["kind"] == "server-condition" and only["count"] == 1
+    rig.findings = [{"level": "error", "message": "x", "next_step": "y", "about": "space"}]
+    rig.look()
+    assert rig.incidents(state="open") == []
+
+
+def test_a_disk_that_fills_is_told_worse_when_it_is_worse(rig: Rig, monkeypatch: Any) -> None:
+    free = 500
+
+    class Usage:
+        total = 1000 << 30
+
+        @property
+        def free(self) -> int:
+            return free << 30
+
+    monkeypatch.setattr("borgcube.daemon.watch.shutil.disk_usage", lambda path: Usage())
+    with rig.store.transact() as root:
+        root.repositories.find("name", "main").free_floor_bytes = 20 << 30
+    seen = []
+    for free in (500, 49, 48, 19, 55, 61):
+        rig.look()
+        seen.append([one["severity"] for one in rig.incidents(state="open")])
+    assert seen == [[], ["warning"], ["warning"], ["error"], ["error"], []]
+
+
+def test_what_nobody_hears_of_again_is_over_after_a_week(rig: Rig) -> None:
+    rig.record(events.ArchiveDeleted(archive="a", id="1", repository="main"))
+    rig.later(days=6)
+    rig.look()
+    assert rig.incidents(state="open", kind="archive-gone") != []
+    rig.later(days=2)
+    rig.look()
+    assert rig.incidents(state="open", kind="archive-gone") == []
+
+
+def test_an_event_counts_once_however_often_the_daemon_dies(rig: Rig, monkeypatch: Any) -> None:
+    rig.rule()
+    monkeypatch.setattr(rig, "read", lambda: None)
+    rig.run("web", "failed")
+    rig.kill()
+    for _ in range(3):
+        rig.open()
+        rig.alarms.read_journal()
+        rig.alarms._seq = 0  # forgets what it read, and must not care
+        rig.kill()
+    rig.open()
+    rig.alarms.read_journal()
+    assert len(rig.deliveries()) == 1 and rig.incidents()[0]["count"] == 1
+    with rig.store.reading() as root:
+        assert root.counters["jobs", "backup", "failed"] == 1
+
+
+def test_a_letter_is_written_once_for_its_day_and_late_after_a_night_off(rig: Rig) -> None:
+    rig.rule(
+        "letter", digest="daily", digest_at="07:00", next_digest_at="2026-03-03T07:00:00.000+00:00"
+    )
+    rig.run("web")
+    rig.look()
+    assert rig.deliveries() == []
+    rig.later(days=2)  # noon of the 4th: one letter, not two
+    rig.look()
+    rig.look()
+    (only,) = rig.deliveries()
+    assert only["kind"] == "digest"
+    with rig.store.reading() as root:
+        assert root.rules.find("name", "letter").next_digest_at.startswith("2026-03-05T07:00")
