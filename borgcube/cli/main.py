@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import access, inventory, jobs, output, settings, system, tokens
+from borgcube.cli import access, inventory, jobs, notify, output, settings, system, tokens
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -91,6 +91,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _plans(parser)
     _work(parser)
     _access(parser)
+    notify.add_commands(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)

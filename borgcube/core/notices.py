@@ -102,7 +102,7 @@ def _event_block(item: Mapping[str, Any], zone: str) -> Block:
     return Block(title_of(item), (one_line(data, MAX_EVENT), local(item["at"], zone)), boxed=True)
 
 
-def _block(item: Mapping[str, Any], *, url: str, zone: str) -> Block:
+def _block(item: Mapping[str, Any], *, url: str, zone: str, alone: bool) -> Block:
     if item["what"] == EVENT:
         return _event_block(item, zone)
     said = [one_line(item["message"], 2000)] if item["message"] else []
@@ -118,9 +118,10 @@ def _block(item: Mapping[str, Any], *, url: str, zone: str) -> Block:
              (("client", "client"), ("plan", "plan"), ("repository", "repository"), ("job", "job"))
              if item[key]]  # fmt: skip
     said.append(f"{since}. {', '.join(facts)}".strip())
+    heading = "" if alone else title_of(item)  # alone, it is the lead already
     link = f"{url}/jobs/{item['job']}" if url and item["job"] and item["what"] != OVER else ""
     tone = GOOD if item["what"] == OVER else TONES.get(item["severity"], "")
-    return Block(title_of(item), tuple(said), tone=tone, boxed=True, link=link,
+    return Block(heading, tuple(said), tone=tone, boxed=True, link=link,
                  link_text="Look at the job")  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def notice(
         if mine and several:
             blocks.append(Block(heading))
         for item in mine[: max(0, MAX_SHOWN - shown)]:
-            blocks.append(_block(item, url=url, zone=zone))
+            blocks.append(_block(item, url=url, zone=zone, alone=len(items) == 1))
             shown += 1
     if len(items) + more > shown:
         rest = f"And {len(items) + more - shown} more; `borgcube notify incident list` has them."

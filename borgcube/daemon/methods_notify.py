@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events, letters, notices, rules
+from borgcube.core import letters, notices, rules
 from borgcube.core.errors import BorgCubeError, InvalidInput, NotFound
+from borgcube.core.events import NotificationConfigured, now
 from borgcube.core.model import Channel, Rule
 from borgcube.core.model.names import check_name
 from borgcube.core.notifiers import TEST, checked_options, secret_names
@@ -16,13 +17,21 @@ from borgcube.daemon import checks, digest, outbox
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.courier import secrets_context, utc_now
 from borgcube.daemon.incidents import CLOSED, OPEN, acknowledge, close
-from borgcube.daemon.orders import find
 from borgcube.daemon.outbox import FAILED, QUEUED, iso
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
 MAX_LISTED = 1000
+
+
+def find(table: Any, name: str, *, what: str) -> Any:
+    """Return the channel or rule of that name; raises NotFound."""
+    found = table.find("name", name)
+    if found is None:
+        raise NotFound(f"There is no {what} {name[:80]!r}.", field=what,
+                       next_step=f"See: borgcube notify {what} list")  # fmt: skip
+    return found
 
 
 def _limited(limit: int) -> int:
@@ -90,13 +99,13 @@ class NotifyMethods:
         kind = self._notifier(notifier)
         complete = checked_options(kind, options or {})
         channel = Channel(
-            name=name, notifier=notifier, comment=comment, created_at=events.now(),
+            name=name, notifier=notifier, comment=comment, created_at=now(),
             **self._split(name, kind, complete),
         )  # fmt: skip
         with self._daemon.store.transact() as root:
             checks.refuse_duplicate(root.channels, name, what="channel")
             root.channels.add(channel)
-            root.record(events.NotificationConfigured(what="channel", name=name, change="added"))
+            root.record(NotificationConfigured(what="channel", name=name, change="added"))
             return self._shown(channel)
 
     @method("channel.set")
@@ -121,7 +130,7 @@ class NotifyMethods:
             if changed:
                 # What was wrong may be mended: try at once.
                 channel.not_before = ""
-                root.record(events.NotificationConfigured(
+                root.record(NotificationConfigured(
                     what="channel", name=name, change="changed"
                 ))  # fmt: skip
             shown = self._shown(channel)
@@ -131,7 +140,7 @@ class NotifyMethods:
     @method("channel.remove")
     def channel_remove(self, *, name: str) -> dict[str, Any]:
         """Forget a channel that no rule uses; what waits for it is given up."""
-        now = utc_now()
+        moment = utc_now()
         with self._daemon.store.transact() as root:
             channel = find(root.channels, name, what="channel")
             users = root.rules.newest(1, channel=name)
@@ -143,13 +152,13 @@ class NotifyMethods:
                 )  # fmt: skip
             for delivery in list(root.deliveries.oldest("state", QUEUED)):
                 if delivery.channel == name:
-                    outbox.give_up(root, delivery, error="The channel was removed.", now=now)
+                    outbox.give_up(root, delivery, error="The channel was removed.", now=moment)
             for incident in root.incidents.newest(
                 1, key=f"channel-failing:{name}", state=OPEN
             ):  # fmt: skip
                 close(self._daemon.alarms.desk(root), incident, reason="The channel was removed.")
             root.channels.remove(channel)
-            root.record(events.NotificationConfigured(what="channel", name=name, change="removed"))
+            root.record(NotificationConfigured(what="channel", name=name, change="removed"))
         return {"removed": name}
 
     @method("channel.list")
@@ -168,14 +177,14 @@ class NotifyMethods:
     @method("channel.test", audited=True)
     def channel_test(self, *, name: str) -> dict[str, Any]:
         """Queue a test; its delivery, which is tried once, says what came of it."""
-        now = utc_now()
+        moment = utc_now()
         with self._daemon.store.transact() as root:
             find(root.channels, name, what="channel")
             letter = notices.trial_letter(
-                server=self._daemon.alarms.server, channel=name, at=iso(now)
+                server=self._daemon.alarms.server, channel=name, at=iso(moment)
             )
             delivery = outbox.post_letter(
-                root, kind=TEST, channel=name, rule="", letter=letter, now=now
+                root, kind=TEST, channel=name, rule="", letter=letter, now=moment
             )
             made = {"delivery": delivery.id}
         self._daemon.alarms.courier.wake()
@@ -186,7 +195,7 @@ class NotifyMethods:
     @method("rule.add")
     def rule_add(
         self, *, name: str, channel: str, kinds: list[str] | None = None,
-        events_: list[str] | None = None, severity: str = "warning",
+        events: list[str] | None = None, severity: str = "warning",
         clients: list[str] | None = None, plans: list[str] | None = None,
         repositories: list[str] | None = None, group_s: int = 60, remind_hours: int = 24,
         all_clear: bool = True, quiet_from: str = "", quiet_until: str = "",
@@ -196,12 +205,12 @@ class NotifyMethods:
         """Add a rule. It speaks of what happens from now on."""
         rule = Rule(
             name=name, channel=channel, kinds=tuple(["*"] if kinds is None else kinds),
-            events=tuple(events_ or ()), severity=severity, clients=tuple(clients or ()),
+            events=tuple(events or ()), severity=severity, clients=tuple(clients or ()),
             plans=tuple(plans or ()), repositories=tuple(repositories or ()), group_s=group_s,
             remind_hours=remind_hours, all_clear=all_clear, quiet_from=quiet_from,
             quiet_until=quiet_until, quiet_lets=quiet_lets, zone=zone, digest=digest,
             digest_at=digest_at, digest_day=digest_day, comment=comment,
-            created_at=events.now(),
+            created_at=now(),
         )  # fmt: skip
         rules.check_rule(rule.as_data())
         with self._daemon.store.transact() as root:
@@ -210,7 +219,7 @@ class NotifyMethods:
             if digest:
                 rule.next_digest_at = iso(rules.next_letter(rule, utc_now()))
             root.rules.add(rule)
-            root.record(events.NotificationConfigured(what="rule", name=name, change="added"))
+            root.record(NotificationConfigured(what="rule", name=name, change="added"))
             return rule.as_data()
 
     def _check_channel(self, root: Any, name: str) -> None:
@@ -222,7 +231,7 @@ class NotifyMethods:
     @method("rule.set")
     def rule_set(
         self, *, name: str, channel: str | None = None, kinds: list[str] | None = None,
-        events_: list[str] | None = None, severity: str | None = None,
+        events: list[str] | None = None, severity: str | None = None,
         clients: list[str] | None = None, plans: list[str] | None = None,
         repositories: list[str] | None = None, group_s: int | None = None,
         remind_hours: int | None = None, all_clear: bool | None = None,
@@ -233,7 +242,7 @@ class NotifyMethods:
     ) -> dict[str, Any]:  # fmt: skip
         """Change what is given; an empty list means all."""
         values = checks.given({
-            "channel": channel, "kinds": kinds, "events": events_, "severity": severity,
+            "channel": channel, "kinds": kinds, "events": events, "severity": severity,
             "clients": clients, "plans": plans, "repositories": repositories,
             "group_s": group_s, "remind_hours": remind_hours, "all_clear": all_clear,
             "quiet_from": quiet_from, "quiet_until": quiet_until, "quiet_lets": quiet_lets,
@@ -250,7 +259,7 @@ class NotifyMethods:
                 due = rules.next_letter(rule, utc_now()) if rule.digest else None
                 rule.next_digest_at = iso(due) if due else ""
             if changed:
-                root.record(events.NotificationConfigured(
+                root.record(NotificationConfigured(
                     what="rule", name=name, change="changed"
                 ))  # fmt: skip
             data: dict[str, Any] = rule.as_data()
@@ -261,7 +270,7 @@ class NotifyMethods:
         """Forget a rule; what it has queued still goes out."""
         with self._daemon.store.transact() as root:
             root.rules.remove(find(root.rules, name, what="rule"))
-            root.record(events.NotificationConfigured(what="rule", name=name, change="removed"))
+            root.record(NotificationConfigured(what="rule", name=name, change="removed"))
         return {"removed": name}
 
     @method("rule.list")
@@ -363,7 +372,7 @@ class NotifyMethods:
     @method("delivery.retry")
     def delivery_retry(self, *, id: str) -> dict[str, Any]:
         """Try at once to deliver what waits or was given up."""
-        now = utc_now()
+        moment = utc_now()
         with self._daemon.store.transact() as root:
             delivery = self._delivery(root, id)
             channel = find(root.channels, delivery.channel, what="channel")
@@ -372,8 +381,8 @@ class NotifyMethods:
             if delivery.state == FAILED:
                 root.deliveries.change(delivery, state=QUEUED)
                 delivery.ended_at = ""
-                delivery.created_at = iso(now)  # so that it is not given up at once
-            delivery.due_at = min(delivery.due_at, iso(now))
+                delivery.created_at = iso(moment)  # so that it is not given up at once
+            delivery.due_at = min(delivery.due_at, iso(moment))
             channel.not_before = ""
             data: dict[str, Any] = delivery.as_data()
         self._daemon.alarms.courier.wake()

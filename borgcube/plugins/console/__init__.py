@@ -23,6 +23,12 @@ def _include(module: str) -> Any:
     return include
 
 
+def _notifications(*args: Any, **values: Any) -> Any:
+    from borgcube.plugins.console.notifications import Notifications
+
+    return Notifications(*args, **values)
+
+
 @hookimpl
 def register_pages() -> list[Page]:
     """Offer the pages of the navigation."""
@@ -36,6 +42,8 @@ def register_pages() -> list[Page]:
         Page("archives", _("Archives"), "archive", made.Archives, _include("archives"), order=40),
         Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
+        Page("notifications", _("Notifications"), "notify", _notifications,
+             _include("notifications"), Permission.VIEW_SERVER, section=_("Server"), order=5),
         Page("events", _("Events"), "event", made.Collection, _include("server"),
              Permission.VIEW_SERVER, section=_("Server"), order=10),
         Page("plugins", _("Plugins"), "plugin", made.Collection, _include("nothing"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.daemon.alarmrig import FULL, Rig
 
 from borgcube.core import events
+from tests.unit.daemon.alarmrig import FULL, Rig
 
 
 @pytest.fixture
@@ -165,20 +166,13 @@ def test_a_condition_of_the_server_opens_and_closes_and_figures_do_not_matter(ri
 
 
 def test_a_disk_that_fills_is_told_worse_when_it_is_worse(rig: Rig, monkeypatch: Any) -> None:
-    free = 500
-
-    class Usage:
-        total = 1000 << 30
-
-        @property
-        def free(self) -> int:
-            return free << 30
-
-    monkeypatch.setattr("borgcube.daemon.watch.shutil.disk_usage", lambda path: Usage())
+    disk = SimpleNamespace(total=1000 << 30, free=0)
+    monkeypatch.setattr("borgcube.daemon.watch.shutil.disk_usage", lambda path: disk)
     with rig.store.transact() as root:
         root.repositories.find("name", "main").free_floor_bytes = 20 << 30
     seen = []
     for free in (500, 49, 48, 19, 55, 61):
+        disk.free = free << 30
         rig.look()
         seen.append([one["severity"] for one in rig.incidents(state="open")])
     assert seen == [[], ["warning"], ["warning"], ["error"], ["error"], []]
