@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from borgcube.core.notifiers import ERROR, INFO, WARNING
+from borgcube.core.texts import _
 
 # Kinds of incidents, with the words that explain them; rules choose among them.
 KINDS: Mapping[str, str] = {
-    "plan-failed": "a backup failed, and no further try is waiting",
-    "plan-silent": "a plan should have an archive by now and has none",
-    "plan-incomplete": "some files could not be read",
-    "job-failed": "a job other than a backup failed",
-    "repository-trouble": "a repository could not be used",
-    "client-violation": "a client did what no honest client does",
-    "archive-gone": "an archive was deleted by something other than BorgCube",
-    "disk-nearly-full": "the disk of a repository is nearly full",
-    "server-condition": "what `borgcube doctor` finds on this server",
-    "channel-failing": "messages cannot be delivered",
+    "plan-failed": _("a backup failed, and no further try is waiting"),
+    "plan-silent": _("a plan should have an archive by now and has none"),
+    "plan-incomplete": _("some files could not be read"),
+    "job-failed": _("a job other than a backup failed"),
+    "repository-trouble": _("a repository could not be used"),
+    "client-violation": _("a client did what no honest client does"),
+    "archive-gone": _("an archive was deleted by something other than BorgCube"),
+    "disk-nearly-full": _("the disk of a repository is nearly full"),
+    "server-condition": _("what `borgcube doctor` finds on this server"),
+    "channel-failing": _("messages cannot be delivered"),
 }
 # These may be faults and no ill will.
 SOFT_VIOLATIONS = frozenset({"client-clock", "client-silent", "client-overtime", "no-archive"})

@@ -18,15 +18,31 @@ from borgcube.core.alarms import KINDS
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
 from borgcube.core.rules import DAYS
+from borgcube.core.texts import _
 from borgcube.core.web import Resource
 from borgcube.plugins.console.resources import Collection, Item, add
 
 SHOWN = 50
-SEVERITIES = (("info", "everything"), ("warning", "warnings and errors"), ("error", "errors only"))
-NAME = Field("name", "Name", required=True, placeholder="ops",
-             help="It cannot be changed later.")  # fmt: skip
-COMMENT = Field("comment", "Comment", group="More")
-DISABLED = Field("disabled", "Disabled", "checkbox", default=False, group="More")
+SEVERITIES = (("info", _("everything")), ("warning", _("warnings and errors")),
+              ("error", _("errors only")))  # fmt: skip
+# Words, badge and icon of each severity of a problem and each state of a message.
+LEVELS = {
+    "error": (_("error"), "bad", "cross"), "warning": (_("warning"), "warn", "warn"),
+    "info": (_("note"), "", "about"),
+}  # fmt: skip
+STATES = {
+    "sent": (_("sent"), "good", "check"), "failed": (_("given up"), "bad", "cross"),
+    "queued": (_("waiting"), "busy", "clock"), "sending": (_("being sent"), "busy", "play"),
+    "withdrawn": (_("not needed any more"), "", "stop"),
+}  # fmt: skip
+WEEK = dict(zip(DAYS, (
+    _("Monday"), _("Tuesday"), _("Wednesday"), _("Thursday"), _("Friday"), _("Saturday"),
+    _("Sunday"),
+), strict=True))  # fmt: skip
+NAME = Field("name", _("Name"), required=True, placeholder="ops",
+             help=_("It cannot be changed later."))  # fmt: skip
+COMMENT = Field("comment", _("Comment"), group=_("More"))
+DISABLED = Field("disabled", _("Disabled"), "checkbox", default=False, group=_("More"))
 
 
 class ChannelItem(Item):
@@ -106,31 +122,39 @@ def notifications(context: Notifications, request: Any) -> dict[str, Any]:
         "closed": db.incidents.newest(5, state="closed"),
         "channels": sorted(db.channels.newest(1000), key=lambda one: str(one.name)),
         "rules": [{"rule": one, "words": about(one)} for one in rules],
-        "deliveries": db.deliveries.newest(15), "kinds": KINDS,
+        "deliveries": db.deliveries.newest(15), "kinds": KINDS, "states": STATES,
+        "levels": LEVELS,
         "notifiers": {name: one.title for name, one in request.plugins.notifiers.items()},
         "may_operate": request.me.may(Permission.OPERATE),
         "may_administer": request.me.may(Permission.ADMINISTER),
     }  # fmt: skip
 
 
-def about(rule: Any) -> str:
-    """Return what a rule does, in words."""
-    of = [f"{word} {', '.join(getattr(rule, many))}" for many, word in
-          (("clients", "client"), ("plans", "plan"), ("repositories", "repository"))
-          if getattr(rule, many)]  # fmt: skip
-    only = f", only {' and '.join(of)}" if of else ""
-    if rule.digest:
-        day = f" on {rule.digest_day.capitalize()}" if rule.digest == "weekly" else ""
-        return f"A {rule.digest} letter{day} at {rule.digest_at} {rule.zone}{only}"
-    what = []
-    if rule.kinds:
-        least = dict(SEVERITIES)[rule.severity]
-        kinds = "" if tuple(rule.kinds) == ("*",) else f" ({', '.join(rule.kinds)})"
-        what.append(f"Problems{kinds}: {least}")
-    if rule.events:
-        what.append(f"events {', '.join(rule.events)}")
-    quiet = f", quiet from {rule.quiet_from} to {rule.quiet_until}" if rule.quiet_from else ""
-    return f"{', '.join(what)}{only}{quiet}"
+def about(rule: Any) -> list[str]:
+    """Return what a rule does, in a few words each."""
+    if rule.digest == "daily":
+        found = [_("A letter every day at %(at)s %(zone)s", at=rule.digest_at, zone=rule.zone)]
+    elif rule.digest:
+        found = [_("A letter every week on %(day)s at %(at)s %(zone)s", at=rule.digest_at,
+                   day=WEEK[rule.digest_day], zone=rule.zone)]  # fmt: skip
+    else:
+        found = []
+        if rule.kinds:
+            found.append(_("Problems: %(least)s", least=dict(SEVERITIES)[rule.severity]))
+            if tuple(rule.kinds) != ("*",):
+                found.append(_("of these kinds: %(kinds)s", kinds=", ".join(rule.kinds)))
+        if rule.events:
+            found.append(_("events %(types)s", types=", ".join(rule.events)))
+        if rule.quiet_from:
+            found.append(_("quiet from %(begin)s to %(end)s %(zone)s", begin=rule.quiet_from,
+                           end=rule.quiet_until, zone=rule.zone))  # fmt: skip
+    if rule.clients:
+        found.append(_("only clients %(names)s", names=", ".join(rule.clients)))
+    if rule.plans:
+        found.append(_("only plans %(names)s", names=", ".join(rule.plans)))
+    if rule.repositories:
+        found.append(_("only repositories %(names)s", names=", ".join(rule.repositories)))
+    return list(found)
 
 
 # Problems
@@ -156,13 +180,13 @@ def log(context: Notifications, request: Any) -> dict[str, Any]:
         found = found[:SHOWN]
         last = str(table.number_of(found[-1]))
         more = request.path_to("notifications", "log", before=last)
-    return {"deliveries": found, "more": more}
+    return {"deliveries": found, "more": more, "states": STATES}
 
 
 def message(context: DeliveryItem, request: Any) -> dict[str, Any]:
     """Show one message."""
     record = context.record
-    return {"delivery": record,
+    return {"delivery": record, "states": STATES,
             "may_retry": record.state in ("queued", "failed")
             and request.me.may(Permission.ADMINISTER)}  # fmt: skip
 
@@ -200,7 +224,7 @@ def channel_new(context: Notifications, request: Any) -> Any:
     known = request.plugins.notifiers
     chosen = str(request.params.get("kind", ""))
     if chosen not in known:
-        return {"form": None, "channel": None, "notifier": None,
+        return {"form": None, "channel": None, "states": STATES, "notifier": None,
                 "notifiers": [(name, known[name].title) for name in sorted(known)]}  # fmt: skip
     notifier = known[chosen]
     form = channel_form(notifier)
@@ -215,7 +239,7 @@ def channel_new(context: Notifications, request: Any) -> Any:
             except BorgCubeError as error:
                 form.refuse(error)
         request.response.status_code = 400
-    return {"form": form, "channel": None, "notifier": notifier, "notifiers": []}
+    return {"form": form, "channel": None, "states": STATES, "notifier": notifier, "notifiers": []}
 
 
 def channel(context: ChannelItem, request: Any) -> Any:
@@ -238,7 +262,7 @@ def channel(context: ChannelItem, request: Any) -> Any:
                 form.refuse(error)
         request.response.status_code = 400
     return {
-        "channel": record, "form": form, "notifier": notifier, "notifiers": [],
+        "channel": record, "form": form, "states": STATES, "notifier": notifier, "notifiers": [],
         "deliveries": request.db.deliveries.newest(15, channel=record.name),
         "rules": [str(one.name) for one in request.db.rules.newest(100, channel=record.name)],
     }  # fmt: skip
@@ -267,41 +291,41 @@ def rule_fields(request: Any) -> list[Field]:
     channels = [(str(one.name), str(one.name)) for one in request.db.channels.newest(1000)
                 if one.notifier not in heartbeats]  # fmt: skip
     zones = sorted(available_timezones()) or ["UTC"]
-    times, subjects, letters = "Hours and reminders", "Only some", "A letter instead"
+    times, subjects, letters = _("Hours and reminders"), _("Only some"), _("A letter instead")
     return [
         NAME,
-        Field("channel", "Over channel", "choice", required=True, choices=channels),
-        Field("severity", "Tell of", "choice", default="warning", choices=SEVERITIES),
-        Field("kinds", "Kinds of problems", "checkboxes", default=tuple(KINDS),
-              choices=[(kind, f"{kind}: {words}") for kind, words in KINDS.items()],
+        Field("channel", _("Over channel"), "choice", required=True, choices=channels),
+        Field("severity", _("Tell of"), "choice", default="warning", choices=SEVERITIES),
+        Field("kinds", _("Kinds of problems"), "checkboxes", default=tuple(KINDS),
+              choices=list(KINDS.items()),
               group=subjects),
-        Field("clients", "Clients", "lines", group=subjects, placeholder="web*",
-              help="One name or pattern a line; empty means all."),
-        Field("plans", "Plans", "lines", group=subjects),
-        Field("repositories", "Repositories", "lines", group=subjects),
-        Field("events", "Events as well", "lines", group=subjects,
+        Field("clients", _("Clients"), "lines", group=subjects, placeholder="web*",
+              help=_("One name or pattern a line; empty means all.")),
+        Field("plans", _("Plans"), "lines", group=subjects),
+        Field("repositories", _("Repositories"), "lines", group=subjects),
+        Field("events", _("Events as well"), "lines", group=subjects,
               placeholder="repository.passphrase_revealed",
-              help="Types of events in the journal, or patterns such as archive.*"),
-        Field("zone", "Time zone", "choice", default="UTC", group=times,
+              help=_("Types of events in the journal, or patterns such as archive.*")),
+        Field("zone", _("Time zone"), "choice", default="UTC", group=times,
               choices=[(zone, zone) for zone in zones]),
-        Field("quiet_from", "Quiet from", group=times, placeholder="22:00"),
-        Field("quiet_until", "Quiet until", group=times, placeholder="07:00"),
-        Field("quiet_lets", "Tell in quiet hours too", "choice", default="error", group=times,
-              choices=(("never", "nothing"), ("error", "errors"),
-                       ("warning", "warnings and errors"))),
-        Field("group_s", "Wait for more (seconds)", "number", default="60", least=0,
-              most=86_400, group=times, help="Problems of that time share a message."),
-        Field("remind_hours", "Remind after (hours)", "number", default="24", least=0,
-              most=2160, group=times, help="0 for never. Reminders end when somebody says"
-              " that they know."),
-        Field("all_clear", "Tell when a problem is over", "checkbox", default=True,
+        Field("quiet_from", _("Quiet from"), group=times, placeholder="22:00"),
+        Field("quiet_until", _("Quiet until"), group=times, placeholder="07:00"),
+        Field("quiet_lets", _("Tell in quiet hours too"), "choice", default="error", group=times,
+              choices=(("never", _("nothing")), ("error", _("errors only")),
+                       ("warning", _("warnings and errors")))),
+        Field("group_s", _("Wait for more (seconds)"), "number", default="60", least=0,
+              most=86_400, group=times, help=_("Problems of that time share a message.")),
+        Field("remind_hours", _("Remind after (hours)"), "number", default="24", least=0,
+              most=2160, group=times, help=_("0 for never. Reminders end when somebody says"
+              " that they know.")),
+        Field("all_clear", _("Tell when a problem is over"), "checkbox", default=True,
               group=times),
-        Field("digest", "Send", "choice", default="", group=letters,
-              choices=(("", "messages about problems"), ("daily", "a letter every day"),
-                       ("weekly", "a letter every week"))),
-        Field("digest_at", "At", default="07:00", group=letters, placeholder="07:00"),
-        Field("digest_day", "On", "choice", default="monday", group=letters,
-              choices=[(day, day.capitalize()) for day in DAYS]),
+        Field("digest", _("Send"), "choice", default="", group=letters,
+              choices=(("", _("messages about problems")), ("daily", _("a letter every day")),
+                       ("weekly", _("a letter every week")))),
+        Field("digest_at", _("At"), default="07:00", group=letters, placeholder="07:00"),
+        Field("digest_day", _("On"), "choice", default="monday", group=letters,
+              choices=list(WEEK.items())),
         COMMENT,
     ]  # fmt: skip
 

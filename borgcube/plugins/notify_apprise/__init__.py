@@ -14,6 +14,7 @@ from borgcube.core.errors import InvalidInput
 from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.notifiers import DeliveryFailed, Message
+from borgcube.core.texts import _
 
 MAX_BODY = 32_000
 # These act on this server itself: its desktop, its log, or programs that it runs.
@@ -52,16 +53,16 @@ class AppriseNotifier:
     """Sends through any service that Apprise knows."""
 
     name = "apprise"
-    title = "Apprise (chat, push, SMS)"
+    title = _("Apprise (chat, push, SMS)")
     heartbeat = False
 
     def fields(self) -> Sequence[Field]:
         """Return the options."""
         return [
-            Field("addresses", "Address", "password", required=True, autocomplete="off",
+            Field("addresses", _("Address"), "password", required=True, autocomplete="off",
                   placeholder="ntfy://example.org/topic",
-                  help="An address of Apprise; several with a space between them. It is kept"
-                  " like a password, because it holds tokens."),
+                  help=_("An address of Apprise; several with a space between them. It is kept"
+                  " like a password, because it holds tokens.")),
         ]  # fmt: skip
 
     def check(self, options: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.letters import one_line
 from borgcube.core.notifiers import DeliveryFailed, Message
+from borgcube.core.texts import _
 
 STARTTLS, TLS, PLAIN = "starttls", "tls", "none"
 PORTS = {STARTTLS: 587, TLS: 465, PLAIN: 25}
@@ -66,28 +67,28 @@ class Mail:
     """Sends mail through a server of yours."""
 
     name = "mail"
-    title = "Mail (SMTP)"
+    title = _("Mail (SMTP)")
     heartbeat = False
 
     def fields(self) -> Sequence[Field]:
         """Return the options."""
         return [
-            Field("host", "Mail server", required=True, placeholder="smtp.example.org"),
-            Field("security", "Connection", "choice", default=STARTTLS, choices=(
-                (STARTTLS, "STARTTLS (port 587)"), (TLS, "TLS from the start (port 465)"),
-                (PLAIN, "no encryption (port 25)"),
-            ), help="The server's certificate is always checked; what cannot be encrypted as"
-               " chosen is not sent."),
-            Field("port", "Port", "number", default="0", least=0, most=65535,
-                  help="0 means the usual one."),
-            Field("user", "User", help="Empty for a server that asks for none."),
-            Field("password", "Password", "password", autocomplete="new-password"),
-            Field("sender", "From", required=True, placeholder="backup@example.org"),
-            Field("recipients", "To", "lines", required=True, placeholder="ops@example.org",
-                  help="One address a line."),
-            Field("ca_file", "Certificate authority", group="More",
-                  help="A PEM file on this server, if the mail server's certificate is not from"
-                  " a public authority."),
+            Field("host", _("Mail server"), required=True, placeholder="smtp.example.org"),
+            Field("security", _("Connection"), "choice", default=STARTTLS, choices=(
+                (STARTTLS, _("STARTTLS (port 587)")), (TLS, _("TLS from the start (port 465)")),
+                (PLAIN, _("no encryption (port 25)")),
+            ), help=_("The server's certificate is always checked; what cannot be encrypted as"
+               " chosen is not sent.")),
+            Field("port", _("Port"), "number", default="0", least=0, most=65535,
+                  help=_("0 means the usual one.")),
+            Field("user", _("User"), help=_("Empty for a server that asks for none.")),
+            Field("password", _("Password"), "password", autocomplete="new-password"),
+            Field("sender", _("From"), required=True, placeholder="backup@example.org"),
+            Field("recipients", _("To"), "lines", required=True, placeholder="ops@example.org",
+                  help=_("One address a line.")),
+            Field("ca_file", _("Certificate authority"), group=_("More"),
+                  help=_("A PEM file on this server, if the mail server's certificate is not from"
+                  " a public authority.")),
         ]  # fmt: skip
 
     def check(self, options: Mapping[str, Any]) -> None:

@@ -14,19 +14,20 @@ from borgcube.core.errors import InvalidInput
 from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.notifiers import Message
+from borgcube.core.texts import _
 from borgcube.plugins.notify_webhook.http import ANYWHERE, PUBLIC, check_url, send
 from borgcube.plugins.notify_webhook.signing import signature
 
 MIN_SECRET = 16
 AGENT = f"BorgCube/{__version__}"
 REACH = Field(
-    "reach", "May reach", "choice", default=ANYWHERE, group="More",
-    choices=((ANYWHERE, "this server's own networks too"), (PUBLIC, "public addresses only")),
-    help="Link-local addresses, where clouds hand out credentials, are never used.",
+    "reach", _("May reach"), "choice", default=ANYWHERE, group=_("More"),
+    choices=((ANYWHERE, _("this server's own networks too")), (PUBLIC, _("public addresses only"))),
+    help=_("Link-local addresses, where clouds hand out credentials, are never used."),
 )  # fmt: skip
 CA_FILE = Field(
-    "ca_file", "Certificate authority", group="More",
-    help="A PEM file on this server, if the certificate is not from a public authority.",
+    "ca_file", _("Certificate authority"), group=_("More"),
+    help=_("A PEM file on this server, if the certificate is not from a public authority."),
 )  # fmt: skip
 
 
@@ -47,18 +48,18 @@ class Webhook:
     """POSTs JSON, signed."""
 
     name = "webhook"
-    title = "Webhook"
+    title = _("Webhook")
     heartbeat = False
 
     def fields(self) -> Sequence[Field]:
         """Return the options."""
         return [
-            Field("url", "Address", required=True, placeholder="https://hooks.example.org/borgcube",
-                  help="Gets a POST with JSON for each message. Redirects are not followed."),
-            Field("secret", "Signing secret", "password", required=True,
+            Field("url", _("Address"), required=True, placeholder="https://hooks.example.org/borgcube",
+                  help=_("Gets a POST with JSON for each message. Redirects are not followed.")),
+            Field("secret", _("Signing secret"), "password", required=True,
                   autocomplete="new-password",
-                  help="At least 16 characters. The receiver needs it too, to verify that"
-                  " messages come from here."),
+                  help=_("At least 16 characters. The receiver needs it too, to verify that"
+                  " messages come from here.")),
             REACH, CA_FILE,
         ]  # fmt: skip
 
@@ -90,21 +91,21 @@ class Heartbeat:
     """Asks for an address regularly, as services that watch for silence want it."""
 
     name = "heartbeat"
-    title = "Heartbeat"
+    title = _("Heartbeat")
     heartbeat = True
 
     def fields(self) -> Sequence[Field]:
         """Return the options."""
         return [
-            Field("url", "Address", "password", required=True, autocomplete="off",
-                  help="What the watching service gave you. It is kept like a password, because"
-                  " whoever knows it can pretend that this server is alive."),
-            Field("every_minutes", "Every (minutes)", "number", default="5", least=1, most=1440),
-            Field("method", "With", "choice", default="GET",
+            Field("url", _("Address"), "password", required=True, autocomplete="off",
+                  help=_("What the watching service gave you. It is kept like a password, because"
+                  " whoever knows it can pretend that this server is alive.")),
+            Field("every_minutes", _("Every (minutes)"), "number", default="5", least=1, most=1440),
+            Field("method", _("With"), "choice", default="GET",
                   choices=(("GET", "GET"), ("HEAD", "HEAD"), ("POST", "POST"))),
-            Field("silent_in_trouble", "Be silent while a serious problem is open", "checkbox",
-                  default=False, help="Then the watching service calls for backups that fail,"
-                  " too."),
+            Field("silent_in_trouble", _("Be silent while a serious problem is open"), "checkbox",
+                  default=False, help=_("Then the watching service calls for backups that fail,"
+                  " too.")),
             REACH, CA_FILE,
         ]  # fmt: skip
 
