@@ -106,7 +106,9 @@ class NotifyMethods:
             checks.refuse_duplicate(root.channels, name, what="channel")
             root.channels.add(channel)
             root.record(NotificationConfigured(what="channel", name=name, change="added"))
-            return self._shown(channel)
+            shown = self._shown(channel)
+        self._daemon.alarms.courier.wake()
+        return shown
 
     @method("channel.set")
     def channel_set(

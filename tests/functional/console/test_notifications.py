@@ -1,0 +1,172 @@
+"""The page Notifications: forms from the notifier's options, secrets that never come back,
+a test that arrives, and who may do what."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from borgcube.testing.consolerig import ConsoleRig, Visitor
+from tests.functional.console.conftest import FAKE, REAL, add_fleet
+from tests.unit.daemon.receivers import Web, web_server
+
+SECRET = "never shown again, to anybody"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with web_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory, web: Web) -> Iterator[ConsoleRig]:
+    place = tmp_path_factory.mktemp("notifications")
+    notify = "[notify]\nlook_seconds = 1\nretry_seconds = 1\n"
+    with ConsoleRig(place, python_path=(str(FAKE),), disabled=REAL, config=notify) as made:
+        add_fleet(made)
+        yield made
+
+
+@pytest.fixture
+def ada(rig: ConsoleRig, web: Web) -> Visitor:
+    """An administrator; there is a channel ``hook`` and a rule ``all`` over it."""
+    visitor = rig.visitor("ada")
+    if visitor.get("/notifications/channels/hook").status == 404:
+        form = "/notifications/+channel?kind=webhook"
+        values = {"name": "hook", "url": web.url, "secret": SECRET, "reach": "anywhere"}
+        made = visitor.post(form, values, form=form)
+        assert made.location == "/notifications/channels/hook", made.text
+        kinds = ["plan-failed"]
+        made = visitor.post("/notifications/+rule", {
+            "name": "all", "channel": "hook", "severity": "warning", "kinds": kinds,
+            "zone": "Europe/Berlin", "quiet_lets": "error", "group_s": "0", "all_clear": "yes",
+            "remind_hours": "24", "digest": "", "digest_at": "07:00", "digest_day": "monday",
+        })  # fmt: skip
+        assert made.location == "/notifications", made.text
+    return visitor
+
+
+def eventually(look: Any, *, timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+    return found
+
+
+def test_a_secret_is_kept_and_never_comes_back(rig: ConsoleRig, ada: Visitor) -> None:
+    page = ada.get("/notifications/channels/hook")
+    assert page.status == 200 and SECRET not in page.text
+    assert SECRET not in json.dumps(rig.call("channel.list"))
+    assert SECRET.encode() not in (rig.home / "store" / "borgcube.fs").read_bytes()
+    url = rig.call("channel.show", name="hook")["options"]["url"]
+    given = {"url": url, "secret": "", "reach": "anywhere", "comment": "kept"}
+    saved = ada.post("/notifications/channels/hook", given)
+    assert saved.status == 303, saved.text
+    shown = rig.call("channel.show", name="hook")
+    assert shown["secrets_set"] == ["secret"] and shown["comment"] == "kept"
+
+
+def test_the_test_button_sends_a_real_message(rig: ConsoleRig, ada: Visitor, web: Web) -> None:
+    before = len(web.asked)
+    page = ada.post("/notifications/channels/hook/test").location
+    assert page.startswith("/notifications/messages/")
+    eventually(lambda: "204" in ada.get(page).text)
+    _, _, _, body = web.asked[before]
+    assert json.loads(body)["kind"] == "test"
+
+
+def test_a_failure_is_told_shown_and_acknowledged(
+    rig: ConsoleRig, ada: Visitor, web: Web
+) -> None:  # fmt: skip
+    rig.call("plan.add", name="broken", client="web", repository="main", paths=["/etc"],
+             comment="cause")  # fmt: skip
+    before = len(web.asked)
+    rig.ended(rig.call("backup.start", plan="broken")["job_id"])
+    eventually(lambda: len(web.asked) > before)
+    (item,) = json.loads(web.asked[-1][3])["items"]
+    assert item["kind"] == "plan-failed" and item["plan"] == "broken"
+    assert "Plan broken: the backup failed" in rig.visitor("vera").get("/notifications").text
+    rig.visitor("olga").post(f"/notifications/incidents/{item['id']}/acknowledge")
+    assert rig.call("incident.show", id=item["id"])["acknowledged_by"] == "olga"
+    rig.call("plan.remove", name="broken")
+    eventually(lambda: [one for one in rig.call("incident.list", state="closed")
+                        if one["id"] == item["id"]])  # fmt: skip
+    told = eventually(lambda: [json.loads(body)["items"][0] for *_, body in web.asked
+                               if b'"what":"over"' in body])  # fmt: skip
+    assert told[0]["id"] == item["id"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        ("mail", {"host": "x", "sender": "nobody", "recipients": "a@b.example"}, "no mail address"),
+        ("mail", {"host": "mail.example", "sender": "a@b.example", "recipients": "a@b.example",
+                  "security": "none", "user": "u", "password": "p"}, "not sent without encryption"),
+        ("webhook", {"url": "file:///etc/passwd", "secret": SECRET}, "must be an address"),
+        ("webhook", {"url": "https://u:p@x.example/", "secret": SECRET}, "seen in logs"),
+        ("webhook", {"url": "https://x.example/", "secret": "short"}, "at least 16 characters"),
+        ("heartbeat", {"url": "gopher://x/", "every_minutes": "5"}, "must be an address"),
+        ("apprise", {"addresses": "syslog://"}, "not a service that can be used"),
+        ("apprise", {"addresses": "nonsense://x"}, "does not know"),
+    ],
+)  # fmt: skip
+def test_a_channel_that_cannot_work_is_refused_beside_its_field(
+    ada: Visitor, kind: str, values: dict[str, str], said: str
+) -> None:
+    form = f"/notifications/+channel?kind={kind}"
+    page = ada.post(form, {"name": "bad", "reach": "anywhere", "method": "GET", "port": "0",
+                           "security": "tls", **values}, form=form)  # fmt: skip
+    assert page.status == 400 and said in page.text
+    assert 'class="error"' in page.text
+    for secret in ("password", "secret"):
+        assert f'value="{values.get(secret, SECRET)}"' not in page.text
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"quiet_from": "22:00", "quiet_until": ""}, "a beginning and an end"),
+        ({"quiet_from": "22:00", "quiet_until": "22:00"}, "begin when they end"),
+        ({"quiet_from": "25:00", "quiet_until": "07:00"}, "a time such as"),
+        ({"zone": "Mars/Base"}, "Choose from the list"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused_beside_its_field(
+    ada: Visitor, values: dict[str, str], said: str
+) -> None:
+    given = {"channel": "hook", "severity": "error", "zone": "UTC", "quiet_lets": "error",
+             "digest_at": "07:00", "digest_day": "monday", "kinds": ["plan-failed"]}  # fmt: skip
+    page = ada.post("/notifications/rules/all", {**given, **values})
+    assert page.status == 400 and said in page.text and 'class="error"' in page.text
+
+
+def test_only_administrators_make_channels_and_rules(rig: ConsoleRig, ada: Visitor) -> None:
+    message = ada.post("/notifications/channels/hook/test").location
+    seen = {
+        name: [visitor.get(path).status for path in
+               ("/notifications", "/notifications/log", message,
+                "/notifications/+channel", "/notifications/channels/hook",
+                "/notifications/rules/all")]
+        for name in ("ada", "olga", "vera", "owen") if (visitor := rig.visitor(name))
+    }  # fmt: skip
+    assert seen == {
+        "ada": [200] * 6,
+        "olga": [200, 200, 200, 403, 403, 403],
+        "vera": [200, 200, 200, 403, 403, 403],
+        "owen": [403] * 6,
+    }
+    for name in ("olga", "vera"):
+        assert rig.visitor(name).post("/notifications/channels/hook/test").status == 403
+        assert rig.visitor(name).post("/notifications/rules/all/remove").status == 403
+    assert rig.visitor("vera").post("/notifications/incidents/1/close").status == 403
+
+
+def test_what_is_in_use_cannot_be_removed(rig: ConsoleRig, ada: Visitor) -> None:
+    refused = ada.post("/notifications/channels/hook/remove")
+    assert refused.status == 400 and "The rule all uses channel hook" in refused.text
