@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 from borgcube import __version__
@@ -24,6 +25,7 @@ class SystemMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._journal = conditions.JournalWatch()
+        self._looking = threading.Lock()  # the watch looks too, in its thread
 
     @method("ping")
     def ping(self) -> dict[str, Any]:
@@ -106,7 +108,8 @@ class SystemMethods:
             say("error", f"Client {client}{others}: there is no transport {transport}.",
                 "See: borgcube plugins")  # fmt: skip
         with self._daemon.store.reading() as root:
-            found += self._journal.look(root)
+            with self._looking:
+                found += self._journal.look(root)
             found += conditions.statuses(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
         found += conditions.private_files(self._daemon.home)
