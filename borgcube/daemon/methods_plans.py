@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
+from borgcube.core.errors import InvalidInput
+from borgcube.core.events_scheduling import TriggerRemoved
 from borgcube.core.model import Plan
-from borgcube.daemon import checks
+from borgcube.core.model.scheduling import PLAN
+from borgcube.core.store import Root
+from borgcube.daemon import checks, timetabling
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
 
@@ -20,6 +25,13 @@ class PlanMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
+    def _enrol(self, root: Root, plan: Plan) -> None:
+        timetabling.enrol(
+            root, self._daemon.registry.schedules, subject=PLAN, name=plan.name,
+            schedule=plan.schedule, now=datetime.now(UTC),
+        )  # fmt: skip
+        root.after_commit(self._daemon.scheduler.wake)
+
     @method("plan.add")
     def add(
         self, *, name: str, client: str, repository: str, paths: list[str],
@@ -31,8 +43,9 @@ class PlanMethods:
         retries: int = 0, retry_delay_s: int = 60, idle_timeout_s: int = 900,
         max_duration_s: int = 14 * 86400, before_command: str = "",
         before_failure: str = "fail", after_command: str = "", command_timeout_s: int = 3600,
+        schedule: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Add a plan."""
+        """Add a plan; without a schedule it runs when somebody starts it."""
         plan = Plan(
             name=name, client=client, repository=repository, paths=tuple(paths),
             excludes=tuple(excludes or ()), patterns=tuple(patterns or ()),
@@ -44,7 +57,8 @@ class PlanMethods:
             retries=retries, retry_delay_s=retry_delay_s, idle_timeout_s=idle_timeout_s,
             max_duration_s=max_duration_s, before_command=before_command,
             before_failure=before_failure, after_command=after_command,
-            command_timeout_s=command_timeout_s, created_at=events.now(),
+            command_timeout_s=command_timeout_s,
+            schedule=schedule, created_at=events.now(),
         )  # fmt: skip
         checks.check_plan(plan.as_data())
         with self._daemon.store.transact() as root:
@@ -52,6 +66,7 @@ class PlanMethods:
             find(root.clients, client, what="client")
             find(root.repositories, repository, what="repository")
             root.plans.add(plan)
+            self._enrol(root, plan)
             root.record(events.PlanAdded(plan=name, client=client, repository=repository))
             return plan.as_data()
 
@@ -84,6 +99,7 @@ class PlanMethods:
         after_command: str | None = None,
         command_timeout_s: int | None = None,
         version: str = "",
+        schedule: str | None = None,
     ) -> dict[str, Any]:
         """Change what is given; jobs that run already keep what they began with.
 
@@ -115,6 +131,7 @@ class PlanMethods:
                 "before_failure": before_failure,
                 "after_command": after_command,
                 "command_timeout_s": command_timeout_s,
+                "schedule": schedule,
             }
         )
         with self._daemon.store.transact() as root:
@@ -127,6 +144,8 @@ class PlanMethods:
                 # A queued job names both already.
                 checks.refuse_in_use(root, what="plan", name=name)
             changed = checks.change(root.plans, plan, values)
+            if "schedule" in changed:
+                self._enrol(root, plan)
             checks.record_change(root, events.PlanChanged, name, changed, what="plan")
             data: dict[str, Any] = plan.as_data()
             return data
@@ -138,6 +157,16 @@ class PlanMethods:
             plan = find(root.plans, name, what="plan")
             checks.check_version(plan, version, what="plan")
             checks.refuse_in_use(root, what="plan", name=name)
+            timetabling.withdraw(root, subject=PLAN, name=name)
+            for trigger in root.triggers.oldest("plan", name):
+                root.triggers.remove(trigger)
+                root.record(TriggerRemoved(trigger=trigger.name, plan=name))
+            task = root.tasks.find("plan", name)
+            if task is not None:
+                raise InvalidInput(
+                    f"The task {task.name} works on {name}.",
+                    next_step=f"Remove it first: borgcube task remove {task.name}",
+                )
             root.plans.remove(plan)
             root.record(events.PlanRemoved(plan=name))
         return {"removed": name}
