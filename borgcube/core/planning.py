@@ -140,25 +140,18 @@ def next_runs(rule: Rule, entry: Entry | None, now: datetime, count: int) -> lis
     those after it, each where windows and blackouts let it."""
     shift = timedelta(seconds=offset_s(entry) if entry else 0)
     found: list[datetime] = []
-    moment = now
-    if entry is not None and entry.due:
-        waiting = instant(entry.start) or now
-        due = instant(entry.due) or now
-        first = rule.windows.next_open(max(waiting, now))
-        if first is not None:
-            found.append(first)
-        moment = max(now, due)
-    while len(found) < count:
-        due_next = rule.next_after(moment)
-        if due_next is None:
+    due = instant(entry.due) if entry is not None else None
+    if due is None:
+        due = rule.next_after(now)
+    while due is not None and len(found) < count:
+        start = max(due + shift, now)
+        begin = rule.windows.next_open(start)
+        if begin is None:
             break
-        begin = rule.windows.next_open(due_next + shift)
-        if begin is not None and (not found or begin > found[-1]):
-            found.append(begin)
-        elif begin is None:
-            break
-        moment = due_next
-    return found[:count]
+        found.append(begin)
+        # A run that had to wait stands for all that became due meanwhile.
+        due = rule.next_after(max(due, begin) if begin > due + shift else due)
+    return found
 
 
 def planned_between(

@@ -11,7 +11,7 @@ Pure. Written by people as one line each, in the time zone of their schedule:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -178,18 +178,18 @@ class Windows:
                     return found
         return None
 
-    def _borders(self, local: datetime) -> Iterator[datetime]:
-        """Yield local times at which starting may begin to be allowed, ascending."""
-        ends = sorted(s.end for s in self.closed if isinstance(s, Dated) and s.end > local)
-        for origin in (local, *ends):
-            found = {origin}
+    def _borders(self, local: datetime) -> list[datetime]:
+        """Return local times at which starting may begin to be allowed, ascending."""
+        dated = [span.end for span in self.closed if isinstance(span, Dated)]
+        found = {local}
+        for origin in (local, *(end for end in dated if end > local)):
+            found.add(origin)
             for step in range(-2, AHEAD_DAYS):
                 day = origin.date() + timedelta(days=step)
                 for span in (*self.allowed, *self.closed):
                     if isinstance(span, Weekly) and (edges := span.on(day)):
-                        found.add(edges[0] if span in self.allowed else edges[1])
-                        found.add(edges[1])
-            yield from sorted(one for one in found if one >= origin)
+                        found.update(edges)
+        return sorted(one for one in found if one >= local)
 
 
 def _inside(span: Weekly | Dated, local: datetime) -> bool:

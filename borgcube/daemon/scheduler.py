@@ -93,7 +93,7 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether there is more to do at once."""
-        return bool(self._unchecked)
+        return bool(self._unchecked) and self._clock.now() >= SENSIBLE
 
     def notice(self, envelope: events.Envelope) -> None:
         """Hear of an event after its commit."""
