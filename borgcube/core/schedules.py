@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from borgcube.core.errors import InvalidInput
-from borgcube.core.windows import Windows
+from borgcube.core.windows import Weekly, Windows
 
 # What becomes of a run that could not start at its time.
 ONCE, SKIP, WHEN_REACHABLE = "once", "skip", "when-reachable"
@@ -29,6 +29,7 @@ CATCH_UP: Mapping[str, str] = {
 # A run that starts this much after its time has still started on time.
 ON_TIME_S = 300
 MAX_TRIES = 500
+MAX_LOOKED_AT = 200
 MAX_JITTER_S = 86_400
 KEPT_DURATIONS = 9
 UNKNOWN_DURATION_S = 600
@@ -123,17 +124,18 @@ def check_rule(rule: Rule, now: datetime) -> None:
         raise InvalidInput("The grace is 0 seconds to 366 days.", field="grace_s")
     if rule.kind.next_after(rule.spec, now, zone=rule.zone) is None:
         raise InvalidInput(f"{rule.spec!r} never comes.", field="spec")
-    moment = now
-    due = rule.next_after(moment)
+    due = rule.next_after(now)
     if due is None:
         raise InvalidInput(
             f"No run of {rule.spec!r} falls into a window.", field="windows",
             next_step="Widen the windows, or choose other times.",
         )  # fmt: skip
-    for _ in range(50):
-        if due is None or rule.windows.is_open(due):
+    weekly = tuple(span for span in rule.windows.closed if isinstance(span, Weekly))
+    always = Windows(rule.windows.zone, rule.windows.allowed, weekly)
+    for _ in range(MAX_LOOKED_AT):
+        if due is None or always.is_open(due):
             return
-        moment, due = due, rule.next_after(due)
+        due = rule.next_after(due)
     raise InvalidInput(
         f"Every run of {rule.spec!r} falls into a blackout.", field="blackouts",
         next_step="Shorten the blackouts, or choose other times.",
