@@ -122,9 +122,7 @@ class Daemon:
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
             AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
-            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
-            AccountMethods, LoginMethods, EnrolMethods, ScheduleMethods, TaskMethods,
-            PauseMethods, TriggerMethods,
+            ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -180,17 +178,16 @@ class Daemon:
         poller.register(self._control_socket, zmq.POLLIN)
         poller.register(self._workers_socket, zmq.POLLIN)
         while not self._stop_asked:
-            busy = self.dispatcher.busy or self.control.busy or self.alarms.busy
-            busy = self.dispatcher.busy or self.control.busy or self.scheduler.busy
+            parts = (self.dispatcher, self.control, self.alarms, self.scheduler)
+            busy = any(part.busy for part in parts)
             poller.poll(50 if busy else 250)
             self._turn()
         self._stop(poller)
 
     def _turn(self) -> None:
         for part in (
-            self.control.receive, self.control.step, self.dispatcher.step, self.alarms.step,
             self.control.receive, self.control.step, self.scheduler.step, self.dispatcher.step,
-            self.housekeeping.step,
+            self.alarms.step, self.housekeeping.step,
         ):  # fmt: skip
             try:
                 part()
