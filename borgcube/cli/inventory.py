@@ -225,8 +225,12 @@ def plan_list(control: Control, options: argparse.Namespace) -> int:
             ["NAME", "CLIENT", "REPOSITORY", "SCHEDULE", "NEXT", "PATHS"],
             [
                 (
-                    p["name"], p["client"], p["repository"], p["schedule"] or "-",
-                    HELD.get(p["held"]) or output.local_time(p["next_at"]), " ".join(p["paths"]),
+                    p["name"],
+                    p["client"],
+                    p["repository"],
+                    p["schedule"] or "-",
+                    HELD.get(p["held"]) or output.local_time(p["next_at"]),
+                    " ".join(p["paths"]),
                 )
                 for p in found
             ],

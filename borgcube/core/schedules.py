@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Protocol
 
 from borgcube.core.errors import InvalidInput
@@ -32,6 +33,7 @@ MAX_TRIES = 500
 MAX_LOOKED_AT = 200
 MAX_JITTER_S = 86_400
 KEPT_DURATIONS = 9
+LOOK_AHEAD, RUNS_AHEAD = timedelta(days=366), 15
 UNKNOWN_DURATION_S = 600
 INSTANT = timedelta(microseconds=1)
 
@@ -103,6 +105,14 @@ class Rule:
                 return
             yield due
             begin = due
+
+    def longest_gap_s(self, now: datetime) -> int:
+        """Return the longest time between two of the next due instants, in seconds."""
+        due = [now, *self.due_between(now, now + LOOK_AHEAD, most=RUNS_AHEAD)]
+        gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(due[1:])]
+        if not gaps:  # rarer than a year
+            return int(LOOK_AHEAD.total_seconds())
+        return int(max(gaps))
 
     def offset_s(self, key: str) -> int:
         """Return how many seconds after its due instants ``key`` starts, of the jitter: always

@@ -105,7 +105,7 @@ class ScheduleMethods:
                 root.schedules, schedule, {key: getattr(wanted, key) for key in values}
             )
             checks.record_change(root, told.ScheduleChanged, name, changed, what="schedule")
-            if set(changed) - {"comment", "grace_s", "catch_up"}:
+            if set(changed) - {"comment", "catch_up"}:
                 timetabling.reschedule(root, self._kinds, name, datetime.now(UTC))
                 root.after_commit(self._daemon.scheduler.wake)
             return self._shown(root, schedule)

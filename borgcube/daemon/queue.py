@@ -73,7 +73,7 @@ class OpenJobs:
 
         def read(state: str) -> list[Waiting]:
             found = []
-            for number in root.jobs.index.get(("state", state), ()):
+            for number in root.jobs.numbers("state", state):
                 job = self._known.get(number) or Waiting.of(number, root.jobs.rows[number])
                 seen[number] = job
                 found.append(job)

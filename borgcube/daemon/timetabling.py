@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from borgcube.core import standing
 from borgcube.core.errors import BorgCubeError, InvalidInput, NotFound
 from borgcube.core.model import Entry
 from borgcube.core.model.scheduling import PLAN, TASK
@@ -52,13 +53,26 @@ def enrol(
         withdraw(root, subject=subject, name=name)
         return
     entry = root.timetable.enter(subject, name, schedule, since=stamp(now))
-    if not entry.at:
+    rule = rule_named(root, kinds, schedule)
+    if not entry.at and rule is not None:
         set_next(root, kinds, entry, now)
+        set_patience(root, entry, rule, rule.longest_gap_s(now), now)
+
+
+def set_patience(root: Root, entry: Entry, rule: Rule, gap_s: int, now: datetime) -> None:
+    """Set how old the newest archive of an entry may get, and judge its plan by that."""
+    spare = rule.grace_s + rule.jitter_s + predicted_s(entry.durations)
+    entry.patience_s = int(gap_s + spare)
+    if entry.subject == PLAN and root.fleet.status(entry.name) is not None:
+        standing.refresh(root, entry.name, now=now)
 
 
 def withdraw(root: Root, *, subject: str, name: str) -> None:
     """Take a plan or task out of the timetable."""
+    known = root.timetable.get(subject, name) is not None
     root.timetable.remove(subject, name)
+    if known and subject == PLAN:
+        standing.refresh(root, name)
 
 
 def set_next(
@@ -114,10 +128,14 @@ def offsets(root: Root, schedule: str, *, lanes: int) -> dict[str, int]:
 
 def reschedule(root: Root, kinds: Mapping[str, Any], schedule: str, now: datetime) -> None:
     """Give all entries of a changed schedule their next times."""
+    rule = rule_named(root, kinds, schedule)
+    gap_s = rule.longest_gap_s(now) if rule else 0
     for entry in root.timetable.using(schedule):
         entry.since = stamp(now)
         entry.last_due = ""
         set_next(root, kinds, entry, now)
+        if rule is not None:
+            set_patience(root, entry, rule, gap_s, now)
 
 
 def refuse_in_use(root: Root, schedule: str) -> None:
@@ -154,6 +172,8 @@ def recheck(root: Root, kinds: Mapping[str, Any], key: str, now: datetime) -> No
         after = base if base is not None and now < base <= now + CLOCK_TRUST else now
         if rule is None or due is None or rule.next_after(after) != due:
             set_next(root, kinds, entry, now)
+        if rule is not None and not entry.patience_s:
+            set_patience(root, entry, rule, rule.longest_gap_s(now), now)
     except BorgCubeError:
         root.timetable.move(entry, seconds(now))  # the scheduler says what is wrong with it
 

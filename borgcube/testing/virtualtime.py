@@ -196,7 +196,7 @@ class Fleet:
         if free <= 0:
             return
         with self.store.reading() as root:
-            if not root.jobs.index.get(("state", lifecycle.QUEUED)):
+            if not root.jobs.count(state=lifecycle.QUEUED):
                 return
         with self.store.transact() as root:
             queued, active = self.open_jobs.look(root)

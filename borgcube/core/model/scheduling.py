@@ -78,7 +78,9 @@ class Entry(Record):
     ``due`` is the instant its next run is for, ``at`` the time (seconds since 1970) at which
     it is looked at next, 0 for not at all. ``held`` says why a run that is due waits, and
     ``held_since`` since when. ``since`` is when it got its schedule; before ``excused`` nothing
-    was expected of it, because of a pause or because the server was off.
+    was expected of it, because of a pause or because the server was off. ``patience_s`` is how
+    old its newest archive may get: the longest time between two runs, how long one takes, and
+    the grace.
     """
 
     key: str = ""
@@ -96,6 +98,7 @@ class Entry(Record):
     last_due: str = ""
     last_job: str = ""
     missed: int = 0
+    patience_s: int = 0
     durations: tuple[float, ...] = ()
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from borgcube.core import lifecycle
 from borgcube.core.home import engine_state_dir, runtime_dir
-from borgcube.core.model import Job
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.vaults import rotate
 
