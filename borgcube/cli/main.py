@@ -10,8 +10,17 @@ from typing import Any
 
 from borgcube import __version__
 from borgcube.cli import (
-    access, inventory, jobs, notify, output, pauses, schedules, settings, system, tokens,
-)  # fmt: skip
+    access,
+    inventory,
+    jobs,
+    notify,
+    output,
+    pauses,
+    schedules,
+    settings,
+    system,
+    tokens,
+)
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
