@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import access, inventory, jobs, notify, output, settings, system, tokens
+from borgcube.cli import (
+    access,
+    inventory,
+    jobs,
+    notify,
+    output,
+    pauses,
+    schedules,
+    settings,
+    system,
+    tokens,
+)
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -92,6 +103,8 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _work(parser)
     _access(parser)
     notify.add_commands(parser)
+    schedules.configure(parser)
+    pauses.configure(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)

@@ -6,7 +6,7 @@ daemon calls them.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from borgcube.core import events, standing
@@ -57,15 +57,14 @@ def queue(root: Root, job: Job) -> Job:
     return job
 
 
-def is_due(job: Job) -> bool:
-    """Tell whether a queued job's time has come.
+def time_has_come(created_at: str, not_before: str, now: datetime) -> bool:
+    """Tell whether ``now`` is not before ``not_before`` (empty: it always is).
 
-    A clock that was set back behind the queueing ends the wait: it says nothing any more.
+    A clock that was set back behind ``created_at`` ends the wait: it says nothing any more.
     """
-    if not job.not_before:
+    if not not_before:
         return True
-    now = datetime.now(UTC)
-    queued, due = (datetime.fromisoformat(at) for at in (job.created_at, job.not_before))
+    queued, due = (datetime.fromisoformat(at) for at in (created_at, not_before))
     return now >= due or now < queued
 
 
@@ -127,10 +126,11 @@ def requeue(root: Root, job: Job) -> Job | None:
     if plan is None or job.attempt > plan.retries:
         return None
     delay_s = min(plan.retry_delay_s * 2 ** min(job.attempt - 1, 20), LONGEST_DELAY_S)
-    due = datetime.now(UTC) + timedelta(seconds=delay_s)
+    due = datetime.fromisoformat(events.now()) + timedelta(seconds=delay_s)
     again = Job(
         type=job.type, client=job.client, repository=job.repository, plan=job.plan,
-        attempt=job.attempt + 1, retry_of=job.id,
+        attempt=job.attempt + 1, retry_of=job.id, origin=job.origin, schedule=job.schedule,
+        due=job.due, task=job.task, parameters={} if job.type == "backup" else job.parameters,
         not_before=due.isoformat(timespec="milliseconds") if delay_s else "",
     )  # fmt: skip
     return queue(root, again)

@@ -58,9 +58,12 @@ def utc(moment: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def stale_after(plan: Plan | None) -> timedelta:
-    """Return how old the newest archive of a plan may get before the plan needs a look."""
-    return STALE_AFTER
+def stale_after(root: Root, plan: Plan | None) -> timedelta:
+    """Return how old the newest archive of a plan may get before the plan needs a look: as its
+    schedule says, else two days."""
+    timetable = getattr(root, "timetable", None)  # evolution makes it after the first status
+    entry = timetable.get("plan", plan.name) if timetable is not None and plan else None
+    return timedelta(seconds=entry.patience_s) if entry and entry.patience_s else STALE_AFTER
 
 
 def judge(status: Any, now: datetime) -> tuple[str, str]:
@@ -108,7 +111,7 @@ def _of_archive(root: Root, plan: Plan | None, archive: Archive | None) -> dict[
         "archive": archive.id, "archive_name": archive.name, "archive_at": at,
         "archive_number": root.archives.number_of(archive),
         "size": size if isinstance(size, int) else 0,
-        "stale_at": (utc(at) + stale_after(plan)).astimezone(UTC).isoformat() if at else "",
+        "stale_at": (utc(at) + stale_after(root, plan)).astimezone(UTC).isoformat() if at else "",
     }  # fmt: skip
 
 

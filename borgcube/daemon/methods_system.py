@@ -112,6 +112,7 @@ class SystemMethods:
                 found += self._journal.look(root)
             found += conditions.statuses(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
+        found += self._daemon.scheduler.findings()
         found += conditions.private_files(self._daemon.home)
         found += conditions.repositories(records)
         found += conditions.engines(registry)

@@ -66,6 +66,7 @@ class Client(Record):
     identity: str = ""
     borg: str = "borg"
     domain: str = ""
+    network: str = ""  # clients of one network share its slots
     # Limits; 0 is none.
     max_job_bytes: int = 0
     max_total_bytes: int = 0
@@ -116,6 +117,7 @@ class Plan(Record):
     after_command: str = ""
     command_timeout_s: int = 3600
     max_duration_s: int = 14 * 86400
+    schedule: str = ""
 
 
 class Job(Record):
@@ -137,6 +139,11 @@ class Job(Record):
     attempt: int = 1
     retry_of: str = ""
     not_before: str = ""
+    # Empty for a job that a person asked for; else schedule or trigger.
+    origin: str = ""
+    schedule: str = ""
+    due: str = ""
+    task: str = ""
 
 
 class Archive(Record):

@@ -137,6 +137,10 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
             return self.rows[number]
         return None
 
+    def numbers(self, field: str, value: str) -> list[int]:
+        """Return the numbers of the records with that value, ascending; reads no record."""
+        return [int(number) for number in self._numbers(field, value)]
+
     def oldest(self, field: str, value: str) -> Iterator[Any]:
         """Yield records with that value in ascending order; safe against changes."""
         for number in list(self._numbers(field, value)):
