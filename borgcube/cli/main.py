@@ -13,6 +13,7 @@ from borgcube.cli import (
     access,
     inventory,
     jobs,
+    listings,
     notify,
     output,
     pauses,
@@ -146,6 +147,10 @@ def _repositories(parser: Parser) -> None:
     change = parser.leaf("set", settings.repository_set, parent=nouns)
     change.add_argument("name")
     settings.repository_options(change, new=False)
+    gone = parser.leaf("remove", settings.repository_remove, parent=nouns)
+    gone.add_argument("name")
+    gone.add_argument("--with-plans", action="store_true", help="remove its plans as well")
+    gone.add_argument("--yes", action="store_true", help="forget it without asking")
     parser.leaf("list", inventory.repository_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
     secret = parser.leaf("passphrase", inventory.repository_passphrase, parent=nouns)
@@ -165,7 +170,9 @@ def _clients(parser: Parser) -> None:
     change = parser.leaf("set", settings.client_set, parent=nouns)
     change.add_argument("name")
     settings.client_options(change, new=False)
-    parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
+    gone = parser.leaf("remove", settings.remove, parent=nouns)
+    gone.add_argument("name")
+    gone.add_argument("--with-plans", action="store_true", help="remove its plans as well")
     parser.leaf("list", inventory.client_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
     parser.leaf("test", inventory.client_test, parent=nouns).add_argument("name")
@@ -183,6 +190,9 @@ def _plans(parser: Parser) -> None:
         made.add_argument("name")
         settings.plan_options(made, new=name == "add")
     parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
+    dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
+    dry.add_argument("name")
+    dry.add_argument("--all", action="store_true", help="list what is left out as well")
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from borgcube.cli import output
 from borgcube.cli.control import Control
 from borgcube.cli.sizes import parse_size
+from borgcube.core.errors import InvalidInput
 
 # Option of a plan -> parameter, where they differ.
 PLAN_PARAMETERS = {
@@ -190,9 +192,33 @@ def repository_set(control: Control, options: argparse.Namespace) -> int:
 
 def remove(control: Control, options: argparse.Namespace) -> int:
     """Remove a client or plan; archives stay."""
-    answer = control.call(f"{options.noun}.remove", name=options.name)
+    more: dict[str, Any] = {}
+    if getattr(options, "with_plans", False):
+        more["with_plans"] = True
+    answer = control.call(f"{options.noun}.remove", name=options.name, **more)
     if options.json:
         output.as_json(answer)
     else:
+        if answer.get("plans"):
+            output.say(f"Removed with it: {', '.join(answer['plans'])}.")
         output.say(f"{options.noun.capitalize()} {options.name} removed. Its archives stay.")
+    return 0
+
+
+def repository_remove(control: Control, options: argparse.Namespace) -> int:
+    """Forget a repository; its directory is not touched."""
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput("Nothing was removed.", next_step="Add --yes to forget it.")
+        name = output.harmless(options.name)
+        output.say(f"Its passphrase is forgotten too: borgcube repository passphrase {name}")
+        if input(f"Forget the repository {name}? [y/N] ").lower() not in ("y", "yes"):
+            raise InvalidInput("Nothing was removed.")
+    answer = control.call("repository.remove", name=options.name, with_plans=options.with_plans)
+    if options.json:
+        output.as_json(answer)
+        return 0
+    if answer["plans"]:
+        output.say(f"Removed with it: {', '.join(answer['plans'])}.")
+    output.say(f"Repository {options.name} is forgotten. {answer['path']} was not touched.")
     return 0

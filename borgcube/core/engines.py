@@ -75,6 +75,20 @@ class Engine(Protocol):
         repository: the facts of its archive, or None. Waits until the job's session is
         over. Called in a thread of the daemon."""
 
+    def browse(
+        self, *, state_dir: Path, repository_id: str, archive_id: str, key: str, find: str,
+        start: int, limit: int,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Return one page of the files of an archive, without its repository: of the
+        directory ``key`` (empty is the top), or of everything whose name contains ``find``.
+        None when nothing is known of its files yet; :meth:`read_catalog` changes that.
+
+        ``entries`` have ``key`` (ASCII; the percent-encoded path), ``name``, ``kind``
+        (``ls``'s letter), ``size`` in bytes and ``files``, of a directory with all below it,
+        and ``mtime_ns``; ``total`` counts all entries, and ``cut`` says that there are more
+        than are counted. Called in a thread of the daemon; the first look at a large archive
+        may take a minute."""
+
     def preview(self, parameters: Mapping[str, Any]) -> Sequence[str]:
         """Return the command that a backup with these parameters runs on the client, for a
         person to read. Called in the console; must be cheap and touch nothing."""
@@ -83,9 +97,19 @@ class Engine(Protocol):
         """Pull one backup. Parameters: ``archive`` (name), ``plan``, ``domain``,
         ``paths`` and the plan options."""
 
+    def dry_run(self, context: JobContext) -> JobResult:
+        """List what a backup with these parameters would take, without storing anything or
+        opening the repository. The list goes into the job's listing (``core.listings``);
+        the result's ``data`` has ``included``, ``excluded``, ``files``, ``directories`` and,
+        when ``measured``, ``size``. ``cut`` says that the listing does not have all."""
+
     def restore(self, context: JobContext) -> JobResult:
         """Restore from ``archive`` (name), ``paths`` (may be empty) to ``target``, a
         directory on the order's client."""
+
+    def read_catalog(self, context: JobContext) -> JobResult:
+        """Read the list of files of the archive with the ID ``archive_id`` from the
+        repository, so that :meth:`browse` knows it."""
 
     def delete_archives(self, context: JobContext) -> JobResult:
         """Delete the archives named in the parameter ``archives``."""

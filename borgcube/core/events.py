@@ -208,6 +208,17 @@ class RepositoryChanged(Event):
 
 
 @dataclass(frozen=True)
+class RepositoryRemoved(Event):
+    """A repository was forgotten, with its passphrase and the records of ``archives``
+    archives. What is in its directory ``path`` was not touched."""
+
+    TYPE = "repository.removed"
+    repository: str
+    path: str
+    archives: int
+
+
+@dataclass(frozen=True)
 class RepositoryPassphraseRevealed(Event):
     """Somebody was shown the passphrase of a repository."""
 
@@ -368,7 +379,8 @@ BUILT_IN: tuple[type[Event], ...] = (
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
     ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
     ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
-    PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted, DaemonStopping,
+    RepositoryRemoved, PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted,
+    DaemonStopping,
     PluginQuarantined,
     IncidentOpened, IncidentClosed, IncidentAcknowledged, NotificationSent, NotificationFailed,
     NotificationConfigured,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from borgcube.core.errors import BorgCubeError
+from borgcube.core.sizes import exact_size, parse_size
 from borgcube.core.texts import _
 
 MAX_TEXT = 4096
@@ -21,8 +22,8 @@ MANY_KINDS = ("checkboxes",)
 
 @dataclass(frozen=True)
 class Field:
-    """One field. ``kind`` is text, password, code, number, choice, checkbox, checkboxes or
-    lines (one value a line)."""
+    """One field. ``kind`` is text, password, code, number, size (bytes, typed as ``10G``,
+    nothing is 0), choice, checkbox, checkboxes or lines (one value a line)."""
 
     name: str
     label: str
@@ -50,7 +51,9 @@ class Form:
 
     def __post_init__(self) -> None:
         for spec in self.fields:
-            self.values.setdefault(spec.name, spec.default)
+            value = self.values.setdefault(spec.name, spec.default)
+            if spec.kind == "size" and isinstance(value, int):
+                self.values[spec.name] = exact_size(value) if value else ""
 
     def groups(self) -> list[tuple[str, list[Field]]]:
         """Return the fields by group, in order; the group without a name comes first."""
@@ -107,11 +110,20 @@ def _checked(spec: Field, raw: Any) -> tuple[str, Any]:
     if not text:
         if spec.required:
             return _("This is needed."), text
+        if spec.kind == "size":
+            return "", 0
+        if spec.kind == "choice" and "" not in {value for value, _label in spec.choices}:
+            return "", spec.default  # a page from before the field was there
         return "", (int(spec.default or 0) if spec.kind == "number" else text)
     if spec.kind == "choice" and text not in {value for value, _ in spec.choices}:
         return _("Choose from the list."), text
     if spec.kind == "number":
         return _number(spec, text)
+    if spec.kind == "size":
+        try:
+            return "", parse_size(text)
+        except ValueError:
+            return _("This must be a size such as 500M or 10G."), 0
     return "", text
 
 

@@ -163,10 +163,15 @@ def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> N
 
 def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
     """Forget an archive that was deleted."""
-    root.archives.remove(archive)
-    standing.archive_removed(root, archive)
+    forget_archive(root, archive)
     root.record(
         events.ArchiveDeleted(
             archive=archive.name, id=archive.id, repository=archive.repository, job=job
         )
     )
+
+
+def forget_archive(root: Root, archive: Archive) -> None:
+    """Take an archive's record out without an event: it was not deleted."""
+    root.archives.remove(archive)
+    standing.archive_removed(root, archive)

@@ -299,6 +299,10 @@ def _plan_removed(root: Root, event: events.PlanRemoved) -> None:
     root.fleet.remove(event.plan)
 
 
+def _repository_removed(root: Root, event: events.RepositoryRemoved) -> None:
+    root.fleet.repositories.pop(event.repository, None)
+
+
 _MEANING: dict[type[events.Event], Callable[[Root, Any], None]] = {
     events.JobQueued: _run_queued,
     events.JobFinished: _run_ended,
@@ -306,6 +310,7 @@ _MEANING: dict[type[events.Event], Callable[[Root, Any], None]] = {
     events.PlanAdded: _plan_told,
     events.PlanChanged: _plan_told,
     events.PlanRemoved: _plan_removed,
+    events.RepositoryRemoved: _repository_removed,
 }
 
 

@@ -69,13 +69,32 @@ def listed(
 
 
 def refuse_in_use(root: Any, *, what: str, name: str) -> None:
-    """Raise InvalidInput while a queued or running job is of that client or plan."""
+    """Raise InvalidInput while a queued or running job is of that client, plan or repository."""
     for state in (lifecycle.QUEUED, *lifecycle.ACTIVE):
         for job in root.jobs.newest(1, **{"state": state, what: name}):
             raise InvalidInput(
                 f"Job {job.id} of {what} {name} is {job.state}.",
                 next_step=f"Wait for its end, or: borgcube job cancel {job.id}",
             )
+
+
+def remove_plans_of(root: Any, field: str, name: str, *, allowed: bool) -> list[str]:
+    """Remove the plans of a client or repository that goes; return their names.
+
+    Raises InvalidInput when there are some and it is not ``allowed``.
+    """
+    plans = list(root.plans.oldest(field, name))
+    if plans and not allowed:
+        verb = "backs up" if field == "client" else "backs up into"
+        raise InvalidInput(
+            f"The plan {plans[0].name} {verb} {name}.",
+            next_step=f"Remove it first: borgcube plan remove {plans[0].name}",
+        )
+    for plan in plans:
+        refuse_in_use(root, what="plan", name=plan.name)
+        root.plans.remove(plan)
+        root.record(events.PlanRemoved(plan=plan.name))
+    return [str(plan.name) for plan in plans]
 
 
 def record_change(root: Any, kind: Any, name: str, fields: list[str], *, what: str) -> None:

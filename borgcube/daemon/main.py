@@ -34,6 +34,7 @@ from borgcube.daemon.methods_accounts import AccountMethods
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
+from borgcube.daemon.methods_listings import ListingMethods
 from borgcube.daemon.methods_logins import LoginMethods
 from borgcube.daemon.methods_notify import NotifyMethods
 from borgcube.daemon.methods_pauses import PauseMethods
@@ -122,7 +123,7 @@ class Daemon:
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
             AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
-            ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods,
+            ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)

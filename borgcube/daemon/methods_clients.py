@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
@@ -84,21 +86,25 @@ class ClientMethods:
             return data
 
     @method("client.remove")
-    def remove(self, *, name: str, version: str = "") -> dict[str, Any]:
-        """Forget a client that no plan and no job uses; its archives stay."""
+    def remove(self, *, name: str, with_plans: bool = False, version: str = "") -> dict[str, Any]:
+        """Forget a client that no job uses; its archives stay, and so does the history of
+        its jobs. Its plans go too only if that is asked for. A key that was made for it is
+        deleted."""
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
             checks.check_version(client, version, what="client")
-            plan = root.plans.find("client", name)
-            if plan is not None:
-                raise InvalidInput(
-                    f"The plan {plan.name} backs up {name}.",
-                    next_step=f"Remove it first: borgcube plan remove {plan.name}",
-                )
+            plans = checks.remove_plans_of(root, "client", name, allowed=with_plans)
             checks.refuse_in_use(root, what="client", name=name)
             root.clients.remove(client)
             root.record(events.ClientRemoved(client=name))
-        return {"removed": name}
+            root.after_commit(lambda: self._forget_key(name, client.identity))
+        return {"removed": name, "plans": plans}
+
+    def _forget_key(self, name: str, identity: str) -> None:
+        """Delete the key pair that was made for a client; a person's own key is not ours."""
+        directory = self._daemon.home / "keys" / name
+        if Path(identity).parent == directory:
+            shutil.rmtree(directory, ignore_errors=True)
 
     @method("client.list")
     def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:

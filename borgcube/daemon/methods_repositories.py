@@ -105,7 +105,11 @@ class RepositoryMethods:
     def set(
         self, *, name: str, free_floor_bytes: int | None = None, version: str = ""
     ) -> dict[str, Any]:
-        """Change what is given; a running vault is replaced as soon as no job uses it."""
+        """Change what is given; a running vault is replaced as soon as no job uses it.
+
+        ``version`` is that of the record the caller saw (``core.versions``); a repository
+        that was changed since is left alone.
+        """
         values = checks.given({"free_floor_bytes": free_floor_bytes})
         checks.check_size(values["free_floor_bytes"], what="free_floor_bytes")
         with self._daemon.store.transact() as root:
@@ -131,6 +135,26 @@ class RepositoryMethods:
         return self._later(
             work, name=name, path=place, engine=engine, passphrase=passphrase, imported=True
         )
+
+    @method("repository.remove")
+    def remove(self, *, name: str, with_plans: bool = False) -> dict[str, Any]:
+        """Forget a repository that no job uses: its settings, its passphrase and the records
+        of its archives. Nothing in its directory is touched. Its plans go too only if that
+        is asked for."""
+        with self._daemon.store.transact() as root:
+            repository = find(root.repositories, name, what="repository")
+            checks.refuse_in_use(root, what="repository", name=name)
+            plans = checks.remove_plans_of(root, "repository", name, allowed=with_plans)
+            archives = list(root.archives.oldest("repository", name))
+            for archive in archives:
+                lifecycle.forget_archive(root, archive)
+            root.repositories.remove(repository)
+            root.record(events.RepositoryRemoved(
+                repository=name, path=repository.path, archives=len(archives)
+            ))  # fmt: skip
+            path = repository.path
+        self._daemon.dispatcher.vaults.retire(name)
+        return {"removed": name, "path": path, "plans": plans, "archives": len(archives)}
 
     @method("repository.list")
     def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:

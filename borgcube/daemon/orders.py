@@ -89,6 +89,8 @@ def build_order(root: Root, job: Job, *, vault_socket: str = "") -> JobOrder:
         if job.plan and "archive" not in parameters:
             plan = find(root.plans, job.plan, what="plan")
             parameters = backup_parameters(root, plan, client)
+            if job.type != "backup":
+                del parameters["archive"]  # a dry run makes none
     repository: dict[str, Any] = {}
     if job.repository:
         found: Repository = find(root.repositories, job.repository, what="repository")

@@ -23,7 +23,7 @@ from borgcube.core.store import Root, Store
 LOG = logging.getLogger(__name__)
 # Methods that may take long: they log in to a machine, or make a repository.
 SLOW_METHODS = frozenset(
-    {"repository.create", "repository.import", "client.test", "client.host_keys"}
+    {"repository.create", "repository.import", "client.test", "client.host_keys", "archive.browse"}
 )
 
 

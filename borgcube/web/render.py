@@ -40,11 +40,13 @@ PROBLEMS = {
 # Names that built-in plugins gave their job types and phases; others are shown as they are.
 JOB_TYPES: Mapping[str, Text] = {
     "backup": _("Backup"), "restore": _("Restore"), "archive-delete": _("Delete archives"),
+    "dry-run": _("Dry run of"), "catalog": _("Read the files of"),
     "check": _("Check"), "prune": _("Prune"), "compact": _("Compact"),
 }  # fmt: skip
 PHASES: Mapping[str, Text] = {
     "connecting": _("connecting"), "preparing": _("preparing"),
     "transferring": _("transferring"), "finishing": _("finishing"), "deleting": _("deleting"),
+    "listing": _("listing"), "measuring": _("measuring"), "reading": _("reading"),
     "checking": _("checking"), "pruning": _("pruning"), "compacting": _("compacting"),
 }  # fmt: skip
 FACTS: Mapping[str, Text] = {
@@ -123,6 +125,14 @@ def moment(value: Any, form: str = "both") -> Markup:
     )
 
 
+def time_ns(value: Any) -> str:
+    """Return nanoseconds since 1970 as an ISO time in UTC; empty outside of the calendar."""
+    try:
+        return datetime.fromtimestamp(int(value) / 1e9, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError, TypeError):
+        return ""
+
+
 def duration(begin: Any, end: Any = "") -> str:
     """Return the time between two ISO times, until now without an end: ``1:02:03``."""
     first, last = parsed(begin), parsed(end) or datetime.now(UTC)
@@ -178,6 +188,6 @@ def harmless(value: Any, limit: int = 2000) -> str:
 
 FILTERS = {
     "size": size, "count": count, "ago": ago, "moment": moment, "duration": duration,
-    "state": state, "whose": whose, "harmless": harmless,
+    "state": state, "whose": whose, "harmless": harmless, "time_ns": time_ns,
     "job_type": job_type, "phase": phase, "role": role, "fact": fact,
 }  # fmt: skip

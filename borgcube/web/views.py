@@ -200,6 +200,13 @@ def http_problem(context: Any, request: Any) -> Any:
                   message=context.explanation, next_step=_("Go back and try again."))  # fmt: skip
 
 
+def not_text(context: Any, request: Any) -> Any:
+    """Refuse an address or a form whose bytes are no text."""
+    return _error(request, 400, title=_("This address cannot be read"),
+                  message=_("It has bytes in it that are no text."),
+                  next_step=_("Choose a page on the left."))  # fmt: skip
+
+
 def broken(context: Any, request: Any) -> Any:
     """Say that we made a mistake; details go to the log only."""
     LOG.error("%s %s failed", request.method, request.path_info, exc_info=context)
@@ -227,6 +234,6 @@ def includeme(config: Any) -> None:
     config.add_forbidden_view(forbidden, renderer=page)
     for kind, view in (
         (BadCSRFToken, bad_form), (BadCSRFOrigin, bad_form), (BorgCubeError, refused),
-        (HTTPException, http_problem), (Exception, broken),
+        (HTTPException, http_problem), (UnicodeDecodeError, not_text), (Exception, broken),
     ):  # fmt: skip
         config.add_exception_view(view, context=kind, renderer=page)

@@ -17,6 +17,7 @@ PATHS = [
     "/", "/clients", "/clients/web", "/clients/+add", "/clients/web/connect?state=ready",
     "/plans", "/plans/web-etc", "/plans/+add", "/jobs", "/jobs/1", "/archives",
     "/repositories", "/repositories/main", "/repositories/+add", "/repositories/+import",
+    "/clients/web/edit", "/plans/web-etc/edit", "/repositories/main/remove",
     "/events", "/plugins", "/about", "/users", "/users/owen", "/users/+add", "/audit", "/account",
 ]  # fmt: skip
 
@@ -45,7 +46,10 @@ def test_no_page_has_a_fault(fleet: ConsoleRig, watch: Any, kind: str) -> None:
     faults = seen.faults()
     seen.shot(f"login-{kind}")
     seen.log_in("ada")
-    paths = [*PATHS, *(archive_path(fleet, *m) for m in ((), ("restore",), ("delete",)))]
+    paths = [
+        *PATHS,
+        *(archive_path(fleet, *m) for m in ((), ("restore",), ("delete",), ("files",))),
+    ]
     wide = []
     for path in paths:
         page = seen.open(path)

@@ -1,4 +1,4 @@
-"""The job types that change what a repository holds: ``backup`` and ``archive-delete``."""
+"""The job types ``backup``, ``dry-run`` (what a backup would take) and ``archive-delete``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ class BackupJob:
         return commands.judge(result)
 
 
+class DryRunJob:
+    """List what a backup of a plan would take; nothing is stored."""
+
+    name = "dry-run"
+    needs_vault = False
+    needs_client = True
+
+    def run(self, context: JobContext) -> JobResult:
+        """Let the repository's engine do it."""
+        result: JobResult = context.engine().dry_run(context)
+        return result
+
+
 class ArchiveDeleteJob:
     """Delete archives by name."""
 
@@ -46,5 +59,5 @@ class ArchiveDeleteJob:
 
 @hookimpl
 def register_job_types() -> list[JobType]:
-    """Register ``backup`` and ``archive-delete``."""
-    return [BackupJob(), ArchiveDeleteJob()]
+    """Register them."""
+    return [BackupJob(), DryRunJob(), ArchiveDeleteJob()]

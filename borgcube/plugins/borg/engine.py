@@ -157,11 +157,36 @@ class BorgEngine:
 
         return backup(context)
 
+    def dry_run(self, context: JobContext) -> JobResult:
+        """List what a backup would take."""
+        from borgcube.plugins.borg.dryrun import dry_run
+
+        return dry_run(context)
+
     def restore(self, context: JobContext) -> JobResult:
         """Restore an archive or some of its paths."""
         from borgcube.plugins.borg.push import restore
 
         return restore(context)
+
+    def browse(
+        self, *, state_dir: Path, repository_id: str, archive_id: str, key: str, find: str,
+        start: int, limit: int,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Return one page of an archive's files."""
+        from borgcube.plugins.borg import catalog
+
+        file = catalog.catalog_file(state_dir, repository_id, archive_id)
+        return catalog.browse(file, key=key, find=find, start=start, limit=limit)
+
+    def read_catalog(self, context: JobContext) -> JobResult:
+        """Have the vault write the catalog of an archive."""
+        from borgcube.plugins.borg.vaultclient import ask
+
+        context.phase("reading")
+        archive = str(context.order.parameters["archive_id"])
+        answer = ask(context.order.vault_socket, {"op": "catalog", "archive": archive})
+        return JobResult(data={"files": answer["files"], "archive_id": archive})
 
     def delete_archives(self, context: JobContext) -> JobResult:
         """Delete archives by name; those already gone are fine."""

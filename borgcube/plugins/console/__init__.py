@@ -10,15 +10,16 @@ from typing import Any
 from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.texts import _
-from borgcube.core.web import Card, Page
-from borgcube.plugins.console import overview, resources
+from borgcube.core.web import Card, Page, Tab
+from borgcube.plugins.console import listings, overview, resources
 
 HERE = "borgcube.plugins.console"
 
 
-def _include(module: str) -> Any:
+def _include(*modules: str) -> Any:
     def include(config: Any) -> None:
-        config.include(f"{HERE}.{module}")
+        for module in modules:
+            config.include(f"{HERE}.{module}")
 
     return include
 
@@ -36,10 +37,12 @@ def register_pages() -> list[Page]:
     return [
         Page("dashboard", _("Dashboard"), "home", made.Collection, _include("dashboard"),
              hidden=True),
-        Page("clients", _("Clients"), "client", made.Clients, _include("clients"), order=10),
+        Page("clients", _("Clients"), "client", made.Clients,
+             _include("clients", "editing", "removing"), order=10),
         Page("plans", _("Plans"), "plan", made.Plans, _include("plans"), order=20),
         Page("jobs", _("Jobs"), "job", made.Jobs, _include("jobs"), order=30),
-        Page("archives", _("Archives"), "archive", made.Archives, _include("archives"), order=40),
+        Page("archives", _("Archives"), "archive", made.Archives,
+             _include("archives", "files"), order=40),
         Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
         Page("notifications", _("Notifications"), "notify", _notifications,
@@ -75,4 +78,14 @@ def register_cards() -> list[Card]:
              Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
         Card("recent", _("Recent jobs"), f"{where}/card_recent.jinja2", overview.recent_card,
              order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
+    ]  # fmt: skip
+
+
+@hookimpl
+def register_tabs() -> list[Tab]:
+    """Offer the built-in sections of a record's page."""
+    where = f"{HERE}:templates"
+    return [
+        Tab("dry-run", _("What a backup would take"), "job", f"{where}/tab_listing.jinja2",
+            listings.dry_run_tab, order=10),
     ]  # fmt: skip

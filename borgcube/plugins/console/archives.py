@@ -11,7 +11,7 @@ from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
 from borgcube.core.texts import _
-from borgcube.plugins.console import forms, queries
+from borgcube.plugins.console import files, forms, queries
 from borgcube.plugins.console.resources import ArchiveItem, Archives, add
 
 FILTERS = ("client", "plan", "repository")
@@ -49,10 +49,18 @@ def restore(context: ArchiveItem, request: Any) -> Any:
     """Restore all of an archive or some paths."""
     record = context.record
     form = Form(forms.restore_fields(request, record))
-    if request.method == "POST":
+    # What was chosen among the files; a name that cannot be typed stays a key.
+    typed, odd = files.chosen(request)
+    if "choose" in request.POST:
+        form.values["paths"] = typed
+        if not typed and not odd:
+            form.problem = _("Nothing was chosen.")
+            form.next_step = _("Left empty, the whole archive is restored.")
+    elif request.method == "POST":
         values = form.read(request.POST)
         if values is not None:
-            kind, _, client = values["target"].partition(":")
+            paths = [*values["paths"], *typed, *(files.path_of(one["key"]) for one in odd)]
+            kind, _colon, client = values["target"].partition(":")
             if kind == "other":
                 kind, client = "client", values["client"]
             if request.me.limited and not request.me.may(Permission.RESTORE, client=client):
@@ -62,14 +70,14 @@ def restore(context: ArchiveItem, request: Any) -> Any:
                 where = {"to_client": {"client": client, "directory": values["directory"]}}
             try:
                 made = request.act(
-                    "restore.start", archive=full_name(record), paths=values["paths"],
+                    "restore.start", archive=full_name(record), paths=paths,
                     as_root=bool(values.get("as_root")) and kind == "server", **where,
                 )  # fmt: skip
                 return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
             except BorgCubeError as error:
                 form.refuse(error)
         request.response.status_code = 400
-    return {"archive": record, "form": form}
+    return {"archive": record, "form": form, "odd": odd}
 
 
 def delete(context: ArchiveItem, request: Any) -> Any:

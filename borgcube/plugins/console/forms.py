@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from borgcube.core.access import CALLED, EXPLAINED, Permission, Role
+from borgcube.core.errors import InvalidInput
 from borgcube.core.forms import Field
 from borgcube.core.texts import _
 from borgcube.plugins.console import queries
 
 MORE = _("More")
+LIMITS = _("Limits")
 COMMANDS = _("Commands on the client")
 COMPRESSIONS = (
     ("lz4", _("lz4: very fast, saves a little")),
@@ -72,6 +76,80 @@ def named(request: Any, name: str, label: str, **more: Any) -> Field:
     return Field(name, label, "choice", choices=[(one, one) for one in known], **more)
 
 
+def limit_fields() -> list[Field]:
+    """Return the fields that limit a client; empty or 0 means no limit."""
+    none = _("no limit")
+    return [
+        Field("max_job_bytes", _("One backup may store"), "size", default=0, placeholder=none,
+              help=_("Such as 50G, counted as stored. A backup that hits a limit fails and goes"
+                     " on from there when it is run again."), group=LIMITS),
+        Field("max_total_bytes", _("All its archives may store"), "size", default=0,
+              placeholder=none, help=_("Deleting archives makes room."), group=LIMITS),
+        Field("max_files", _("Files in one archive"), "number", default=0, least=0,
+              most=10**12, help=_("Directories and links count too. 0 means no limit."),
+              group=LIMITS),
+        Field("max_duration_s", _("A backup may take (s)"), "number", default=0, least=0,
+              most=10**9, help=_("0 means no limit."), group=LIMITS),
+        Field("max_sessions", _("Jobs at once"), "number", default=0, least=0, most=1000,
+              help=_("Others wait in the queue. 0 means no limit."), group=LIMITS),
+    ]  # fmt: skip
+
+
+def _with_stored(spec: Field, value: Any) -> Field:
+    """Return a choice that also offers what is stored, whatever the list says."""
+    if spec.kind != "choice" or any(value == key for key, _label in spec.choices):
+        return spec
+    return replace(spec, choices=[*spec.choices, (str(value), str(value))])
+
+
+def client_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a client that can be changed."""
+    fields = [spec for spec in client_fields(request) if spec.name != "name"]
+    fields += [
+        Field("identity", _("Private key on this server"), group=MORE,
+              help=_("The path of the key file that logs in. Clients that were added here have"
+                     " one of their own.")),
+        Field("options", _("Options of the transport"), "lines", group=MORE,
+              placeholder="NAME=VALUE", help=_("One NAME=VALUE a line.")),
+        *limit_fields(),
+    ]  # fmt: skip
+    return [_with_stored(spec, data.get(spec.name)) for spec in fields]
+
+
+def client_shown(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a client's data as values of the edit form."""
+    return {**data, "options": [f"{key}={value}" for key, value in data["options"].items()]}
+
+
+def client_meant(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that the edit form's values mean; raises InvalidInput."""
+    options = {}
+    for line in values["options"]:
+        name, equals, value = line.partition("=")
+        if not name.strip() or not equals:
+            raise InvalidInput(f"{line[:80]!r} is not NAME=VALUE.", field="options")
+        options[name.strip()] = value.strip()
+    return {**values, "options": options}
+
+
+def plan_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a plan that can be changed."""
+    return [_with_stored(spec, data.get(spec.name))
+            for spec in plan_fields(request) if spec.name != "name"]  # fmt: skip
+
+
+def repository_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a repository that can be changed."""
+    return [floor_field()]
+
+
+def floor_field() -> Field:
+    """Return the field for the space that is left free."""
+    return Field("free_floor_bytes", _("Leave free on the disk"), "size", default=1 << 30,
+                 help=_("No backup begins or goes on when less than this is free. Deleting and"
+                        " restoring go on."))  # fmt: skip
+
+
 def plan_fields(request: Any) -> list[Field]:
     """Return the fields of a new plan."""
     repositories = request.db.repositories.named(queries.MAX_RECORDS)
@@ -103,6 +181,10 @@ def plan_fields(request: Any) -> list[Field]:
               help=_("How often a job is run again that was lost or failed for the network.")),
         Field("idle_timeout_s", _("Give up after silence of (s)"), "number", default="900",
               least=1, most=86_400 * 7, group=MORE),
+        Field("retry_delay_s", _("Wait before trying again (s)"), "number", default="60", least=0,
+              most=86_400, help=_("Twice as long after each attempt."), group=MORE),
+        Field("max_duration_s", _("A backup may take (s)"), "number", default=str(14 * 86_400),
+              least=1, most=10**9, help=_("Two weeks unless you say otherwise."), group=MORE),
         Field("numeric_ids", _("Store owners by number only"), "checkbox", default=False,
               group=MORE),
         Field("atime", _("Store access times"), "checkbox", default=False, group=MORE),
@@ -133,6 +215,7 @@ def repository_fields(request: Any) -> list[Field]:
             ("repokey", _("repokey: AES-256 and HMAC-SHA256")),
             ("repokey-blake2", _("repokey-blake2: AES-256 and BLAKE2b")),
         ), help=_("The key is in the repository, sealed with a passphrase.")),
+        floor_field(),
         Field("passphrase", _("Passphrase"), "password", autocomplete="new-password",
               help=_("Leave it empty to have a strong one made. You can see it afterwards.")),
     ]  # fmt: skip

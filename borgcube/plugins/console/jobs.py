@@ -19,7 +19,9 @@ SHOWN_WARNINGS = 200
 PHASES = {
     "backup": ("connecting", "preparing", "transferring", "finishing"),
     "restore": ("connecting", "preparing", "transferring", "finishing"),
+    "dry-run": ("connecting", "preparing", "listing", "measuring"),
 }
+AGAIN = {"backup": "backup.start", "dry-run": "plan.dry_run"}
 FILTERS = ("state", "type", "client", "plan", "repository")
 LEVELS = ("error", "warning", "info")
 
@@ -66,7 +68,7 @@ def job(context: JobItem, request: Any) -> dict[str, Any]:
     """Show one job."""
     record = context.record
     lines = request.act("job.log", id=record.id, limit=SHOWN_LINES)["lines"]
-    repeats = record.type == "backup" and bool(record.plan)
+    repeats = record.type in AGAIN and bool(record.plan)
     return {
         "job": queries.live_job(request, record), "phases": timeline(record),
         "lines": [line_of(line) for line in lines], "cut": len(lines) >= SHOWN_LINES,
@@ -97,11 +99,11 @@ def cancel(context: JobItem, request: Any) -> Any:
 
 
 def again(context: JobItem, request: Any) -> Any:
-    """Run a plan's backup again."""
+    """Run a plan's backup or dry run again."""
     record = context.record
-    if record.type != "backup" or not record.plan:
-        raise InvalidInput(_("Only a plan's backup can be run again from here."))
-    made = request.act("backup.start", plan=record.plan)["job_id"]
+    if record.type not in AGAIN or not record.plan:
+        raise InvalidInput(_("Only a plan's backup or dry run can be run again from here."))
+    made = request.act(AGAIN[record.type], plan=record.plan)["job_id"]
     return HTTPSeeOther(request.path_to("jobs", made))
 
 

@@ -85,10 +85,17 @@ def backup(context: PlanItem, request: Any) -> Any:
     return HTTPSeeOther(request.path_to("jobs", job))
 
 
+def dry_run(context: PlanItem, request: Any) -> Any:
+    """List what a backup would take."""
+    job = request.act("plan.dry_run", plan=context.record.name)["job_id"]
+    return HTTPSeeOther(request.path_to("jobs", job))
+
+
 def includeme(config: Any) -> None:
     """Add the views."""
     add(config, plans, Plans, template="plans")
     add(config, new, Plans, "+add", template="plan_new", permission=Permission.CONFIGURE,
         posts=True)  # fmt: skip
     add(config, plan, PlanItem, template="plan")
+    add(config, dry_run, PlanItem, "dry-run", permission=Permission.OPERATE, posts=True)
     add(config, backup, PlanItem, "backup", permission=Permission.OPERATE, posts=True)

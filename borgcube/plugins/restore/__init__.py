@@ -1,4 +1,5 @@
-"""The job type ``restore``: an archive, or some of its paths, back to a machine."""
+"""The job types ``restore`` (an archive, or some of its paths, back to a machine) and
+``catalog`` (reading the list of an archive's files, to choose from)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,20 @@ class RestoreJob:
         return result
 
 
+class CatalogJob:
+    """Read the list of an archive's files from its repository."""
+
+    name = "catalog"
+    needs_vault = True
+    needs_client = False
+
+    def run(self, context: JobContext) -> JobResult:
+        """Let the repository's engine do it."""
+        result: JobResult = context.engine().read_catalog(context)
+        return result
+
+
 @hookimpl
 def register_job_types() -> list[JobType]:
-    """Register ``restore``."""
-    return [RestoreJob()]
+    """Register them."""
+    return [RestoreJob(), CatalogJob()]

@@ -17,8 +17,10 @@ PAGES = {
     "other": ["/clients/mail", "/plans/mail-etc", "/jobs/2"],
     "server": ["/repositories", "/repositories/main", "/events", "/plugins", "/about"],
     "configure": ["/clients/+add", "/plans/+add", "/repositories/+add",
-                  "/repositories/+import", "/clients/web/connect"],
-    "administer": ["/users", "/users/ada", "/users/+add", "/audit"],
+                  "/repositories/+import", "/clients/web/connect", "/clients/web/edit",
+                  "/clients/web/remove", "/plans/web-etc/edit", "/plans/web-etc/remove",
+                  "/repositories/main/edit"],
+    "administer": ["/repositories/main/remove", "/users", "/users/ada", "/users/+add", "/audit"],
 }  # fmt: skip
 MAY = {
     "ada": {"view", "other", "server", "configure", "administer"},
@@ -30,6 +32,13 @@ ACTIONS = {
     # Each with who may. What is named does not exist where doing it would change the fleet.
     "/plans/web-etc/backup": {"ada", "olga", "owen"},
     "/plans/mail-etc/backup": {"ada", "olga"},
+    "/plans/mail-etc/dry-run": {"ada", "olga"},
+    "/plans/mail-etc/edit": {"ada", "olga"},
+    "/plans/mail-etc/remove": {"ada", "olga"},
+    "/clients/web/edit": {"ada", "olga"},
+    "/clients/web/remove": {"ada", "olga"},
+    "/repositories/main/edit": {"ada", "olga"},
+    "/repositories/main/remove": {"ada"},
     "/jobs/1/again": {"ada", "olga", "owen"},
     "/jobs/2/cancel": {"ada", "olga"},
     "/clients/web/state": {"ada", "olga"},
@@ -208,7 +217,8 @@ def test_a_token_is_shown_once_and_limited_to_its_scope(console: ConsoleRig) -> 
     "path",
     ["/jobs?before=abc", "/jobs?before=99999999999999999999", "/jobs?state=%00", "/jobs/%ff",
      "/archives/main/..", "/clients/%2e%2e%2fetc", "/static/../../etc/passwd", "/audit?before=-1",
-     "/clients/web/nothing", "/jobs/1/2/3/4", "/events?before=0", "/%F0%9F%98%80"],
+     "/clients/web/nothing", "/jobs/1/2/3/4", "/events?before=0", "/%F0%9F%98%80",
+     "/jobs?state=%ff", "/archives?client=%80"],
 )  # fmt: skip
 def test_odd_addresses_are_answered_without_a_mistake(console: ConsoleRig, path: str) -> None:
     assert console.visitor("ada").get(path).status in (200, 400, 404)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from borgcube.core.versions import version_of
+
 from .conftest import Refused
 
 
@@ -144,3 +146,65 @@ def test_an_order_says_what_its_client_may_still_store(daemon, backup):
     assert job["parameters"]["limits"] == {
         "job_bytes": 10, "total_bytes": 1000, "total_left": 1000, "files": 3, "duration_s": 60
     }  # fmt: skip
+
+
+def test_a_change_of_what_somebody_else_changed_is_refused(daemon, backup):
+    daemon.ended(backup())
+    for kind, name, first, second in (
+        ("client", "web", {"port": 23}, {"port": 24}),
+        ("plan", "plan-plain", {"retries": 1}, {"retries": 2}),
+        ("repository", "main", {"free_floor_bytes": 5}, {"free_floor_bytes": 6}),
+    ):
+        seen = version_of(daemon.call(f"{kind}.show", name=name))
+        after = daemon.call(f"{kind}.set", name=name, version=seen, **first)
+        with pytest.raises(Refused, match="changed since") as refused:
+            daemon.call(f"{kind}.set", name=name, version=seen, **second)
+        assert refused.value.args[0]["kind"] == "Conflict"
+        assert daemon.call(f"{kind}.show", name=name) == after
+        daemon.call(f"{kind}.set", name=name, version=version_of(after), **second)
+
+
+def test_a_client_goes_with_its_plans_only_when_that_is_asked_for(daemon, backup):
+    daemon.ended(backup())
+    with pytest.raises(Refused, match="backs up web"):
+        daemon.call("client.remove", name="web")
+    assert daemon.call("client.remove", name="web", with_plans=True)["plans"] == ["plan-plain"]
+    assert daemon.call("client.list") == daemon.call("plan.list") == []
+    assert [e["plan"] for e in journalled(daemon, "plan.removed")] == ["plan-plain"]
+    assert len(daemon.call("archive.list", client="web")) == 1
+
+
+def test_the_key_made_for_a_client_goes_with_it_and_no_other(daemon, tmp_path):
+    own = tmp_path / "own"
+    own.write_text("a person's own key")
+    daemon.call("client.enrol", name="made", host="made.example", transport="local")
+    daemon.call("client.add", name="other", transport="local", identity=str(own))
+    made = daemon.home / "keys" / "made"
+    assert (made / "id_ed25519").is_file()
+    for name in ("made", "other"):
+        daemon.call("client.remove", name=name)
+    assert not made.exists() and own.is_file()
+
+
+def test_a_forgotten_repository_keeps_its_data_and_leaves_no_record(daemon, backup, tmp_path):
+    job_id = backup("long")
+    daemon.until(job_id, lambda job: job["phase"] == "reading")
+    with pytest.raises(Refused, match=f"Job {job_id} of repository main is running"):
+        daemon.call("repository.remove", name="main", with_plans=True)
+    daemon.call("job.cancel", id=job_id)
+    daemon.ended(job_id)
+    daemon.ended(backup())
+    kept = tmp_path / "repo" / "data"
+    kept.write_text("stored")
+    with pytest.raises(Refused, match="backs up into main"):
+        daemon.call("repository.remove", name="main")
+    gone = daemon.call("repository.remove", name="main", with_plans=True)
+    assert gone == {"removed": "main", "path": str(tmp_path / "repo"), "archives": 1,
+                    "plans": ["plan-long", "plan-plain"]}  # fmt: skip
+    assert kept.read_text() == "stored"
+    assert daemon.call("repository.list") == daemon.call("archive.list") == []
+    assert journalled(daemon, "archive.deleted") == []
+    assert not [f for f in daemon.call("doctor") if "main" in f["message"]]
+    daemon.call("repository.import", name="main", path=str(tmp_path / "repo"), passphrase="right")
+    assert [a["name"] for a in daemon.call("archive.list", repository="main")] == ["old"]
+    assert journalled(daemon, "repository.removed")[0]["archives"] == 1

@@ -11,12 +11,19 @@ import json
 import logging
 import os
 import re
+import secrets
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgpack
+import zstandard
+
+from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.domains import Domain
+from borgcube.plugins.borg.vault.items import as_ns, item_kind
 from borgcube.plugins.borg.vault.ledger import PARTIAL_COMMENT, PARTIAL_SUFFIX, Ledger
 
 if TYPE_CHECKING:
@@ -133,6 +140,37 @@ def list_archives(vault: Vault, *, known: frozenset[str]) -> list[dict[str, Any]
     return found
 
 
+def write_catalog(vault: Vault, archive_id: str) -> int:
+    """Write the catalog of an archive that was not admitted here; return its entries.
+
+    Same form as ``admission.walk`` writes. Raises JobFailed when there is no such archive or
+    it is damaged.
+    """
+    ledger = vault.ledger
+    with ledger.lock:
+        present = {info.id.hex() for info in ledger.manifest.archives.list()}
+    if archive_id not in present:
+        raise JobFailed("archive-missing", Problem.REPOSITORY,
+                        "The archive is not in the repository any more.")  # fmt: skip
+    pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+    directory = vault.state_dir / "catalog"
+    count = 0
+    with home_writes(reads_repository=True):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        new = directory / f"{archive_id}.{secrets.token_hex(4)}.new"
+        try:
+            with zstandard.open(new, "wb") as out:
+                for item in ledger.items(ledger.archive_metadata(bytes.fromhex(archive_id))):
+                    size = sum(entry[1] for entry in item.get(b"chunks") or ())
+                    kind, mtime = item_kind(item.get(b"mode", 0)), as_ns(item[b"mtime"])
+                    out.write(pack((item[b"path"], kind, size, mtime)))
+                    count += 1
+            new.replace(directory / f"{archive_id}.zst")
+        finally:
+            new.unlink(missing_ok=True)
+    return count
+
+
 def _figures(ledger: Ledger, archive_id: bytes) -> dict[str, Any]:
     metadata = ledger.archive_metadata(archive_id)
     names = {b"size": "size", b"csize": "stored_size", b"nfiles": "files"}
@@ -205,6 +243,9 @@ def _remove_leftovers(state_dir: Path, present: dict[str, str]) -> None:
     for path in (state_dir / "catalog").glob("*.zst"):
         if not _ARCHIVE_FILE.match(path.name) or path.stem not in present:
             path.unlink(missing_ok=True)
-    for pattern in ("plans/*.new", "domains/*/*.new"):
+    for path in (state_dir / "browse").glob("*.db"):
+        if path.stem not in present:
+            path.unlink(missing_ok=True)
+    for pattern in ("plans/*.new", "domains/*/*.new", "catalog/*.new", "browse/*.new"):
         for path in state_dir.glob(pattern):
             path.unlink(missing_ok=True)

@@ -76,6 +76,8 @@ class SessionServer:
                 self._delete([str(name) for name in request["archives"]])
             elif request.get("op") == "archives":
                 self._list(frozenset(str(key) for key in request["known"]))
+            elif request.get("op") == "catalog":
+                self._catalog(str(request["archive"]))
             elif request.get("op") == "claim":
                 self._claim(str(request["job"]))
         except WireError as error:
@@ -242,6 +244,16 @@ class SessionServer:
             raise
         except Exception as error:
             log.exception("the archives could not be listed")
+            self.wire.send_json(as_answer(error))
+
+    def _catalog(self, archive_id: str) -> None:
+        try:
+            self.vault.check_alive()
+            self.wire.send_json({"files": recovery.write_catalog(self.vault, archive_id)})
+        except WireError:
+            raise
+        except Exception as error:
+            log.exception("the catalog of an archive could not be written")
             self.wire.send_json(as_answer(error))
 
     def _claim(self, job: str) -> None:

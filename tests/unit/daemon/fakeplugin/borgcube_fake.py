@@ -10,12 +10,16 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from borgcube.core.engines import RepositoryFacts
 from borgcube.core.errors import BorgCubeError, FailureCause, JobFailed, Problem
+from borgcube.core.home import job_dir
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
+from borgcube.core.listings import Entry, ListingWriter
 from borgcube.core.transports import Completed
+from borgcube.core.untrusted import words
 
 VAULT = """
 import json, signal, sys
@@ -63,6 +67,22 @@ class FakeEngine:
         if told.exists():
             return json.loads(told.read_text())
         return [{"id": key, "name": ""} for key in known]
+
+    def browse(self, *, archive_id: str, key: str, find: str, start: int, limit: int, **_: Any):
+        """Two directories, one of them with a hostile name; nothing of imported archives."""
+        if archive_id == "e1":
+            return None
+        made = {
+            "": [("etc", "d"), ("%1B%5B2J%3Cb%3E%0A", "d"), ("%FF", "-")],
+            "etc": [(f"etc/f{number:03}", "-") for number in range(450)],
+        }  # fmt: skip
+        listed = [pair for group in made.values() for pair in group] if find else made.get(key, [])
+        found = [pair for pair in listed if find in pair[0]]
+        return {"total": len(found), "cut": False, "entries": [
+            {"key": key, "name": words(unquote(key.rpartition("/")[2])), "kind": kind,
+             "size": 1024, "files": 1, "mtime_ns": 1_600_000_000_000_000_000}
+            for key, kind in found[start : start + limit]
+        ]}  # fmt: skip
 
     def claim_archive(self, vault_socket: Path, *, job_id: str):
         told = vault_socket.parent / f"claim-{job_id}.json"
@@ -120,6 +140,49 @@ class Backup:
         return JobResult(data={"files": 1}, archives_added=[entry])
 
 
+class Catalog:
+    name = "catalog"
+    needs_vault = True
+    needs_client = False
+
+    def run(self, context: JobContext) -> JobResult:
+        return JobResult(data={"archive_id": context.order.parameters["archive_id"]})
+
+
+class Restore:
+    """Restores nothing; its order is what a test looks at."""
+
+    name = "restore"
+    needs_vault = True
+    needs_client = True
+
+    def run(self, context: JobContext) -> JobResult:
+        return JobResult(data={"files": 0})
+
+
+class DryRun:
+    """Lists 250 files, one of them with a hostile name."""
+
+    name = "dry-run"
+    needs_vault = False
+    needs_client = True
+
+    def run(self, context: JobContext) -> JobResult:
+        assert not context.order.vault_socket
+        context.phase("listing")
+        names = [f"/etc/file{number:03}" for number in range(249)]
+        with ListingWriter(job_dir(context.home, context.order.job_id)) as writer:
+            for name in [*names, "/etc/<script>alert(1)</script>"]:
+                writer.write(Entry("file", name, 1024))
+            writer.write(Entry("excluded", "/etc/left.tmp"))
+        big = {"path": "/etc/large", "size": 1024}
+        return JobResult(data={
+            "included": 250, "excluded": 1, "files": 250, "directories": 0, "size": 256_000,
+            "kept": 251, "cut": False, "measured": True, "largest": [big],
+            "places": [{"path": "/etc", "files": 250, "size": 256_000}],
+        })  # fmt: skip
+
+
 class Delete:
     name = "archive-delete"
     needs_vault = False
@@ -136,7 +199,7 @@ class Delete:
 
 @hookimpl
 def register_job_types() -> list[Any]:
-    return [Backup(), Delete()]
+    return [Backup(), DryRun(), Catalog(), Restore(), Delete()]
 
 
 @hookimpl

@@ -1,0 +1,268 @@
+"""Say what a backup would take: ``borg create --dry-run --list`` on the client.
+
+Nothing is stored and no vault, no key and no repository takes part: borg walks the paths
+with the plan's options and prints what it meets. What it prints is the client's word,
+bounded and escaped like all of it. The list goes into a file of the job (see
+``core.listings``), a summary into the job's result.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from borgcube.core import home as places
+from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
+from borgcube.core.listings import DIRECTORY, EXCLUDED, FILE, OTHER, Entry, ListingWriter
+from borgcube.core.transports import Completed, Connection
+from borgcube.core.untrusted import words
+from borgcube.plugins.borg import remote
+from borgcube.plugins.borg.hearing import ClientOutput, Outcome
+from borgcube.plugins.borg.pull import DONE_CODES, create_command
+from borgcube.plugins.borg.rpcrun import Limits, RemoteBorg
+from borgcube.plugins.borg.vaultclient import VaultSession
+
+MAX_ENTRIES = 200_000
+MAX_PATH = 4096
+# A client with tens of millions of files prints this much; it is counted, not kept.
+MAX_OUTPUT_BYTES = 8 << 30
+MAX_DIRECTORIES = 20_000
+SHOWN = 25
+MEASURE_TIMEOUT_S = 600.0
+_MEASURED = re.compile(rb"(\d{1,18}) ([0-9a-f]{1,8}) ", re.ASCII)
+
+
+class LoneSession(VaultSession):
+    """Stands in for a vault's session where there is none: terms for a directory on the
+    client that belongs to no repository, so that no run of a repository sweeps it."""
+
+    def __init__(self) -> None:
+        identity = secrets.token_hex(32)
+        self.terms = {
+            "token": f"{identity[:8]}{time.time_ns():016x}{secrets.token_hex(16)}",
+            "repository_id": identity, "manifest_id": secrets.token_hex(32), "type_byte": 7,
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+
+def dry_command(borg: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the argv of the dry run of a plan's ``borg create``."""
+    argv = create_command(borg, {**options, "archive": "dry-run"})
+    argv.remove("--progress")
+    argv[2:2] = ["--dry-run", "--list"]
+    return argv
+
+
+@dataclass
+class Listing:
+    """What the client's borg lists: counted to the end, kept up to a bound."""
+
+    kept: list[tuple[str, bool]] = field(default_factory=list)  # path, excluded
+    included: int = 0
+    excluded: int = 0
+    last: str = ""
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Take one of borg's messages; what is no line of the list is left out."""
+        path = message.get("path")
+        if message.get("type") != "file_status" or not isinstance(path, str) or not path:
+            return
+        excluded = message.get("status") == "x"
+        if excluded:
+            self.excluded += 1
+        else:
+            self.included += 1
+        self.last = path[:MAX_PATH]
+        if len(self.kept) < MAX_ENTRIES:
+            self.kept.append((path[:MAX_PATH], excluded))
+
+    @property
+    def cut(self) -> bool:
+        """Whether there was more than is kept."""
+        return self.included + self.excluded > len(self.kept)
+
+
+def dry_run(context: JobContext) -> JobResult:
+    """Run the dry run of the order; see ``core.engines.Engine.dry_run``."""
+    options = context.order.parameters
+    borg = str(options.get("borg") or "borg")
+    context.phase("connecting")
+    connection = context.connect()
+    context.phase("preparing")
+    run = RemoteBorg(context, connection, LoneSession(), mode="backup")
+    listing = Listing()
+    try:
+        missing = run.prepare(dry_command(borg, options), wanted=options["paths"])
+        if len(missing) == len(options["paths"]):
+            raise JobFailed(
+                "path-missing", Problem.CONFIGURATION,
+                f"No path of the plan exists on the client: {', '.join(missing)}.",
+                next_step="Correct the plan's paths.",
+            )  # fmt: skip
+        context.phase("listing")
+        outcome = _listen(context, run, listing, Limits.of(options))
+    finally:
+        run.clean_up()
+    code = outcome.exit_code
+    if code not in DONE_CODES:
+        last = (outcome.errors or outcome.warnings or ["no message"])[-1]
+        raise JobFailed(
+            "borg-failed", Problem.CLIENT, f"{run.client}: borg ended with code {code}: {last}.",
+            next_step="The job's log has all it said.",
+        )  # fmt: skip
+    context.phase("measuring")
+    sizes = measure(connection, [path for path, excluded in listing.kept if not excluded])
+    if not sizes:
+        context.log("info", "the client's stat tells no sizes: files are only counted")
+    said = [*outcome.warnings, *outcome.errors]
+    silent = [path for path in missing if not any(text.startswith(f"{path}:") for text in said)]
+    warnings = [*(f"{path}: not there" for path in silent), *said]
+    state = JOB_WARNING if warnings else JOB_DONE
+    return JobResult(
+        state=state, data=_keep(context, listing, sizes), warnings=warnings,
+        cause=None if state == JOB_DONE else FailureCause(
+            "backup-warnings", Problem.CLIENT, f"{len(warnings)} warnings on the client.",
+            "A backup would take everything else.",
+        ),
+    )  # fmt: skip
+
+
+def _listen(context: JobContext, run: RemoteBorg, listing: Listing, limits: Limits) -> Outcome:
+    process = run.connection.start(["sh", f"{run.directory}/run"])
+    if not remote.skip_banner(process.stdout_fd):
+        process.terminate()
+        for descriptor in (process.stdin_fd, process.stdout_fd, process.stderr_fd):
+            os.close(descriptor)
+        raise JobFailed(
+            "login-output", Problem.CLIENT,
+            "The login prints something other than the output of the command.",
+            next_step="Try `ssh CLIENT true`: it must print nothing.",
+        )  # fmt: skip
+    outcome = run.outcome
+    output = ClientOutput(outcome, context.log)
+    output.on_message = listing.take
+    reader = threading.Thread(target=output.read, args=(process.stderr_fd,), daemon=True)
+    reader.start()
+    started = time.monotonic()
+    output.last_sign = started
+    try:
+        while True:
+            outcome.exit_code = process.wait(0.2)
+            if outcome.exit_code is not None:
+                break
+            context.check_cancelled()
+            context.progress(files=listing.included, path=words(listing.last, limit=MAX_PATH))
+            now = time.monotonic()
+            if now - output.last_sign > limits.idle_timeout_s:
+                raise run.violated(
+                    "client-silent", f"listed nothing for {limits.idle_timeout_s:.0f} s",
+                    next_step="Look at the client.",
+                )  # fmt: skip
+            if now - started > limits.max_duration_s:
+                raise run.violated(
+                    "client-overtime", f"took more than {limits.max_duration_s:.0f} s",
+                    next_step="Look at the client, or give the plan a longer --max-duration.",
+                )  # fmt: skip
+            if output.received > MAX_OUTPUT_BYTES:
+                raise run.violated(
+                    "client-output", f"printed more than {MAX_OUTPUT_BYTES >> 30} GiB",
+                    next_step="Stock borg does not do this: look at the client.",
+                )  # fmt: skip
+        run.directory = ""  # the script removed it before it ended
+    finally:
+        if outcome.exit_code is None:
+            process.terminate()
+        for descriptor in (process.stdin_fd, process.stdout_fd):
+            os.close(descriptor)
+        reader.join(timeout=30)
+    context.progress(files=listing.included)
+    return outcome
+
+
+def measure(connection: Connection, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return size in bytes and file mode of paths on the client, by path.
+
+    One command for all of them, with GNU's stat; empty where there is none. What comes
+    back is the client's word too.
+    """
+    wanted = {os.fsencode(path): path for path in paths if "\0" not in path}
+    if not wanted:
+        return {}
+    done: Completed = connection.run(
+        ["xargs", "-0", "stat", "--printf", "%s %f %n\\0", "--"],
+        stdin=b"".join(name + b"\0" for name in wanted), timeout_s=MEASURE_TIMEOUT_S,
+        max_output=sum(map(len, wanted)) + 32 * len(wanted),
+    )  # fmt: skip
+    found = {}
+    for line in done.stdout.split(b"\0"):
+        match = _MEASURED.match(line)
+        path = wanted.get(line[match.end() :]) if match else None
+        if match and path is not None:
+            found[path] = (int(match.group(1)), int(match.group(2), 16))
+    return found
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file mode is: file, directory or another thing."""
+    return {0o10: FILE, 0o04: DIRECTORY}.get((mode >> 12) & 0o17, OTHER)
+
+
+def summary(entries: Iterable[Entry]) -> dict[str, Any]:
+    """Return files, directories and bytes in all, and where most of them are: the largest
+    files, and directories two levels below the root."""
+    files = directories = size = 0
+    by_place: dict[str, list[int]] = {}
+    largest: list[tuple[int, str]] = []
+    for entry in entries:
+        if entry.kind == EXCLUDED:
+            continue
+        directories += entry.kind == DIRECTORY
+        if entry.kind == DIRECTORY:
+            continue
+        files += 1
+        length = entry.size or 0 if entry.kind == FILE else 0
+        size += length
+        parent = "/".join(PurePosixPath(entry.path).parts[:3]).replace("//", "/", 1)
+        if parent in by_place or len(by_place) < MAX_DIRECTORIES:
+            sums = by_place.setdefault(parent, [0, 0])
+            sums[0] += 1
+            sums[1] += length
+        if length:
+            largest.append((length, entry.path))
+            if len(largest) > 50 * SHOWN:
+                largest = sorted(largest, reverse=True)[:SHOWN]
+    most = sorted(by_place.items(), key=lambda item: (-item[1][1], -item[1][0]))[:SHOWN]
+    return {
+        "files": files, "directories": directories, "size": size,
+        "places": [{"path": words(path, limit=MAX_PATH), "files": n, "size": b}
+                   for path, (n, b) in most],
+        "largest": [{"path": words(path, limit=MAX_PATH), "size": b}
+                    for b, path in sorted(largest, reverse=True)[:SHOWN]],
+    }  # fmt: skip
+
+
+def _keep(
+    context: JobContext, listing: Listing, sizes: Mapping[str, tuple[int, int]]
+) -> dict[str, Any]:
+    entries = []
+    with ListingWriter(places.job_dir(context.home, context.order.job_id)) as writer:
+        for path, excluded in listing.kept:
+            size, mode = sizes.get(path, (None, 0o100000))
+            kind = EXCLUDED if excluded else kind_of(mode)
+            entry = Entry(kind, words(path, limit=MAX_PATH), size if kind == FILE else None)
+            entries.append(entry)
+            writer.write(entry)
+    return {
+        **summary(entries), "included": listing.included, "excluded": listing.excluded,
+        "kept": writer.written, "cut": listing.cut or writer.full, "measured": bool(sizes),
+    }  # fmt: skip
