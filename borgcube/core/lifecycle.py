@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from borgcube.core import events, standing
+from borgcube.core import events, standing, trash
 from borgcube.core.errors import BorgCubeError, FailureCause
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -121,7 +121,8 @@ def requeue(root: Root, job: Job) -> Job | None:
     """Queue another attempt when the job's plan has retries left.
 
     It waits for the plan's ``retry_delay_s``, twice as long after each attempt, at most a
-    day. Its order is made anew, so that its archive has a name of its own.
+    day. The order of a backup is made anew, so that its archive has a name of its own; any
+    other job is asked for the same again.
     """
     plan = root.plans.find("name", job.plan) if job.plan else None
     if plan is None or job.attempt > plan.retries:
@@ -130,6 +131,7 @@ def requeue(root: Root, job: Job) -> Job | None:
     due = datetime.now(UTC) + timedelta(seconds=delay_s)
     again = Job(
         type=job.type, client=job.client, repository=job.repository, plan=job.plan,
+        parameters={} if job.type == "backup" else dict(job.parameters),
         attempt=job.attempt + 1, retry_of=job.id,
         not_before=due.isoformat(timespec="milliseconds") if delay_s else "",
     )  # fmt: skip
@@ -163,6 +165,7 @@ def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> N
 
 def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
     """Forget an archive that was deleted."""
+    trash.forget(root, archive)
     root.archives.remove(archive)
     standing.archive_removed(root, archive)
     root.record(

@@ -59,6 +59,8 @@ class Root:
         self.incidents: Table = mapping["incidents"]
         self.deliveries: Table = mapping["deliveries"]
         self.counters: Any = mapping["counters"]
+        self.policies: Table = mapping["policies"]
+        self.trash: Any = mapping["trash"]
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

@@ -38,7 +38,9 @@ from borgcube.daemon.methods_logins import LoginMethods
 from borgcube.daemon.methods_notify import NotifyMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
+from borgcube.daemon.methods_retention import RetentionMethods
 from borgcube.daemon.methods_system import SystemMethods
+from borgcube.daemon.pruning import Purger
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.supervisor import MAX_MESSAGE
 
@@ -101,6 +103,7 @@ class Daemon:
         self.dispatcher.publish = self.publish
         self.store.on_committed = self.publish
         self.housekeeping = Housekeeping(self.store)
+        self.purger = Purger(self)
         self.audit = Audit(self.store)
         system = SystemMethods(self)
         self.alarms = Alarms(
@@ -110,7 +113,7 @@ class Daemon:
         methods: dict[str, Any] = methods_of(system)
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
-            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
+            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -171,7 +174,8 @@ class Daemon:
 
     def _turn(self) -> None:
         for part in (
-            self.control.receive, self.control.step, self.dispatcher.step, self.alarms.step,
+            self.control.receive, self.control.step, self.purger.step, self.dispatcher.step,
+            self.alarms.step,
             self.housekeeping.step,
         ):  # fmt: skip
             try:

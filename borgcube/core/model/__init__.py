@@ -4,10 +4,11 @@ from borgcube.core.model.accounts import AuditEntry, Link, Session, Token, User
 from borgcube.core.model.fleet import Fleet, PlanStatus, RepositoryStatus, Standing
 from borgcube.core.model.notices import Channel, Delivery, Incident, Rule
 from borgcube.core.model.records import Archive, Client, Job, Plan, Record, Repository
+from borgcube.core.model.retention import RetentionPolicy
 from borgcube.core.model.table import Found, Table
 
 __all__ = [
     "Archive", "AuditEntry", "Channel", "Client", "Delivery", "Fleet", "Found", "Incident", "Job",
-    "Link", "Plan", "PlanStatus", "Record", "Repository", "RepositoryStatus", "Rule", "Session",
-    "Standing", "Table", "Token", "User",
+    "Link", "Plan", "PlanStatus", "Record", "Repository", "RepositoryStatus", "RetentionPolicy",
+    "Rule", "Session", "Standing", "Table", "Token", "User",
 ]  # fmt: skip
