@@ -209,7 +209,7 @@ class _Keeper:
             return lambda _position: text
         widest = active[-1]
         period_of = PERIODS[widest]
-        covered = {period_of(self.local[key]) for key in self.kept}
+        covered = {period_of(self.local[key]) for key in self.kept if key in self.local}
 
         def why(position: int) -> str:
             if period_of(self.local[self.entries[position].key]) in covered:
