@@ -83,18 +83,31 @@ def when(archive: Archive) -> datetime:
     raise InvalidInput(f"The archive {archive.name} has no time.")
 
 
-def fault_of(archive: Archive) -> str:
-    """Return what is wrong with an archive as a backup, empty when it is a good one.
+def is_empty(archive: Archive) -> bool:
+    """Tell whether there is nothing in an archive; one without figures, as plain borg leaves
+    it, is taken for a good one."""
+    return archive.stats.get("files") == 0 and not archive.stats.get("size")
 
-    An archive without figures (adopted, made by plain borg) is taken for good.
+
+def damaged_in(root: Root, repository: str) -> frozenset[str]:
+    """Return the names of archives that the last check found damaged."""
+    found = root.repositories.find("name", repository)
+    return frozenset(getattr(found, "damage", {}).get("archives") or ())
+
+
+def fault_of(archive: Archive, *, damaged: Collection[str] = ()) -> str:
+    """Return what speaks against an archive as a backup, empty when it is a good one.
+
+    What a person has looked at and accepted is good, unless it is ``damaged``.
     """
-    for mark in ("damaged", "anomaly"):
-        said = getattr(archive, mark, "")
-        if said:
-            return f"it is marked: {said}"
-    if archive.stats.get("files") == 0 and not archive.stats.get("size"):
-        return "it is empty"
-    return ""
+    if archive.name in damaged:
+        return "a check found it damaged"
+    if getattr(archive, "accepted_at", ""):
+        return ""
+    suspicions = getattr(archive, "suspicions", ())
+    if suspicions:
+        return f"it stood out: {suspicions[0].get('words', '')}"
+    return "it is empty" if is_empty(archive) else ""
 
 
 def policy_of(root: Root, plan: Plan) -> RetentionPolicy:
@@ -124,20 +137,22 @@ def decide(
     found = [archive for archive in archives_of(root, plan) if in_sight(archive)]
     by_id = {archive.id: archive for archive in found}
     entries = [Entry(a.id, a.name, when(a), a.pinned) for a in found]
+    damaged = damaged_in(root, plan.repository)
     newest_first = sorted(entries, key=lambda entry: (entry.time, entry.name), reverse=True)
-    good = next((e.key for e in newest_first if not fault_of(by_id[e.key])), "")
+    faults = {e.key: fault_of(by_id[e.key], damaged=damaged) for e in newest_first}
+    good = next((key for key, fault in faults.items() if not fault), "")
     decision = Decision(
         plan.name, plan.client, plan.repository, policy.name, policy.rules.words(), policy.zone,
         policy.undo_hours,
         judge(entries, policy.rules, now=now, zone=zone_named(policy.zone), newest_good=good),
     )  # fmt: skip
-    _hold(decision, plan, policy, by_id, confirmed=confirmed)
+    _hold(decision, plan, policy, by_id, confirmed=confirmed, damaged=damaged)
     return decision
 
 
 def _hold(
     decision: Decision, plan: Plan, policy: RetentionPolicy, by_id: dict[str, Archive], *,
-    confirmed: Collection[str],
+    confirmed: Collection[str], damaged: Collection[str],
 ) -> None:  # fmt: skip
     if reason := str(getattr(plan, "prune_hold", "")):
         decision.hold, decision.held = "plan-held", reason
@@ -146,7 +161,9 @@ def _hold(
     if not decision.verdicts:
         return
     newest = by_id[decision.verdicts[0].entry.key]
-    if fault := fault_of(newest):
+    fault = fault_of(newest, damaged=damaged)
+    # What merely stood out holds the plan itself, until a person lets it go.
+    if fault and (newest.name in damaged or is_empty(newest)):
         decision.hold = "newest-not-good"
         decision.held = f"The newest archive, {newest.name}, is not a good one: {fault}."
         decision.next_step = "Back the plan up, or delete that archive; then prune again."
