@@ -11,19 +11,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from borgcube.core.access import Identity
-from borgcube.core.model.table import Found, Table
+from borgcube.core.model.table import Found, Table, Where
 
 
 def visible(
-    me: Identity, table: Table, limit: int, *, before: int | None = None, **equal: str
-) -> list[Any]:
-    """Return the newest records of a table with an index of clients that ``me`` may see."""
+    me: Identity, table: Table, limit: int, *, before: int | None = None,
+    where: Where | None = None, **equal: str,
+) -> list[Any]:  # fmt: skip
+    """Return the newest records of a table with an index of clients that ``me`` may see, and
+    of which ``where`` is true."""
     if not me.limited:
-        return table.newest(limit, before=before, **equal)
+        return table.newest(limit, before=before, where=where, **equal)
     wanted = equal.pop("client", None)
     merged: list[tuple[int, Any]] = []
     for client in me.clients if wanted is None else me.clients & {wanted}:
-        mine = table.newest(limit, before=before, client=client, **equal)
+        mine = table.newest(limit, before=before, where=where, client=client, **equal)
         merged += [(table.number_of(record), record) for record in mine]
     merged.sort(key=lambda pair: -pair[0])
     return [record for _, record in merged[:limit]]

@@ -10,7 +10,7 @@ from typing import Any
 from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.texts import _
-from borgcube.core.web import Card, Page
+from borgcube.core.web import Card, Page, Tab
 from borgcube.plugins.console import overview, resources
 
 HERE = "borgcube.plugins.console"
@@ -42,6 +42,8 @@ def register_pages() -> list[Page]:
         Page("archives", _("Archives"), "archive", made.Archives, _include("archives"), order=40),
         Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
+        Page("policies", _("Retention"), "clock", made.Policies, _include("retention"),
+             Permission.VIEW_SERVER, order=60),
         Page("notifications", _("Notifications"), "notify", _notifications,
              _include("notifications"), Permission.VIEW_SERVER, section=_("Server"), order=5),
         Page("events", _("Events"), "event", made.Collection, _include("server"),
@@ -75,4 +77,27 @@ def register_cards() -> list[Card]:
              Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
         Card("recent", _("Recent jobs"), f"{where}/card_recent.jinja2", overview.recent_card,
              order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
+    ]  # fmt: skip
+
+
+def _drawn(name: str) -> Any:
+    def draw(request: Any, record: Any) -> Any:
+        from borgcube.plugins.console import retention
+
+        return getattr(retention, name)(request, record)
+
+    return draw
+
+
+@hookimpl
+def register_tabs() -> list[Tab]:
+    """Offer what plans and archives show about being kept."""
+    where = f"{HERE}:templates"
+    return [
+        Tab("retention", _("Retention"), "plan", f"{where}/tab_retention.jinja2",
+            _drawn("plan_tab"), order=20),
+        Tab("keeping", _("Keeping"), "archive", f"{where}/tab_keeping.jinja2",
+            _drawn("archive_tab"), order=20),
+        Tab("adopt", _("Archives without a plan"), "repository", f"{where}/tab_adopt.jinja2",
+            _drawn("repository_tab"), Permission.CONFIGURE, order=20),
     ]  # fmt: skip
