@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.functional.daemon.conftest import STOCK_BORG, Cube, set_up
 
 BORGMATIC = str(Path(sys.executable).with_name("borgmatic"))
@@ -42,10 +44,11 @@ def make_with_borgmatic(bare: Cube, source: Path, *, archives: int) -> Path:
     return repository
 
 
+@pytest.mark.timeout(300)  # thirty commands, each a process, on a machine that may be busy
 def test_a_repository_of_borgmatic_is_imported_pruned_and_restored(bare: Cube) -> None:
     source = bare.place / "data"
     source.mkdir()
-    repository = make_with_borgmatic(bare, source, archives=4)
+    repository = make_with_borgmatic(bare, source, archives=3)
     cube = set_up(bare)
     secret = str(cube.place / "secret")
     cube.ok("repository", "import", "old", "--path", str(repository), "--passphrase-file", secret)
@@ -56,13 +59,13 @@ def test_a_repository_of_borgmatic_is_imported_pruned_and_restored(bare: Cube) -
     words = ("repository", "map", "old", pattern, "--client", "box", "--plan", "box-all")
     wrong = cube.cli("repository", "map", "old", "{now}", "--plan", "box-all")
     assert wrong.returncode == 1 and "matches no archive" in wrong.stderr
-    assert "4 archives would be given" in cube.ok(*words)
-    assert "4 archives were given" in cube.ok(*words, "--apply")
+    assert "3 archives would be given" in cube.ok(*words)
+    assert "3 archives were given" in cube.ok(*words, "--apply")
 
     cube.ok("retention", "add", "two", "--last", "2", "--undo", "0")
-    assert "would keep 2 of 4 archives" in cube.ok("retention", "attach", "two", "box-all")
+    assert "would keep 2 of 3 archives" in cube.ok("retention", "attach", "two", "box-all")
     preview = json.loads(cube.ok("retention", "preview", "box-all", "--json"))
-    assert [row["keep"] for row in preview["archives"]] == [True, True, False, False]
+    assert [row["keep"] for row in preview["archives"]] == [True, True, False]
     # Each archive adds a file and keeps the others: only metadata is one archive's own.
     assert 0 < preview["would_free_bytes"] < 300_000
     cube.ok("prune", "box-all", "--compact", "always", "--wait")
