@@ -142,7 +142,7 @@ def recompute(root: Root, plan: Plan, now: datetime) -> PlanStatus:
     if last is not None:
         made.last_job, made.last_state = last.id, last.state
         made.last_at, made.cause = last.finished_at, last.cause
-    found = root.archives.newest(1, plan=plan.name, where=_counts)
+    found = root.archives.newest(1, _counts, plan=plan.name)
     for name, value in _of_archive(root, plan, found[0] if found else None).items():
         setattr(made, name, value)
     for name, value in _verdict(made, now).items():
@@ -291,7 +291,7 @@ def _counts(archive: Archive) -> bool:
 def _archive_left(root: Root, name: str, archive_id: str) -> None:
     status = root.fleet.status(name) if name else None
     if status is not None and status.archive == archive_id:
-        found = root.archives.newest(1, plan=name, where=_counts)
+        found = root.archives.newest(1, _counts, plan=name)
         plan = root.plans.find("name", name)
         _settle(root, status, datetime.now(UTC),
                 **_of_archive(root, plan, found[0] if found else None))  # fmt: skip

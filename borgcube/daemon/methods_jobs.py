@@ -131,9 +131,7 @@ class JobMethods:
                 return [a.as_data() for a in gone
                         if all(getattr(a, k) == v for k, v in equal.items())]  # fmt: skip
             before = root.archives.number_of(find_archive(root, after)) if after else None
-            found = root.archives.newest(
-                _limit(limit), before=before, where=trash.in_sight, **equal
-            )
+            found = root.archives.newest(_limit(limit), trash.in_sight, before=before, **equal)
             return [archive.as_data() for archive in found]
 
     @method("archive.show")

@@ -93,9 +93,12 @@ class RetentionMethods:
         weekly: int | None = None, monthly: int | None = None,
         quarterly_13weekly: int | None = None, quarterly_3monthly: int | None = None,
         yearly: int | None = None, zone: str | None = None, undo_hours: int | None = None,
-        comment: str | None = None, confirm: str = "",
+        comment: str | None = None, confirm: str = "", version: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Change what is given of a policy; archives that are pruned already keep their time."""
+        """Change what is given of a policy; archives that are pruned already keep their time.
+
+        ``version`` is that of the record the caller saw.
+        """
         values = checks.given({
             "within": within, "last": last, "minutely": minutely, "hourly": hourly,
             "daily": daily, "weekly": weekly, "monthly": monthly,
@@ -104,6 +107,7 @@ class RetentionMethods:
         })  # fmt: skip
         with self._daemon.store.transact() as root:
             policy = find_policy(root, name)
+            checks.check_version(policy, version, what=WHAT)
             nothing = check_policy({**policy.as_data(), **values}, confirm=confirm)
             changed = checks.change(root.policies, policy, values)
             policy.keeps_nothing = nothing
@@ -114,10 +118,11 @@ class RetentionMethods:
             return self._shown(root, policy)
 
     @method("retention.remove")
-    def remove(self, *, name: str) -> dict[str, Any]:
+    def remove(self, *, name: str, version: str = "") -> dict[str, Any]:
         """Forget a policy that no plan has."""
         with self._daemon.store.transact() as root:
             policy = find_policy(root, name)
+            checks.check_version(policy, version, what=WHAT)
             plans = self._shown(root, policy)["plans"]
             if plans:
                 raise InvalidInput(

@@ -145,7 +145,7 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
                 yield self.rows[number]
 
     def newest(
-        self, limit: int, *, before: int | None = None, where: Where | None = None, **equal: str
+        self, limit: int, where: Where | None = None, /, *, before: int | None = None, **equal: str
     ) -> list[Any]:
         """Return up to ``limit`` records, newest first, whose indexed fields match; with
         ``before``, only those with a lower number, for the next page. ``where`` leaves out
@@ -153,8 +153,8 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
         return self._page(limit, before, None, None, equal, where).records
 
     def page(
-        self, limit: int, *, before: int | None = None, above: int | None = None,
-        leaps: int | None = MAX_LEAPS, where: Where | None = None, **equal: str,
+        self, limit: int, where: Where | None = None, /, *, before: int | None = None,
+        above: int | None = None, leaps: int | None = MAX_LEAPS, **equal: str,
     ) -> Found:  # fmt: skip
         """Return up to ``limit`` records, newest first, whose indexed fields match, and of
         which ``where`` is true.

@@ -51,7 +51,7 @@ def visible(
     """Return the newest records of a table that the user may see; deleted archives are out of
     sight."""
     where = in_sight if table is request.db.archives else None
-    return listing.visible(request.me, table, limit, before=before, where=where, **equal)
+    return listing.visible(request.me, table, limit, where, before=before, **equal)
 
 
 def day_bounds(table: Any, day: str) -> tuple[int | None, int | None]:
@@ -92,9 +92,7 @@ def page(request: Any, name: str, filters: Sequence[str]) -> dict[str, Any]:
     found = Found()
     if not suggested:
         where = in_sight if name == "archives" else None
-        found = listing.page(
-            request.me, table, PAGE, before=before, above=above, where=where, **equal
-        )
+        found = listing.page(request.me, table, PAGE, where, before=before, above=above, **equal)
     kept = {field: value for field, value in asked.items() if value}
     more = ""
     if found.before is not None:
