@@ -82,11 +82,11 @@ def _attach(call: Call) -> Any:
 
 
 def _prune(call: Call) -> Answer:
-    body = call.body or {}
+    body = call.body
     confirm = [call.record.name] if body.get("confirm") == call.record.name else []
     return common.begun(call, call.act(
         "prune.start", plan=call.record.name, confirm=confirm,
-        compact=body.get("compact", "auto"),
+        compact=body["compact"],
     ))  # fmt: skip
 
 
@@ -125,8 +125,7 @@ def _unpin(call: Call) -> Any:
 
 
 def _hide(call: Call) -> Any:
-    names = [archives.full_name(call.record)]
-    return call.act("archive.hide", names=names, **(call.body or {}))[0]
+    return call.act("archive.hide", names=[archives.full_name(call.record)])[0]
 
 
 def _undelete(call: Call) -> Any:
@@ -185,7 +184,7 @@ ENDPOINTS = [
         status=202, returns=common.JOB_BEGUN, tag="retention",
         body=thing({"compact": COMPACT, "confirm": text(
             longest=64, description="The plan's name, if none of its archives is kept by a rule"
-            " and that is meant.")}, title="Prune"),
+            " and that is meant.")}, required=("compact",), title="Prune"),
     ),
     Endpoint(
         name="plans.measure", method="POST", path="/plans/{name}/measure", find=plans.find,
@@ -241,10 +240,8 @@ ENDPOINTS = [
     ),
     Endpoint(
         name="archives.hide", method="POST", path=f"{_ARCHIVE}/hide", find=archives.find,
-        handler=_hide, summary="Delete an archive, with a way back", permission=_DELETE,
-        returns=archives.ARCHIVE, tag="retention",
-        body=thing({"hours": whole(0, trash.MAX_UNDO_HOURS, "How long it can be brought back.")},
-                   title="Hide"),
+        handler=_hide, permission=_DELETE, tag="retention", returns=archives.ARCHIVE,
+        summary="Delete an archive; for a week it can be brought back",
     ),
     Endpoint(
         name="archives.undelete", method="POST", path=f"{_ARCHIVE}/undelete",
