@@ -120,7 +120,8 @@ def requeue(root: Root, job: Job) -> Job | None:
     """Queue another attempt when the job's plan has retries left.
 
     It waits for the plan's ``retry_delay_s``, twice as long after each attempt, at most a
-    day. Its order is made anew, so that its archive has a name of its own.
+    day. The order of a backup is made anew, so that its archive has a name of its own; any
+    other job is asked for the same again.
     """
     plan = root.plans.find("name", job.plan) if job.plan else None
     if plan is None or job.attempt > plan.retries:
@@ -130,7 +131,8 @@ def requeue(root: Root, job: Job) -> Job | None:
     again = Job(
         type=job.type, client=job.client, repository=job.repository, plan=job.plan,
         attempt=job.attempt + 1, retry_of=job.id, origin=job.origin, schedule=job.schedule,
-        due=job.due, task=job.task, parameters={} if job.type == "backup" else job.parameters,
+        due=job.due, task=job.task,
+        parameters={} if job.type == "backup" else dict(job.parameters),
         not_before=due.isoformat(timespec="milliseconds") if delay_s else "",
     )  # fmt: skip
     return queue(root, again)
@@ -173,5 +175,6 @@ def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
 
 def forget_archive(root: Root, archive: Archive) -> None:
     """Take an archive's record out without an event: it was not deleted."""
+    trash.forget(root, archive)
     root.archives.remove(archive)
     standing.archive_removed(root, archive)

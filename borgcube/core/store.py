@@ -64,6 +64,8 @@ class Root:
         self.pauses: Table = mapping["pauses"]
         self.triggers: Table = mapping["triggers"]
         self.timetable: Timetable = mapping["timetable"]
+        self.policies: Table = mapping["policies"]
+        self.trash: Any = mapping["trash"]
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

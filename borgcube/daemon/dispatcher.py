@@ -30,6 +30,7 @@ from borgcube.core.store import Root, Store
 from borgcube.daemon import queue
 from borgcube.daemon.endings import Ending
 from borgcube.daemon.orders import build_order
+from borgcube.daemon.pruning import record_maintenance
 from borgcube.daemon.reconcile import known_archives, take_stock
 from borgcube.daemon.results import record_archives, record_violations, result_of
 from borgcube.daemon.supervisor import Supervisor
@@ -339,6 +340,7 @@ class Dispatcher:
                 state, cause = lifecycle.CANCELLED, None
             job.progress = self.progress.get(job_id, {})
             record_archives(root, job, outcome)
+            record_maintenance(root, job, outcome)
             record_violations(root, job, outcome)
             lifecycle.finish(
                 root, job, state, cause=cause, result=outcome.data,

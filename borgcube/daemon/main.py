@@ -40,10 +40,12 @@ from borgcube.daemon.methods_notify import NotifyMethods
 from borgcube.daemon.methods_pauses import PauseMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
+from borgcube.daemon.methods_retention import RetentionMethods
 from borgcube.daemon.methods_schedules import ScheduleMethods
 from borgcube.daemon.methods_system import SystemMethods
 from borgcube.daemon.methods_tasks import TaskMethods
 from borgcube.daemon.methods_triggers import TriggerMethods
+from borgcube.daemon.pruning import Purger
 from borgcube.daemon.reach import Reach
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.scheduler import Scheduler
@@ -113,6 +115,7 @@ class Daemon:
         )  # fmt: skip
         self.store.on_committed = self.publish
         self.housekeeping = Housekeeping(self.store)
+        self.purger = Purger(self)
         self.audit = Audit(self.store)
         system = SystemMethods(self)
         self.alarms = Alarms(
@@ -122,7 +125,7 @@ class Daemon:
         methods: dict[str, Any] = methods_of(system)
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
-            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
+            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
             ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
@@ -187,8 +190,8 @@ class Daemon:
 
     def _turn(self) -> None:
         for part in (
-            self.control.receive, self.control.step, self.scheduler.step, self.dispatcher.step,
-            self.alarms.step, self.housekeeping.step,
+            self.control.receive, self.control.step, self.scheduler.step, self.purger.step,
+            self.dispatcher.step, self.alarms.step, self.housekeeping.step,
         ):  # fmt: skip
             try:
                 part()

@@ -116,10 +116,18 @@ def _make_notice_tables(root: MutableMapping[str, Any]) -> None:
         root["settings"]["alarms_seq"] = root["journal"].last
 
 
+def _make_retention_tables(root: MutableMapping[str, Any]) -> None:
+    if "policies" not in root:
+        root["policies"] = Table("id", "name")
+    if "trash" not in root:
+        root["trash"] = OOBTree()
+
+
 CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0001", _make_tables),
     EvolutionStep("core:0002", _make_account_tables),
     EvolutionStep("core:0003", _make_fleet),
     EvolutionStep("core:0004", _make_schedule_tables),
+    EvolutionStep("core:0005", _make_retention_tables),
     EvolutionStep("core:0006", _make_notice_tables),
 )

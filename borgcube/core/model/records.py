@@ -118,6 +118,7 @@ class Plan(Record):
     command_timeout_s: int = 3600
     max_duration_s: int = 14 * 86400
     schedule: str = ""
+    retention: str = ""  # the name of its retention policy; empty: nothing is ever pruned
 
 
 class Job(Record):
@@ -147,7 +148,11 @@ class Job(Record):
 
 
 class Archive(Record):
-    """One archive of a repository; ``stats`` are the vault's figures."""
+    """One archive of a repository; ``stats`` are the vault's figures.
+
+    ``pinned`` is why it is never pruned. One with ``deleted_at`` is out of sight but still
+    in the repository and restorable until ``delete_after``; see ``core.trash``.
+    """
 
     name: str = ""
     client: str = ""
@@ -157,3 +162,8 @@ class Archive(Record):
     start: str = ""
     end: str = ""
     stats: dict[str, Any] = {}
+    pinned: str = ""
+    pinned_at: str = ""
+    deleted_at: str = ""
+    delete_after: str = ""
+    deleted_because: str = ""
