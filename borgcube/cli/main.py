@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import access, inventory, jobs, output, settings, system, tokens
+from borgcube.cli import access, inventory, jobs, output, settings, store, system, tokens
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -106,6 +106,9 @@ def _system(parser: Parser) -> None:
     parser.leaf("serve", system.serve, online=False, json=False)
     parser.leaf("doctor", system.doctor, online=False)
     parser.leaf("plugins", system.plugins, online=False)
+    nouns = parser.noun("store", "the object store of this server")
+    parser.leaf("show", store.show, parent=nouns)
+    parser.leaf("pack", store.pack, parent=nouns)
     events = parser.leaf("events", system.events, json=False)
     events.add_argument("--follow", action="store_true", help="go on with what is published")
     events.add_argument("--since", type=int, metavar="SEQ", help="begin after this number")

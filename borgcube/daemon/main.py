@@ -36,6 +36,7 @@ from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_logins import LoginMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
+from borgcube.daemon.methods_store import StoreMethods
 from borgcube.daemon.methods_system import SystemMethods
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.supervisor import MAX_MESSAGE
@@ -98,11 +99,13 @@ class Daemon:
         )  # fmt: skip
         self.dispatcher.publish = self.publish
         self.store.on_committed = self.publish
-        self.housekeeping = Housekeeping(self.store)
+        self.housekeeping = Housekeeping(
+            self.store, home=home, config=self.config, busy=lambda: self.dispatcher.busy
+        )
         self.audit = Audit(self.store)
         methods: dict[str, Any] = {}
         for kind in (
-            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods,
+            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, SystemMethods, StoreMethods,
             AccountMethods, LoginMethods, EnrolMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
