@@ -20,6 +20,7 @@ from borgcube.cli import (
     retention,
     schedules,
     settings,
+    store,
     system,
     tokens,
 )
@@ -125,6 +126,9 @@ def _system(parser: Parser) -> None:
     parser.leaf("serve", system.serve, online=False, json=False)
     parser.leaf("doctor", system.doctor, online=False)
     parser.leaf("plugins", system.plugins, online=False)
+    nouns = parser.noun("store", "the object store of this server")
+    parser.leaf("show", store.show, parent=nouns)
+    parser.leaf("pack", store.pack, parent=nouns)
     events = parser.leaf("events", system.events, json=False)
     events.add_argument("--follow", action="store_true", help="go on with what is published")
     events.add_argument("--since", type=int, metavar="SEQ", help="begin after this number")

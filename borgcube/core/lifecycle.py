@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from borgcube.core import events, standing
+from borgcube.core import events, standing, trash
 from borgcube.core.errors import BorgCubeError, FailureCause
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root

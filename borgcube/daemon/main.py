@@ -42,6 +42,7 @@ from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
 from borgcube.daemon.methods_retention import RetentionMethods
 from borgcube.daemon.methods_schedules import ScheduleMethods
+from borgcube.daemon.methods_store import StoreMethods
 from borgcube.daemon.methods_system import SystemMethods
 from borgcube.daemon.methods_tasks import TaskMethods
 from borgcube.daemon.methods_triggers import TriggerMethods
@@ -114,7 +115,9 @@ class Daemon:
             open_jobs=self.dispatcher.open_jobs, queued=self.dispatcher.wake,
         )  # fmt: skip
         self.store.on_committed = self.publish
-        self.housekeeping = Housekeeping(self.store)
+        self.housekeeping = Housekeeping(
+            self.store, home=home, config=self.config, busy=lambda: self.dispatcher.busy
+        )
         self.purger = Purger(self)
         self.audit = Audit(self.store)
         system = SystemMethods(self)
@@ -124,7 +127,7 @@ class Daemon:
         self.alarms.courier.publish = self.publish
         methods: dict[str, Any] = methods_of(system)
         for kind in (
-            RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
+            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
             AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
             ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
         ):  # fmt: skip

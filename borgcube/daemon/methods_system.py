@@ -79,6 +79,9 @@ class SystemMethods:
             if service.problem:
                 say("error", f"The {service.name} does not run: {service.problem}",
                     "Mend it and restart the daemon.")  # fmt: skip
+        if self._daemon.housekeeping.problem:
+            say("warning", f"The store is not packed: {self._daemon.housekeeping.problem}",
+                "It grows until it is: borgcube store pack")  # fmt: skip
         if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
         with self._daemon.store.reading() as root:
