@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import prune
 from bench.runners import Contestant, Cube, Result, Stock
 from bench.scenarios import TARGETS, Runs, make_data, run_pairs
 from bench.sshd import CIPHER, Sshd
@@ -105,7 +106,8 @@ def _machine() -> dict[str, Any]:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("scenario", choices=[*TARGETS, "all"])
+    parser.add_argument("scenario", choices=[*TARGETS, "all"],
+                        help="or prune, which has options of its own")  # fmt: skip
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument(
         "--bytes", type=int, default=1_500_000_000, help="size of `first`, of all four in `many`"
@@ -128,7 +130,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the scenarios asked for; return 0, or 2 when one could not run."""
-    args = _parse(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["prune"]:  # no backup: it has other options
+        return prune.main(words[1:])
+    args = _parse(words)
     workdir = (args.workdir or Path(tempfile.mkdtemp(prefix="borgcube-bench-"))).resolve()
     workdir.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {

@@ -11,6 +11,7 @@ from typing import Any
 from borgcube.cli import output, settings
 from borgcube.cli.control import SLOW_S, Control
 from borgcube.cli.paging import every
+from borgcube.cli.schedules import HELD
 from borgcube.core.errors import BorgCubeError, InvalidInput
 
 MAX_PASSPHRASE = 4096
@@ -99,7 +100,9 @@ def show(control: Control, options: argparse.Namespace) -> int:
     if options.json:
         output.as_json(data)
     else:
-        data["created_at"] = output.local_time(data["created_at"])
+        for key in ("created_at", "next_at", "expected_by"):
+            if data.get(key):
+                data[key] = output.local_time(data[key])
         output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
     return 0
 
@@ -233,8 +236,18 @@ def plan_list(control: Control, options: argparse.Namespace) -> int:
         output.as_json(found)
     else:
         output.table(
-            ["NAME", "CLIENT", "REPOSITORY", "PATHS"],
-            [(p["name"], p["client"], p["repository"], " ".join(p["paths"])) for p in found],
+            ["NAME", "CLIENT", "REPOSITORY", "SCHEDULE", "NEXT", "PATHS"],
+            [
+                (
+                    p["name"],
+                    p["client"],
+                    p["repository"],
+                    p["schedule"] or "-",
+                    HELD.get(p["held"]) or output.local_time(p["next_at"]),
+                    " ".join(p["paths"]),
+                )
+                for p in found
+            ],
             empty="No plan yet. Add one: borgcube plan add NAME --client C --repository R --path P",
         )
     return 0

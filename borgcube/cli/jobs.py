@@ -70,18 +70,37 @@ def restore(control: Control, options: argparse.Namespace) -> int:
 def archive_list(control: Control, options: argparse.Namespace) -> int:
     """List archives, newest first."""
     asked = {"client": options.client, "repository": options.repository, "plan": options.plan}
-    found = every(control, "archive.list", limit=options.limit, key="id",
-                  **{k: v for k, v in asked.items() if v})  # fmt: skip
+    equal = {k: v for k, v in asked.items() if v}
+    if options.deleted:
+        found = control.call("archive.list", deleted=True, **equal)
+    else:
+        found = every(control, "archive.list", limit=options.limit, key="id", **equal)
     if options.json:
         output.as_json(found)
         return 0
+    if options.deleted:
+        output.table(
+            ["ARCHIVE", "REPOSITORY", "BEGUN", "SIZE", "GOES", "WHY"],
+            [
+                (
+                    a["name"], a["repository"], output.local_time(a["start"]),
+                    output.size(a["stats"].get("size")), output.local_time(a["delete_after"]),
+                    a["deleted_because"],
+                )
+                for a in found
+            ],
+            empty="Nothing waits for its deletion.",
+            right=("SIZE",),
+        )  # fmt: skip
+        return 0
     output.table(
-        ["ARCHIVE", "CLIENT", "REPOSITORY", "BEGUN", "FILES", "SIZE", "NEW"],
+        ["ARCHIVE", "CLIENT", "REPOSITORY", "BEGUN", "FILES", "SIZE", "NEW", ""],
         [
             (
                 a["name"], a["client"] or "-", a["repository"], output.local_time(a["start"]),
                 output.count(a["stats"].get("files")), output.size(a["stats"].get("size")),
                 output.size(a["stats"].get("new_size")),
+                f"pinned: {a['pinned']}" if a["pinned"] else "",
             )
             for a in found
         ],
@@ -107,7 +126,11 @@ def archive_show(control: Control, options: argparse.Namespace) -> int:
 
 
 def archive_delete(control: Control, options: argparse.Namespace) -> int:
-    """Delete archives."""
+    """Delete archives; they can be brought back for a while, unless --now is given."""
+    if not options.now:
+        from borgcube.cli.retention import archive_hide
+
+        return archive_hide(control, options)
     if not options.yes:
         if not sys.stdin.isatty():
             raise InvalidInput("Nothing was deleted.", next_step="Add --yes to delete.")

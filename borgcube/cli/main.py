@@ -16,10 +16,14 @@ from borgcube.cli import (
     listings,
     notify,
     output,
+    pauses,
+    retention,
+    schedules,
     settings,
+    store,
     system,
     tokens,
-)  # fmt: skip
+)
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -46,6 +50,7 @@ class Parser:
             help=f"the home directory (default: BORGCUBE_HOME, else {places.DEFAULT_HOME})",
         )  # fmt: skip
         self.commands = self.top.add_subparsers(metavar="COMMAND", required=True)
+        self.nouns: dict[str, Any] = {}
 
     def leaf(
         self, name: str, function: Callable[..., int], *, parent: Any = None, online: bool = True,
@@ -65,7 +70,8 @@ class Parser:
         """Add a command that has commands of its own."""
         made = self.commands.add_parser(name, help=help_text, description=help_text)
         made.set_defaults(noun=name)
-        return made.add_subparsers(metavar="COMMAND", required=True)
+        self.nouns[name] = made.add_subparsers(metavar="COMMAND", required=True)
+        return self.nouns[name]
 
 
 def _plugin_commands(parser: Parser, home: str | None) -> None:
@@ -102,6 +108,9 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _work(parser)
     _access(parser)
     notify.add_commands(parser)
+    schedules.configure(parser)
+    pauses.configure(parser)
+    retention.add_commands(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)
@@ -117,6 +126,9 @@ def _system(parser: Parser) -> None:
     parser.leaf("serve", system.serve, online=False, json=False)
     parser.leaf("doctor", system.doctor, online=False)
     parser.leaf("plugins", system.plugins, online=False)
+    nouns = parser.noun("store", "the object store of this server")
+    parser.leaf("show", store.show, parent=nouns)
+    parser.leaf("pack", store.pack, parent=nouns)
     events = parser.leaf("events", system.events, json=False)
     events.add_argument("--follow", action="store_true", help="go on with what is published")
     events.add_argument("--since", type=int, metavar="SEQ", help="begin after this number")
@@ -214,11 +226,16 @@ def _work(parser: Parser) -> None:
     listing = parser.leaf("list", jobs.archive_list, parent=archives)
     for name in ("client", "repository", "plan"):
         listing.add_argument(f"--{name}", metavar="NAME")
+    listing.add_argument("--deleted", action="store_true",
+                         help="those that were deleted and can be brought back")  # fmt: skip
     listing.add_argument("--limit", type=int, default=1000)
     parser.leaf("show", jobs.archive_show, parent=archives).add_argument("name")
     delete = parser.leaf("delete", jobs.archive_delete, parent=archives)
     delete.add_argument("name", nargs="+")
-    delete.add_argument("--yes", action="store_true", help="delete without asking")
+    delete.add_argument("--now", action="store_true", help="for good: it cannot be brought back")
+    delete.add_argument("--undo", type=retention.undo_span, metavar="SPAN",
+                        help="how long it can be brought back (7d unless given)")  # fmt: skip
+    delete.add_argument("--yes", action="store_true", help="with --now: without asking")
 
     nouns = parser.noun("job", "runs of backups, restores and the rest")
     listing = parser.leaf("list", jobs.job_list, parent=nouns)

@@ -28,12 +28,13 @@ PLAN_OPTIONS = (
     "exclude_if_present", "one_file_system", "compression", "upload_ratelimit", "numeric_ids",
     "atime", "sparse", "comment", "files_cache", "retries", "retry_delay", "idle_timeout",
     "max_duration", "before_command", "before_failure", "after_command", "command_timeout",
+    "schedule",
 )  # fmt: skip
 FLOOR = {"free_floor": "free_floor_bytes"}
 CLIENT_PARAMETERS = {"max_duration": "max_duration_s", "option": "options"}
 CLIENT_OPTIONS = (
     "transport", "host", "port", "user", "identity", "borg", "domain", "option",
-    "max_job_bytes", "max_total_bytes", "max_files", "max_duration", "max_sessions",
+    "max_job_bytes", "max_total_bytes", "max_files", "max_duration", "max_sessions", "network",
 )  # fmt: skip
 
 
@@ -64,6 +65,8 @@ def client_options(parser: argparse.ArgumentParser, *, new: bool) -> None:
     add("--identity", metavar="FILE", help="the private key on this server")
     add("--borg", default=default("borg"), metavar="PATH",
         help="borg on the client; deploy sends a fitting one along")  # fmt: skip
+    add("--network", default=default(""), metavar="NAME",
+        help="share the slots of this network with the other clients in it")  # fmt: skip
     add("--domain", help="share chunk IDs with the other clients of this domain")
     add("--option", action="append", type=pair, metavar="NAME=VALUE",
         help="an option of the transport")  # fmt: skip
@@ -116,6 +119,8 @@ def plan_options(parser: argparse.ArgumentParser, *, new: bool) -> None:
     add("--retry-delay", type=int, default=default(60), metavar="SECONDS")
     add("--idle-timeout", type=int, default=default(900), metavar="SECONDS")
     add("--max-duration", type=int, default=default(14 * 86400), metavar="SECONDS")
+    add("--schedule", default=default(""), metavar="NAME",
+        help="when it runs; an empty word is: when somebody starts it")  # fmt: skip
     around = parser.add_argument_group("commands on the client around the backup")
     add = around.add_argument
     add("--before-command", default=default(""), metavar="COMMAND",

@@ -24,6 +24,7 @@ class StoreConfig:
     """Where the object store is."""
 
     uri: str = _key("", "zodburi address; empty means a FileStorage in the home directory")
+    pack: bool = _key(True, "pack the store's file when it has grown, once a day at most")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,24 @@ class JobsConfig:
 
     max_running: int = _key(4, "how many jobs may run at the same time", least=1)
     log_max_bytes: int = _key(10_000_000, "largest size of one job's log file", least=10_000)
+    keep_days: int = _key(365, "forget jobs that ended so many days ago, with their logs", least=31)
+    keep_most: int = _key(2_000_000, "and the oldest when there are more than this", least=1000)
+
+
+@dataclass(frozen=True)
+class JournalConfig:
+    """The list of events."""
+
+    keep_days: int = _key(365, "forget events older than this", least=7)
+    keep_most: int = _key(1_000_000, "and the oldest when there are more than this", least=10_000)
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """The audit trail."""
+
+    keep_days: int = _key(1100, "forget entries older than this", least=31)
+    keep_most: int = _key(1_000_000, "and the oldest when there are more than this", least=10_000)
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,8 @@ class Config:
 
     store: StoreConfig = StoreConfig()
     jobs: JobsConfig = JobsConfig()
+    journal: JournalConfig = JournalConfig()
+    audit: AuditConfig = AuditConfig()
     vault: VaultConfig = VaultConfig()
     log: LogConfig = LogConfig()
     plugins: PluginsConfig = PluginsConfig()

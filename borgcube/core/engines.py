@@ -113,3 +113,14 @@ class Engine(Protocol):
 
     def delete_archives(self, context: JobContext) -> JobResult:
         """Delete the archives named in the parameter ``archives``."""
+
+    def prune_archives(self, context: JobContext) -> JobResult:
+        """Delete the archives in the parameter ``archives`` (name -> ID in hex) that are still
+        there, while backups go on; with ``dry_run`` only measure, exactly, what would be freed
+        (``freed_bytes``). Then compact as ``compact`` says: ``auto`` (when it pays),
+        ``always`` or ``never``."""
+
+    def compact(self, context: JobContext) -> JobResult:
+        """Give unused space of the repository back to its storage, while backups go on;
+        ``compacted_bytes`` says how much. ``threshold_percent`` of a part of it must be
+        unused for that part to be worth it."""

@@ -7,26 +7,14 @@ and carry ``seq`` null. Secrets never go into an event.
 
 from __future__ import annotations
 
-import json
-import uuid
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
-VERSION = 1
-
-
-def now() -> str:
-    """Return the time as an ISO 8601 string in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-@dataclass(frozen=True)
-class Event:
-    """The base of all events. ``TYPE`` is also the topic on the bus."""
-
-    TYPE: ClassVar[str] = ""
-    JOURNALLED: ClassVar[bool] = True
+from borgcube.core import events_scheduling
+from borgcube.core.envelope import VERSION as VERSION
+from borgcube.core.envelope import Envelope as Envelope
+from borgcube.core.envelope import Event as Event
+from borgcube.core.envelope import now as now
 
 
 @dataclass(frozen=True)
@@ -147,6 +135,75 @@ class ArchiveDeleted(Event):
 
 
 @dataclass(frozen=True)
+class ArchivePruned(Event):
+    """An archive is out of sight and stays restorable until ``delete_after``, when it goes.
+
+    By its plan's ``policy``, or, without one, because a person asked; ``reason`` says why in
+    words. ``archive.deleted`` follows when it is really gone.
+    """
+
+    TYPE = "archive.pruned"
+    archive: str
+    id: str
+    repository: str
+    client: str
+    plan: str
+    policy: str
+    job: str
+    reason: str
+    delete_after: str
+
+
+@dataclass(frozen=True)
+class ArchiveUndeleted(Event):
+    """An archive that was pruned is back; its undo window was not over."""
+
+    TYPE = "archive.undeleted"
+    archive: str
+    id: str
+    repository: str
+    client: str = ""
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class ArchivePinned(Event):
+    """An archive is kept whatever its policy says; ``comment`` is why."""
+
+    TYPE = "archive.pinned"
+    archive: str
+    id: str
+    repository: str
+    client: str
+    plan: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class ArchiveUnpinned(Event):
+    """The policy decides about an archive again."""
+
+    TYPE = "archive.unpinned"
+    archive: str
+    id: str
+    repository: str
+    client: str = ""
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class ArchiveAssigned(Event):
+    """An archive that belonged to no plan was given to a client and, maybe, a plan."""
+
+    TYPE = "archive.assigned"
+    archive: str
+    id: str
+    repository: str
+    client: str
+    plan: str
+
+
+@dataclass(frozen=True)
 class ClientAdded(Event):
     """A client was added."""
 
@@ -228,6 +285,90 @@ class RepositoryRemoved(Event):
     repository: str
     path: str
     archives: int
+
+
+@dataclass(frozen=True)
+class RepositoryCompacted(Event):
+    """Space that deleted archives had used was given back to the repository's storage."""
+
+    TYPE = "repository.compacted"
+    repository: str
+    job: str
+    freed_bytes: int
+
+
+@dataclass(frozen=True)
+class RetentionAdded(Event):
+    """A retention policy was added; ``rules`` says in words what it keeps."""
+
+    TYPE = "retention.added"
+    policy: str
+    rules: str
+
+
+@dataclass(frozen=True)
+class RetentionChanged(Event):
+    """A retention policy was changed; ``fields`` are the names of what changed."""
+
+    TYPE = "retention.changed"
+    policy: str
+    rules: str
+    fields: list[str]
+
+
+@dataclass(frozen=True)
+class RetentionRemoved(Event):
+    """A retention policy was removed; no plan used it."""
+
+    TYPE = "retention.removed"
+    policy: str
+
+
+@dataclass(frozen=True)
+class RetentionAttached(Event):
+    """A plan's archives are kept by ``policy`` from now on; empty: none is ever pruned."""
+
+    TYPE = "retention.attached"
+    plan: str
+    policy: str
+    client: str = ""
+    repository: str = ""
+
+
+@dataclass(frozen=True)
+class RetentionMatchedNothing(Event):
+    """A prune or a mapping of archives found nothing to work on; it may be set up wrongly.
+
+    ``what`` is ``prune`` (the plan has no archive, or the repository no plan with a policy) or
+    ``mapping`` (no archive's name fits ``pattern``).
+    """
+
+    TYPE = "retention.matched_nothing"
+    what: str
+    repository: str
+    plan: str = ""
+    policy: str = ""
+    pattern: str = ""
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class PruneHeld(Event):
+    """Nothing of a plan was pruned although its policy would.
+
+    ``kind`` is ``plan-held``, ``newest-not-good`` or ``keeps-nothing``; ``reason`` and
+    ``next_step`` are for people.
+    """
+
+    TYPE = "prune.held"
+    plan: str
+    client: str
+    repository: str
+    policy: str
+    kind: str
+    reason: str
+    next_step: str
+    job: str
 
 
 @dataclass(frozen=True)
@@ -386,37 +527,8 @@ class NotificationConfigured(Event):
     change: str
 
 
-@dataclass(frozen=True)
-class Envelope:
-    """An event on its way. ``data`` is the event's fields as plain JSON data."""
-
-    type: str
-    data: dict[str, Any]
-    seq: int | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    at: str = field(default_factory=now)
-    v: int = VERSION
-
-    @classmethod
-    def of(cls, event: Event, *, seq: int | None = None) -> Envelope:
-        """Wrap an event."""
-        return cls(type=event.TYPE, data=asdict(event), seq=seq)
-
-    def as_data(self) -> dict[str, Any]:
-        """Return plain JSON data in the order of the wire form."""
-        return {name: getattr(self, name) for name in ("v", "seq", "id", "type", "at", "data")}
-
-    @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Envelope:
-        """Rebuild from :meth:`as_data`; raises ``KeyError``."""
-        return cls(**{name: data[name] for name in ("v", "seq", "id", "type", "at", "data")})
-
-    def to_json(self) -> bytes:
-        """Return the wire form."""
-        return json.dumps(self.as_data(), separators=(",", ":")).encode()
-
-
 BUILT_IN: tuple[type[Event], ...] = (
+    *events_scheduling.EVENTS,
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
     ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
     ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
@@ -425,4 +537,7 @@ BUILT_IN: tuple[type[Event], ...] = (
     PluginQuarantined,
     IncidentOpened, IncidentClosed, IncidentAcknowledged, NotificationSent, NotificationFailed,
     NotificationConfigured,
+    ArchivePruned, ArchiveUndeleted, ArchivePinned, ArchiveUnpinned, ArchiveAssigned,
+    RepositoryCompacted, RetentionAdded, RetentionChanged, RetentionRemoved, RetentionAttached,
+    RetentionMatchedNothing, PruneHeld,
 )  # fmt: skip

@@ -41,7 +41,7 @@ def register_engines() -> list[Any]:
 
 @hookspec
 def register_schedules() -> list[Any]:
-    """Register: return schedules (``core.schedules.Schedule``). All processes, no
+    """Register: return kinds of schedules (``core.schedules.ScheduleKind``). All processes, no
     transaction; an exception quarantines the plugin."""
     return []
 

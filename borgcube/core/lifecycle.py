@@ -6,10 +6,10 @@ daemon calls them.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from borgcube.core import events, standing
+from borgcube.core import events, standing, trash
 from borgcube.core.errors import BorgCubeError, FailureCause
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -57,15 +57,14 @@ def queue(root: Root, job: Job) -> Job:
     return job
 
 
-def is_due(job: Job) -> bool:
-    """Tell whether a queued job's time has come.
+def time_has_come(created_at: str, not_before: str, now: datetime) -> bool:
+    """Tell whether ``now`` is not before ``not_before`` (empty: it always is).
 
-    A clock that was set back behind the queueing ends the wait: it says nothing any more.
+    A clock that was set back behind ``created_at`` ends the wait: it says nothing any more.
     """
-    if not job.not_before:
+    if not not_before:
         return True
-    now = datetime.now(UTC)
-    queued, due = (datetime.fromisoformat(at) for at in (job.created_at, job.not_before))
+    queued, due = (datetime.fromisoformat(at) for at in (created_at, not_before))
     return now >= due or now < queued
 
 
@@ -121,16 +120,19 @@ def requeue(root: Root, job: Job) -> Job | None:
     """Queue another attempt when the job's plan has retries left.
 
     It waits for the plan's ``retry_delay_s``, twice as long after each attempt, at most a
-    day. Its order is made anew, so that its archive has a name of its own.
+    day. The order of a backup is made anew, so that its archive has a name of its own; any
+    other job is asked for the same again.
     """
     plan = root.plans.find("name", job.plan) if job.plan else None
     if plan is None or job.attempt > plan.retries:
         return None
     delay_s = min(plan.retry_delay_s * 2 ** min(job.attempt - 1, 20), LONGEST_DELAY_S)
-    due = datetime.now(UTC) + timedelta(seconds=delay_s)
+    due = datetime.fromisoformat(events.now()) + timedelta(seconds=delay_s)
     again = Job(
         type=job.type, client=job.client, repository=job.repository, plan=job.plan,
-        attempt=job.attempt + 1, retry_of=job.id,
+        attempt=job.attempt + 1, retry_of=job.id, origin=job.origin, schedule=job.schedule,
+        due=job.due, task=job.task,
+        parameters={} if job.type == "backup" else dict(job.parameters),
         not_before=due.isoformat(timespec="milliseconds") if delay_s else "",
     )  # fmt: skip
     return queue(root, again)
@@ -173,5 +175,6 @@ def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
 
 def forget_archive(root: Root, archive: Archive) -> None:
     """Take an archive's record out without an event: it was not deleted."""
+    trash.forget(root, archive)
     root.archives.remove(archive)
     standing.archive_removed(root, archive)

@@ -11,33 +11,37 @@ from datetime import UTC, datetime
 from typing import Any
 
 from borgcube.core.access import Identity
-from borgcube.core.model.table import Found, Table
+from borgcube.core.model.table import Found, Table, Where
 
 
 def visible(
-    me: Identity, table: Table, limit: int, *, before: int | None = None, **equal: str
-) -> list[Any]:
-    """Return the newest records of a table with an index of clients that ``me`` may see."""
+    me: Identity, table: Table, limit: int, where: Where | None = None, /, *,
+    before: int | None = None, **equal: str,
+) -> list[Any]:  # fmt: skip
+    """Return the newest records of a table with an index of clients that ``me`` may see, and
+    of which ``where`` is true."""
     if not me.limited:
-        return table.newest(limit, before=before, **equal)
+        return table.newest(limit, where, before=before, **equal)
     wanted = equal.pop("client", None)
     merged: list[tuple[int, Any]] = []
     for client in me.clients if wanted is None else me.clients & {wanted}:
-        mine = table.newest(limit, before=before, client=client, **equal)
+        mine = table.newest(limit, where, before=before, client=client, **equal)
         merged += [(table.number_of(record), record) for record in mine]
     merged.sort(key=lambda pair: -pair[0])
     return [record for _, record in merged[:limit]]
 
 
 def page(
-    me: Identity, table: Table, limit: int, *, before: int | None = None, above: int | None = None,
-    **equal: Any,
+    me: Identity, table: Table, limit: int, where: Where | None = None, /, *,
+    before: int | None = None, above: int | None = None, **equal: str,
 ) -> Found:  # fmt: skip
-    """Return a page of the newest records of a table that ``me`` may see."""
+    """Return a page of the newest records of a table that ``me`` may see, and of which
+    ``where`` is true."""
+    fields: dict[str, Any] = dict(equal)
     if not me.limited:
-        return table.page(limit, before=before, above=above, **equal)
-    wanted = equal.pop("client", None)
-    pages = [table.page(limit, before=before, above=above, client=client, **equal)
+        return table.page(limit, where, before=before, above=above, **fields)
+    wanted = fields.pop("client", None)
+    pages = [table.page(limit, where, before=before, above=above, client=client, **fields)
              for client in (me.clients if wanted is None else me.clients & {wanted})]  # fmt: skip
     # Below this number, one of the pages does not know its records yet.
     floor = max((one.before for one in pages if one.before is not None), default=None)

@@ -166,6 +166,11 @@ class Registry:
         """Return the plugin that registered ``key`` with ``hook``; raises ``KeyError``."""
         return self._owners[hook, key]
 
+    @property
+    def schedules(self) -> Mapping[str, Any]:
+        """Kinds of schedules by name."""
+        return self.registered["register_schedules"]
+
     def may_start(self, job: dict[str, Any]) -> bool:
         """Ask the decide hook; an exception refuses."""
         try:

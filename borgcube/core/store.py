@@ -27,7 +27,7 @@ from borgcube.core.errors import StoreError
 from borgcube.core.events import Envelope, Event
 from borgcube.core.evolution import CORE_STEPS, EvolutionStep
 from borgcube.core.journal import Journal
-from borgcube.core.model import Fleet, Table
+from borgcube.core.model import Fleet, Table, Timetable
 
 DONE_STEPS = "evolution_steps"
 Result = TypeVar("Result")
@@ -59,6 +59,13 @@ class Root:
         self.incidents: Table = mapping["incidents"]
         self.deliveries: Table = mapping["deliveries"]
         self.counters: Any = mapping["counters"]
+        self.schedules: Table = mapping["schedules"]
+        self.tasks: Table = mapping["tasks"]
+        self.pauses: Table = mapping["pauses"]
+        self.triggers: Table = mapping["triggers"]
+        self.timetable: Timetable = mapping["timetable"]
+        self.policies: Table = mapping["policies"]
+        self.trash: Any = mapping["trash"]
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

@@ -109,6 +109,8 @@ def check_client(data: Mapping[str, Any], *, transports: Collection[str]) -> Non
     check_name(data["name"], what="client")
     if data["domain"]:
         check_name(data["domain"], what="domain")
+    if data["network"]:
+        check_name(data["network"], what="network")
     if data["transport"] not in transports:
         raise NotFound(
             f"There is no transport {data['transport']!r}.",

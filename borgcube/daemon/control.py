@@ -52,7 +52,19 @@ class Later:
 # Methods whose last word is one of these only look; all others go into the audit trail
 # unless they say otherwise, so that a new one is not forgotten.
 LOOKING = frozenset(
-    {"ping", "bus", "doctor", "list", "show", "log", "since", "test", "host_keys", "touch"}
+    {
+        "ping",
+        "bus",
+        "doctor",
+        "list",
+        "show",
+        "log",
+        "since",
+        "test",
+        "host_keys",
+        "touch",
+        "preview",
+    }
 )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from borgcube.core.model import Job
 from borgcube.core.registry import Registry
 from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Root, Store
+from borgcube.daemon import queue
 from borgcube.daemon.endings import Ending
 from borgcube.daemon.orders import build_order
+from borgcube.daemon.pruning import record_maintenance
 from borgcube.daemon.reconcile import known_archives, take_stock
 from borgcube.daemon.results import record_archives, record_violations, result_of
 from borgcube.daemon.supervisor import Supervisor
@@ -63,6 +66,7 @@ class Dispatcher:
         self.vaults.on_listed = self._archives_listed
         self.upkeep = Upkeep(home, store=store, registry=registry, start=self._start_vault)
         self.supervisor = Supervisor(home, socket, self)
+        self.open_jobs = queue.OpenJobs()
         self.progress: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, str] = {}  # job -> repository whose vault is starting
         self._look_at = 0.0
@@ -123,33 +127,20 @@ class Dispatcher:
                 self._owed_at = time.monotonic() + OWED_AGAIN_S
 
     def _take_jobs(self) -> None:
-        if self._running() >= self._config.jobs.max_running:
+        free = self._config.jobs.max_running - self._running()
+        if free <= 0:
             return
-        with self._store.transact() as root:
-            queued = [
-                (job.id, job.as_data())
-                for job in root.jobs.oldest("state", "queued")
-                if lifecycle.is_due(job)
-            ]
-            active = [job for state in lifecycle.ACTIVE for job in root.jobs.oldest("state", state)]
-            busy = {job.plan for job in active if job.type == "backup" and job.plan}
-            sessions = Counter(job.client for job in active if job.client)
-            most = {}
-            for _, data in queued:
-                client = root.clients.find("name", data["client"]) if data["client"] else None
-                if client is not None and client.max_sessions:
-                    most[client.name] = client.max_sessions
-        for job_id, data in queued:
-            if self._running() >= self._config.jobs.max_running:
-                return
-            if data["type"] == "backup" and data["plan"] in busy:
-                continue
-            if data["client"] in most and sessions[data["client"]] >= most[data["client"]]:
-                continue
-            if self._registry.may_start(data):
-                busy.add(data["plan"])
-                sessions[data["client"]] += 1
-                self._take(job_id)
+        with self._store.reading() as root:
+            now = datetime.now(UTC)
+            queued, active = self.open_jobs.look(root)
+            slots = queue.slots_of(root, active, free=free, job_types=self._registry.job_types)
+            holds = queue.Holds(root, self._registry.schedules, now)
+            for job in queue.select(queued, slots, holds=holds, now=now):
+                data = root.jobs.rows[job.number].as_data()
+                if self._registry.may_start(data):
+                    slots.take(job)
+                    slots.free -= 1
+                    self._take(job.id)
 
     def _take(self, job_id: str) -> None:
         with self._store.transact() as root:
@@ -349,6 +340,7 @@ class Dispatcher:
                 state, cause = lifecycle.CANCELLED, None
             job.progress = self.progress.get(job_id, {})
             record_archives(root, job, outcome)
+            record_maintenance(root, job, outcome)
             record_violations(root, job, outcome)
             lifecycle.finish(
                 root, job, state, cause=cause, result=outcome.data,

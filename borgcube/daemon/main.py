@@ -38,10 +38,19 @@ from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_listings import ListingMethods
 from borgcube.daemon.methods_logins import LoginMethods
 from borgcube.daemon.methods_notify import NotifyMethods
+from borgcube.daemon.methods_pauses import PauseMethods
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.methods_repositories import RepositoryMethods
+from borgcube.daemon.methods_retention import RetentionMethods
+from borgcube.daemon.methods_schedules import ScheduleMethods
+from borgcube.daemon.methods_store import StoreMethods
 from borgcube.daemon.methods_system import SystemMethods
+from borgcube.daemon.methods_tasks import TaskMethods
+from borgcube.daemon.methods_triggers import TriggerMethods
+from borgcube.daemon.pruning import Purger
+from borgcube.daemon.reach import Reach
 from borgcube.daemon.reconcile import lose_jobs
+from borgcube.daemon.scheduler import Scheduler
 from borgcube.daemon.supervisor import MAX_MESSAGE
 
 LOG = logging.getLogger(__name__)
@@ -101,8 +110,16 @@ class Daemon:
             keys=self.keys, socket=self._workers_socket,
         )  # fmt: skip
         self.dispatcher.publish = self.publish
+        self.reach = Reach(home, self.registry.transports)
+        self.scheduler = Scheduler(
+            self.store, self.registry, lanes=self.config.jobs.max_running, reach=self.reach,
+            open_jobs=self.dispatcher.open_jobs, queued=self.dispatcher.wake,
+        )  # fmt: skip
         self.store.on_committed = self.publish
-        self.housekeeping = Housekeeping(self.store)
+        self.housekeeping = Housekeeping(
+            self.store, home=home, config=self.config, busy=lambda: self.dispatcher.busy
+        )
+        self.purger = Purger(self)
         self.audit = Audit(self.store)
         system = SystemMethods(self)
         self.alarms = Alarms(
@@ -111,9 +128,10 @@ class Daemon:
         self.alarms.courier.publish = self.publish
         methods: dict[str, Any] = methods_of(system)
         for kind in (
-            RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
-            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
-            ListingMethods, DiagnosisMethods,
+            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
+            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
+            ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
+            DiagnosisMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -134,6 +152,7 @@ class Daemon:
         self._bus.send_multipart([envelope.type.encode(), envelope.to_json()])
         if envelope.seq is not None:
             self.alarms.hear(envelope)
+            self.scheduler.notice(envelope)
             self.registry.observe(envelope.as_data())
 
     def ask_to_stop(self, *_: object) -> None:
@@ -154,6 +173,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until asked to stop."""
         lose_jobs(self.store)
+        self.scheduler.start()
         with self.store.transact() as root:
             for plugin in self.registry.quarantined:
                 root.record(events.PluginQuarantined(
@@ -167,15 +187,16 @@ class Daemon:
         poller.register(self._control_socket, zmq.POLLIN)
         poller.register(self._workers_socket, zmq.POLLIN)
         while not self._stop_asked:
-            busy = self.dispatcher.busy or self.control.busy or self.alarms.busy
+            parts = (self.dispatcher, self.control, self.alarms, self.scheduler)
+            busy = any(part.busy for part in parts)
             poller.poll(50 if busy else 250)
             self._turn()
         self._stop(poller)
 
     def _turn(self) -> None:
         for part in (
-            self.control.receive, self.control.step, self.dispatcher.step, self.alarms.step,
-            self.housekeeping.step,
+            self.control.receive, self.control.step, self.scheduler.step, self.purger.step,
+            self.dispatcher.step, self.alarms.step, self.housekeeping.step,
         ):  # fmt: skip
             try:
                 part()
@@ -211,6 +232,7 @@ class Daemon:
         """End the services; close sockets and store."""
         for service in self.services:
             service.stop()
+        self.reach.close()
         self._context.destroy(linger=1000)
         self.store.close()
         sweep_runtime(places.runtime_dir(self.home))

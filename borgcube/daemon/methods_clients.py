@@ -32,13 +32,15 @@ class ClientMethods:
         identity: str = "", borg: str = "borg", domain: str = "",
         options: dict[str, Any] | None = None, max_job_bytes: int = 0, max_total_bytes: int = 0,
         max_files: int = 0, max_duration_s: int = 0, max_sessions: int = 0,
+        network: str = "",
     ) -> dict[str, Any]:  # fmt: skip
         """Add a client; a limit of 0 is none."""
         client = Client(
             name=name, transport=transport, host=host, port=port, user=user,
             identity=identity, borg=borg, domain=domain, options=options or {},
             max_job_bytes=max_job_bytes, max_total_bytes=max_total_bytes, max_files=max_files,
-            max_duration_s=max_duration_s, max_sessions=max_sessions, created_at=events.now(),
+            max_duration_s=max_duration_s, max_sessions=max_sessions, network=network,
+            created_at=events.now(),
         )  # fmt: skip
         checks.check_client(client.as_data(), transports=self._daemon.registry.transports)
         checks.check_identity(identity)
@@ -55,7 +57,8 @@ class ClientMethods:
         borg: str | None = None, domain: str | None = None,
         options: dict[str, Any] | None = None, max_job_bytes: int | None = None,
         max_total_bytes: int | None = None, max_files: int | None = None,
-        max_duration_s: int | None = None, max_sessions: int | None = None, version: str = "",
+        max_duration_s: int | None = None, max_sessions: int | None = None,
+        network: str | None = None, version: str = "",
     ) -> dict[str, Any]:  # fmt: skip
         """Change what is given; jobs that run already keep what they began with.
 
@@ -67,7 +70,7 @@ class ClientMethods:
             "identity": identity, "borg": borg, "domain": domain, "options": options,
             "max_job_bytes": max_job_bytes, "max_total_bytes": max_total_bytes,
             "max_files": max_files, "max_duration_s": max_duration_s,
-            "max_sessions": max_sessions,
+            "max_sessions": max_sessions, "network": network,
         })  # fmt: skip
         checks.check_identity(identity or "")
         with self._daemon.store.transact() as root:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import home as places
-from borgcube.core import lifecycle
+from borgcube.core import lifecycle, trash
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -22,6 +22,7 @@ MAX_LINES = 10_000
 OWN_METHODS = {
     "backup": "backup.start", "restore": "restore.start", "archive-delete": "archive.delete",
     "dry-run": "plan.dry_run", "catalog": "archive.read",
+    "prune": "prune.start", "compact": "compact.start",
 }  # fmt: skip
 
 
@@ -119,14 +120,19 @@ class JobMethods:
     @method("archive.list")
     def archive_list(
         self, *, client: str | None = None, repository: str | None = None,
-        plan: str | None = None, after: str | None = None, limit: int = MAX_LISTED,
+        plan: str | None = None, deleted: bool = False, after: str | None = None,
+        limit: int = MAX_LISTED,
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return up to 1000 archives, newest first; ``after``, the last one's name or ID,
-        gives the next."""
+        gives the next. With ``deleted``, all those that can be brought back."""
         equal = _given(client=client, repository=repository, plan=plan)
         with self._daemon.store.reading() as root:
+            if deleted:
+                gone = trash.waiting(root, repository=repository)
+                return [a.as_data() for a in gone
+                        if all(getattr(a, k) == v for k, v in equal.items())]  # fmt: skip
             before = root.archives.number_of(find_archive(root, after)) if after else None
-            found = root.archives.newest(_limit(limit), before=before, **equal)
+            found = root.archives.newest(_limit(limit), trash.in_sight, before=before, **equal)
             return [archive.as_data() for archive in found]
 
     @method("archive.show")
@@ -142,6 +148,12 @@ class JobMethods:
             raise InvalidInput("No archive was named.")
         with self._daemon.store.transact() as root:
             found = [find_archive(root, name) for name in names]
+            for archive in found:
+                if archive.pinned:
+                    raise InvalidInput(
+                        f"The archive {archive.name} is pinned: {archive.pinned}.",
+                        next_step=f"To let it go: borgcube archive unpin {archive.name}",
+                    )
             repositories = {archive.repository for archive in found}
             if len(repositories) > 1:
                 raise InvalidInput(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
+from borgcube.core.errors import BorgCubeError, InvalidInput
+from borgcube.core.events_scheduling import TriggerRemoved
 from borgcube.core.model import Plan
-from borgcube.daemon import checks
+from borgcube.core.model.scheduling import PLAN
+from borgcube.core.planning import Pauses, expected_by
+from borgcube.core.store import Root
+from borgcube.daemon import checks, timetabling
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
+from borgcube.daemon.scheduler import PAUSED
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
@@ -19,6 +26,13 @@ class PlanMethods:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+
+    def _enrol(self, root: Root, plan: Plan) -> None:
+        timetabling.enrol(
+            root, self._daemon.registry.schedules, subject=PLAN, name=plan.name,
+            schedule=plan.schedule, now=datetime.now(UTC),
+        )  # fmt: skip
+        root.after_commit(self._daemon.scheduler.wake)
 
     @method("plan.add")
     def add(
@@ -31,8 +45,9 @@ class PlanMethods:
         retries: int = 0, retry_delay_s: int = 60, idle_timeout_s: int = 900,
         max_duration_s: int = 14 * 86400, before_command: str = "",
         before_failure: str = "fail", after_command: str = "", command_timeout_s: int = 3600,
+        schedule: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Add a plan."""
+        """Add a plan; without a schedule it runs when somebody starts it."""
         plan = Plan(
             name=name, client=client, repository=repository, paths=tuple(paths),
             excludes=tuple(excludes or ()), patterns=tuple(patterns or ()),
@@ -44,7 +59,8 @@ class PlanMethods:
             retries=retries, retry_delay_s=retry_delay_s, idle_timeout_s=idle_timeout_s,
             max_duration_s=max_duration_s, before_command=before_command,
             before_failure=before_failure, after_command=after_command,
-            command_timeout_s=command_timeout_s, created_at=events.now(),
+            command_timeout_s=command_timeout_s,
+            schedule=schedule, created_at=events.now(),
         )  # fmt: skip
         checks.check_plan(plan.as_data())
         with self._daemon.store.transact() as root:
@@ -52,6 +68,7 @@ class PlanMethods:
             find(root.clients, client, what="client")
             find(root.repositories, repository, what="repository")
             root.plans.add(plan)
+            self._enrol(root, plan)
             root.record(events.PlanAdded(plan=name, client=client, repository=repository))
             return plan.as_data()
 
@@ -84,6 +101,7 @@ class PlanMethods:
         after_command: str | None = None,
         command_timeout_s: int | None = None,
         version: str = "",
+        schedule: str | None = None,
     ) -> dict[str, Any]:
         """Change what is given; jobs that run already keep what they began with.
 
@@ -115,6 +133,7 @@ class PlanMethods:
                 "before_failure": before_failure,
                 "after_command": after_command,
                 "command_timeout_s": command_timeout_s,
+                "schedule": schedule,
             }
         )
         with self._daemon.store.transact() as root:
@@ -127,6 +146,8 @@ class PlanMethods:
                 # A queued job names both already.
                 checks.refuse_in_use(root, what="plan", name=name)
             changed = checks.change(root.plans, plan, values)
+            if "schedule" in changed:
+                self._enrol(root, plan)
             checks.record_change(root, events.PlanChanged, name, changed, what="plan")
             data: dict[str, Any] = plan.as_data()
             return data
@@ -138,19 +159,49 @@ class PlanMethods:
             plan = find(root.plans, name, what="plan")
             checks.check_version(plan, version, what="plan")
             checks.refuse_in_use(root, what="plan", name=name)
+            timetabling.withdraw(root, subject=PLAN, name=name)
+            for trigger in root.triggers.oldest("plan", name):
+                root.triggers.remove(trigger)
+                root.record(TriggerRemoved(trigger=trigger.name, plan=name))
+            task = root.tasks.find("plan", name)
+            if task is not None:
+                raise InvalidInput(
+                    f"The task {task.name} works on {name}.",
+                    next_step=f"Remove it first: borgcube task remove {task.name}",
+                )
             root.plans.remove(plan)
             root.record(events.PlanRemoved(plan=name))
         return {"removed": name}
 
     @method("plan.list")
     def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:
-        """Return up to 1000 plans by name; ``after``, the last one's name, gives the next."""
+        """Return up to 1000 plans by name, each with when it runs next; ``after``, the last
+        one's name, gives the next."""
         with self._daemon.store.reading() as root:
-            return checks.listed(root.plans, limit=limit, after=after, find=find)
+            pauses = Pauses.at(root, datetime.now(UTC))
+            found = checks.listed(root.plans, limit=limit, after=after, find=find)
+            return [{**data, **_times(root, data, pauses)} for data in found]
 
     @method("plan.show")
     def show(self, *, name: str) -> dict[str, Any]:
-        """Return one plan."""
-        with self._daemon.store.transact() as root:
-            data: dict[str, Any] = find(root.plans, name, what="plan").as_data()
-            return data
+        """Return one plan, when it runs next, and by when it should have a newer archive."""
+        now = datetime.now(UTC)
+        with self._daemon.store.reading() as root:
+            plan = find(root.plans, name, what="plan")
+            try:
+                by = expected_by(root, self._daemon.registry.schedules, plan, now)
+            except BorgCubeError:
+                by = None  # doctor says what is wrong with its schedule
+            expected = timetabling.stamp(by) if by else ""
+            data: dict[str, Any] = plan.as_data()
+            times = _times(root, data, Pauses.at(root, now))
+            return {**data, **times, "expected_by": expected}
+
+
+def _times(root: Root, plan: Any, pauses: Pauses) -> dict[str, str]:
+    entry = root.timetable.get(PLAN, plan["name"])
+    if entry is None:
+        return {"next_at": "", "held": ""}
+    pause = pauses.of(plan=plan["name"], client=plan["client"], repository=plan["repository"])
+    held = PAUSED if pause is not None else entry.held
+    return {"next_at": entry.start, "held": held}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 from borgcube import __version__
@@ -24,6 +25,7 @@ class SystemMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._journal = conditions.JournalWatch()
+        self._looking = threading.Lock()  # the watch looks too, in its thread
 
     @method("ping")
     def ping(self) -> dict[str, Any]:
@@ -77,6 +79,9 @@ class SystemMethods:
             if service.problem:
                 say("error", f"The {service.name} does not run: {service.problem}",
                     "Mend it and restart the daemon.")  # fmt: skip
+        if self._daemon.housekeeping.problem:
+            say("warning", f"The store is not packed: {self._daemon.housekeeping.problem}",
+                "It grows until it is: borgcube store pack")  # fmt: skip
         if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
         with self._daemon.store.reading() as root:
@@ -106,9 +111,11 @@ class SystemMethods:
             say("error", f"Client {client}{others}: there is no transport {transport}.",
                 "See: borgcube plugins")  # fmt: skip
         with self._daemon.store.reading() as root:
-            found += self._journal.look(root)
+            with self._looking:
+                found += self._journal.look(root)
             found += conditions.statuses(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
+        found += self._daemon.scheduler.findings()
         found += conditions.private_files(self._daemon.home)
         found += conditions.repositories(records)
         found += conditions.engines(registry)

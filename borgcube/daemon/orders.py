@@ -10,6 +10,7 @@ from borgcube.core.jobs import JobOrder
 from borgcube.core.model import Client, Job, Plan, Repository
 from borgcube.core.store import Root
 from borgcube.core.transports import ClientAddress
+from borgcube.daemon.pruning import PRUNE, prepare
 
 PLAN_OPTIONS = (
     "paths", "excludes", "patterns", "exclude_caches", "exclude_if_present",
@@ -80,7 +81,9 @@ def build_order(root: Root, job: Job, *, vault_socket: str = "") -> JobOrder:
     """Build the order of a job; raises NotFound when what it refers to is gone."""
     address: ClientAddress | None = None
     parameters = dict(job.parameters)
-    if parameters.get("server_side"):
+    if job.type == PRUNE:
+        parameters = prepare(root, job)
+    elif parameters.get("server_side"):
         address = ClientAddress(name=SERVER_NAME, transport="local")
     elif job.client:
         client = find(root.clients, job.client, what="client")

@@ -42,7 +42,7 @@ def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) 
     the IDs of jobs that wait to make again what turned out to be there.
 
     ``listed`` is what the repository has. An archive that was made again under its old name
-    (repaired, or rewritten by plain borg) stays with its client and plan.
+    (repaired, or rewritten by plain borg) stays with its client and plan, and pinned.
     """
     needless: list[str] = []
     with store.transact() as root:
@@ -87,5 +87,7 @@ def record_found(
         owner["client"] = ""
     archive = archive_from(facts, repository=repository, **owner)
     archive.created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if before is not None:
+        archive.pinned, archive.pinned_at = before.pinned, before.pinned_at
     LOG.warning("repository %s: archive %s was found and is recorded", repository, archive.name)
     lifecycle.add_archive(root, archive, number=archive_number(archive.start))

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken
 from pyramid.httpexceptions import HTTPException, HTTPSeeOther
+from pyramid.response import Response
 
 from borgcube.core.access import CALLED
 from borgcube.core.errors import (
@@ -123,6 +124,21 @@ def set_up(context: Any, request: Any) -> Any:
     return {"form": form, "token": token}
 
 
+def trigger(context: Any, request: Any) -> Any:
+    """Start the plan of a secret address; the answer is plain JSON for programs."""
+    status, body = 202, {}
+    token = str(request.subpath[0])[:200] if len(request.subpath) == 1 else ""
+    try:
+        body = request.call("trigger.fire", token=token, address=request.client_addr or "")
+    except BorgCubeError as error:
+        kind = getattr(error, "kind", "")
+        status = {AccessDenied.__name__: 404, "TooOften": 429}.get(kind, 400)
+        if isinstance(error, DaemonUnreachable):
+            status = 503
+        body = {"error": error.message, "next_step": error.next_step}
+    return Response(json_body=body, status=status)
+
+
 def icon(context: Any, request: Any) -> Any:
     """Answer browsers that ask for an icon at its old place."""
     return HTTPSeeOther(f"{request.script_name}/{request.registry.console_static}/logo.svg")
@@ -209,6 +225,9 @@ def includeme(config: Any) -> None:
                         request_method=("GET", "POST"))  # fmt: skip
     config.add_view(logout, name="logout", context=ConsoleRoot, permission=ANYBODY,
                     request_method="POST")  # fmt: skip
+    # The token is the permission, and no cookie is looked at: there is nothing to forge.
+    config.add_view(trigger, name="trigger", context=ConsoleRoot, permission=ANYBODY,
+                    request_method="POST", require_csrf=False)  # fmt: skip
     config.add_view(icon, name="favicon.ico", context=ConsoleRoot, permission=ANYBODY)
     page = f"{TEMPLATES}/error.jinja2"
     config.add_notfound_view(not_found, renderer=page)

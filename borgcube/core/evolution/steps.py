@@ -16,7 +16,7 @@ from BTrees.OOBTree import OOBTree
 
 from borgcube.core import standing
 from borgcube.core.journal import Journal
-from borgcube.core.model import Fleet, Table
+from borgcube.core.model import Fleet, Table, Timetable
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,20 @@ def _make_fleet(root: MutableMapping[str, Any]) -> None:
     standing.make(cast(Any, tables))
 
 
+def _make_schedule_tables(root: MutableMapping[str, Any]) -> None:
+    tables = {
+        "schedules": ("id", "name"),
+        "tasks": ("id", "name", "repository", "plan"),
+        "pauses": ("id", "scope", "target"),
+        "triggers": ("id", "name", "digest", "plan"),
+    }
+    for name, fields in tables.items():
+        if name not in root:
+            root[name] = Table(*fields)
+    if "timetable" not in root:
+        root["timetable"] = Timetable()
+
+
 def _make_notice_tables(root: MutableMapping[str, Any]) -> None:
     tables = {
         "channels": ("id", "name"),
@@ -102,9 +116,18 @@ def _make_notice_tables(root: MutableMapping[str, Any]) -> None:
         root["settings"]["alarms_seq"] = root["journal"].last
 
 
+def _make_retention_tables(root: MutableMapping[str, Any]) -> None:
+    if "policies" not in root:
+        root["policies"] = Table("id", "name")
+    if "trash" not in root:
+        root["trash"] = OOBTree()
+
+
 CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0001", _make_tables),
     EvolutionStep("core:0002", _make_account_tables),
     EvolutionStep("core:0003", _make_fleet),
+    EvolutionStep("core:0004", _make_schedule_tables),
+    EvolutionStep("core:0005", _make_retention_tables),
     EvolutionStep("core:0006", _make_notice_tables),
 )

@@ -66,6 +66,7 @@ class Client(Record):
     identity: str = ""
     borg: str = "borg"
     domain: str = ""
+    network: str = ""  # clients of one network share its slots
     # Limits; 0 is none.
     max_job_bytes: int = 0
     max_total_bytes: int = 0
@@ -116,6 +117,8 @@ class Plan(Record):
     after_command: str = ""
     command_timeout_s: int = 3600
     max_duration_s: int = 14 * 86400
+    schedule: str = ""
+    retention: str = ""  # the name of its retention policy; empty: nothing is ever pruned
 
 
 class Job(Record):
@@ -137,10 +140,19 @@ class Job(Record):
     attempt: int = 1
     retry_of: str = ""
     not_before: str = ""
+    # Empty for a job that a person asked for; else schedule or trigger.
+    origin: str = ""
+    schedule: str = ""
+    due: str = ""
+    task: str = ""
 
 
 class Archive(Record):
-    """One archive of a repository; ``stats`` are the vault's figures."""
+    """One archive of a repository; ``stats`` are the vault's figures.
+
+    ``pinned`` is why it is never pruned. One with ``deleted_at`` is out of sight but still
+    in the repository and restorable until ``delete_after``; see ``core.trash``.
+    """
 
     name: str = ""
     client: str = ""
@@ -150,3 +162,8 @@ class Archive(Record):
     start: str = ""
     end: str = ""
     stats: dict[str, Any] = {}
+    pinned: str = ""
+    pinned_at: str = ""
+    deleted_at: str = ""
+    delete_after: str = ""
+    deleted_because: str = ""

@@ -8,7 +8,7 @@ search for a piece of a name walks an index of short texts and touches no record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from borgcube.core.model.records import Record
 
 MAX_LEAPS = 20_000
 MAX_DIGITS = 18
+Where = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -137,32 +138,40 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
             return self.rows[number]
         return None
 
+    def numbers(self, field: str, value: str) -> list[int]:
+        """Return the numbers of the records with that value, ascending; reads no record."""
+        return [int(number) for number in self._numbers(field, value)]
+
     def oldest(self, field: str, value: str) -> Iterator[Any]:
         """Yield records with that value in ascending order; safe against changes."""
         for number in list(self._numbers(field, value)):
             if number in self.rows:
                 yield self.rows[number]
 
-    def newest(self, limit: int, *, before: int | None = None, **equal: str) -> list[Any]:
+    def newest(
+        self, limit: int, where: Where | None = None, /, *, before: int | None = None, **equal: str
+    ) -> list[Any]:
         """Return up to ``limit`` records, newest first, whose indexed fields match; with
-        ``before``, only those with a lower number, for the next page."""
-        return self._page(limit, before, None, None, equal).records
+        ``before``, only those with a lower number, for the next page. ``where`` leaves out
+        what it is false of; each record left out is read."""
+        return self._page(limit, before, None, None, equal, where).records
 
     def page(
-        self, limit: int, *, before: int | None = None, above: int | None = None,
-        leaps: int | None = MAX_LEAPS, **equal: str,
+        self, limit: int, where: Where | None = None, /, *, before: int | None = None,
+        above: int | None = None, leaps: int | None = MAX_LEAPS, **equal: str,
     ) -> Found:  # fmt: skip
-        """Return up to ``limit`` records, newest first, whose indexed fields match.
+        """Return up to ``limit`` records, newest first, whose indexed fields match, and of
+        which ``where`` is true.
 
         ``before`` and ``above`` bound their numbers, exclusively. With several fields it
         leaps in turn through their sets, so that it costs no more than the smallest; after
         ``leaps`` it stops where it is, and :attr:`Found.before` says so.
         """
-        return self._page(limit, before, above, leaps, equal)
+        return self._page(limit, before, above, leaps, equal, where)
 
     def _page(
         self, limit: int, before: int | None, above: int | None, leaps: int | None,
-        equal: dict[str, str],
+        equal: dict[str, str], where: Where | None,
     ) -> Found:  # fmt: skip
         sets: list[Any] = [self._set(*pair) for pair in equal.items()] or [self.rows]
         if any(found is None for found in sets):
@@ -176,7 +185,11 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
                 return Found(records)
             if not agreed or len(records) == limit:
                 return Found(records, number + 1)
-            records.append(self.rows[number])
+            record = self.rows[number]
+            if where is None or where(record):
+                records.append(record)
+            elif left is not None:
+                left -= 1
             bound = number - 1
 
     def count(self, **equal: str) -> int:

@@ -19,6 +19,7 @@ from borgcube.plugins.api import (
     jobs,
     plans,
     repositories,
+    retention,
     server,
 )
 
@@ -26,7 +27,7 @@ from borgcube.plugins.api import (
 @hookimpl
 def register_endpoints() -> list[Endpoint]:
     """Offer the built-in endpoints."""
-    rooms = (clients, plans, repositories, jobs, archives, server, access)
+    rooms = (clients, plans, repositories, jobs, archives, retention, server, access)
     return [endpoint for room in rooms for endpoint in room.ENDPOINTS]
 
 

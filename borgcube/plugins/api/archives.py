@@ -10,6 +10,7 @@ from borgcube.core.errors import AccessDenied, InvalidInput
 from borgcube.core.model import Archive
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import NAME, many, of_record, text, thing, yes_or_no
+from borgcube.core.trash import in_sight
 from borgcube.plugins.api import common, jobs
 
 ARCHIVE = of_record(Archive)
@@ -31,7 +32,8 @@ def full_name(archive: Any) -> str:
 
 def _listed(call: Call) -> Listing:
     return common.page(call, call.db.archives, ("client", "plan", "repository"),
-                       when=lambda archive: archive.start or archive.created_at)  # fmt: skip
+                       when=lambda archive: archive.start or archive.created_at,
+                       where=in_sight)  # fmt: skip
 
 
 def _show(call: Call) -> Any:

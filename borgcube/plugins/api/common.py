@@ -9,7 +9,7 @@ from typing import Any
 from borgcube.core.api import Answer, Call, Listing
 from borgcube.core.errors import InvalidInput
 from borgcube.core.listing import number_at, visible
-from borgcube.core.model.table import Table
+from borgcube.core.model.table import Table, Where
 from borgcube.core.schemas import Schema, given
 from borgcube.core.versions import version_of
 
@@ -34,12 +34,13 @@ def limit_of(call: Call) -> int:
 
 def page(
     call: Call, table: Table, filters: Sequence[str] = (), *, shown: Shown = plain,
-    when: Callable[[Any], str] | None = None,
+    when: Callable[[Any], str] | None = None, where: Where | None = None,
 ) -> Listing:  # fmt: skip
     """Return one page of a table, newest first, of what the caller may see.
 
     ``filters`` are indexed fields that the query may name. With ``when``, which tells a
-    record's time, the query may bound it by ``since`` and ``until``.
+    record's time, the query may bound it by ``since`` and ``until``. ``where`` leaves out
+    what it is false of.
     """
     equal = {name: str(call.query[name]) for name in filters if name in call.query}
     before = int(call.query["cursor"]) if "cursor" in call.query else None
@@ -51,7 +52,7 @@ def page(
         if "since" in call.query:
             first = number_at(table, moment(call, "since"), when=when)
     limit = limit_of(call)
-    found = visible(call.me, table, limit + 1, before=before, **equal)
+    found = visible(call.me, table, limit + 1, where, before=before, **equal)
     return cut(call, table, [r for r in found if table.number_of(r) >= first], limit, shown)
 
 

@@ -196,3 +196,15 @@ class BorgEngine:
         context.phase("deleting")
         deleted = delete_archives(context.order.vault_socket, names)
         return JobResult(data={"deleted": sorted(deleted)}, archives_deleted=names)
+
+    def prune_archives(self, context: JobContext) -> JobResult:
+        """Delete the archives that are due, or measure what deleting them would free."""
+        from borgcube.plugins.borg.upkeep import prune
+
+        return prune(context)
+
+    def compact(self, context: JobContext) -> JobResult:
+        """Give the space of deleted archives back."""
+        from borgcube.plugins.borg.upkeep import compact
+
+        return compact(context)

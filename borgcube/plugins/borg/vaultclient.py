@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,13 @@ class VaultSession:
         return Wire(sock)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self.hear(request)
+
+    def hear(self, request: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the vault's next answer, to ``request`` if there is one."""
         try:
-            self._wire.send_json(request)
+            if request is not None:
+                self._wire.send_json(request)
             answer = self._wire.receive_json()
         except WireError as error:
             raise JobFailed(
@@ -84,6 +90,26 @@ def ask(socket_path: str | Path, request: dict[str, Any]) -> dict[str, Any]:
     session = VaultSession(socket_path, request)
     session.close()
     return session.terms
+
+
+def follow(
+    socket_path: str | Path, request: dict[str, Any], *,
+    on_progress: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Ask for work that reports its progress; return what was done.
+
+    The work ends when ``on_progress`` raises. Raises JobFailed with the vault's cause.
+    """
+    session = VaultSession(socket_path, request)
+    try:
+        answer = session.terms
+        while "progress" in answer:
+            on_progress(answer["progress"])
+            answer = session.hear()
+        done: dict[str, Any] = answer["done"]
+        return done
+    finally:
+        session.close()
 
 
 def delete_archives(socket_path: str, names: list[str]) -> dict[str, str]:

@@ -45,6 +45,8 @@ def register_pages() -> list[Page]:
              _include("archives", "files"), order=40),
         Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
+        Page("policies", _("Retention"), "clock", made.Policies, _include("retention"),
+             Permission.VIEW_SERVER, order=60),
         Page("notifications", _("Notifications"), "notify", _notifications,
              _include("notifications"), Permission.VIEW_SERVER, section=_("Server"), order=5),
         Page("events", _("Events"), "event", made.Collection, _include("server"),
@@ -81,6 +83,15 @@ def register_cards() -> list[Card]:
     ]  # fmt: skip
 
 
+def _drawn(name: str) -> Any:
+    def draw(request: Any, record: Any) -> Any:
+        from borgcube.plugins.console import retention
+
+        return getattr(retention, name)(request, record)
+
+    return draw
+
+
 @hookimpl
 def register_tabs() -> list[Tab]:
     """Offer the built-in sections of a record's page."""
@@ -88,4 +99,10 @@ def register_tabs() -> list[Tab]:
     return [
         Tab("dry-run", _("What a backup would take"), "job", f"{where}/tab_listing.jinja2",
             listings.dry_run_tab, order=10),
+        Tab("retention", _("Retention"), "plan", f"{where}/tab_retention.jinja2",
+            _drawn("plan_tab"), order=20),
+        Tab("keeping", _("Keeping"), "archive", f"{where}/tab_keeping.jinja2",
+            _drawn("archive_tab"), order=20),
+        Tab("adopt", _("Archives without a plan"), "repository", f"{where}/tab_adopt.jinja2",
+            _drawn("repository_tab"), Permission.CONFIGURE, order=20),
     ]  # fmt: skip

@@ -85,6 +85,9 @@ def delete(context: ArchiveItem, request: Any) -> Any:
     record = context.record
     problem = ""
     if request.method == "POST":
+        if "undo" in request.POST:
+            request.act("archive.hide", names=[full_name(record)])
+            return HTTPSeeOther(request.path_to("archives", "+deleted"))
         if str(request.POST.get("confirm", "")) == record.name:
             made = request.act("archive.delete", names=[full_name(record)])
             return HTTPSeeOther(request.path_to("jobs", made["job_id"]))

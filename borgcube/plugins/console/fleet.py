@@ -63,14 +63,15 @@ class Overall:
     first: Safety | None = None
 
 
-def shown(status: PlanStatus, today: datetime | None = None) -> Safety:
-    """Return a plan's status in words, with its strip of days."""
+def shown(status: PlanStatus, today: datetime | None = None, *, strip: bool = True) -> Safety:
+    """Return a plan's status in words, with its strip of days if that is shown."""
     return Safety(
         plan=status.plan, client=status.client, repository=status.repository,
         level=status.level, reason=status.reason, words=WORDS[status.reason],
         last_state=status.last_state or "none", last_job=status.last_job, last_at=status.last_at,
         running=status.running, archive=status.archive, archive_at=status.archive_at,
-        size=status.size, cause=status.cause, days=_strip(status, today or datetime.now(UTC)),
+        size=status.size, cause=status.cause,
+        days=_strip(status, today or datetime.now(UTC)) if strip else [],
     )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def overall(request: Any) -> Overall:
         found.bad += group.counts.get(model.BAD, 0)
         found.warn += group.counts.get(model.WARN, 0)
     if found.total:
-        found.first = shown(request.db.fleet.statuses[next(_ordered(request))[1]])
+        found.first = shown(request.db.fleet.statuses[next(_ordered(request))[1]], strip=False)
     return found
 
 
@@ -164,7 +165,7 @@ def urgent(request: Any, limit: int) -> tuple[list[Safety], int]:
         if status.reason not in URGENT:
             continue
         if len(found) < limit:
-            found.append(shown(status))
+            found.append(shown(status, strip=False))
         else:
             more += 1
     return found, more
@@ -186,7 +187,7 @@ def clients(
         group = request.db.fleet.group(model.of_client(name))
         worst = None
         if group.total:
-            worst = shown(request.db.fleet.statuses[group.order.minKey()[1]])
+            worst = shown(request.db.fleet.statuses[group.order.minKey()[1]], strip=False)
         newest = request.db.archives.newest(1, client=name)
         rows.append({
             "client": client, "plans": group.total, "worst": worst,

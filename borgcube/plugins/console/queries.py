@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from borgcube.core import lifecycle, listing
 from borgcube.core.model import Found
+from borgcube.core.trash import in_sight
 
 Result = TypeVar("Result")
 PAGE = 50
@@ -47,8 +48,10 @@ def shared(
 def visible(
     request: Any, table: Any, limit: int, *, before: int | None = None, **equal: str
 ) -> list[Any]:
-    """Return the newest records of a table that the user may see."""
-    return listing.visible(request.me, table, limit, before=before, **equal)
+    """Return the newest records of a table that the user may see; deleted archives are out of
+    sight."""
+    where = in_sight if table is request.db.archives else None
+    return listing.visible(request.me, table, limit, where, before=before, **equal)
 
 
 def day_bounds(table: Any, day: str) -> tuple[int | None, int | None]:
@@ -88,7 +91,8 @@ def page(request: Any, name: str, filters: Sequence[str]) -> dict[str, Any]:
         before = ends if before is None else min(before, ends)
     found = Found()
     if not suggested:
-        found = listing.page(request.me, table, PAGE, before=before, above=above, **equal)
+        where = in_sight if name == "archives" else None
+        found = listing.page(request.me, table, PAGE, where, before=before, above=above, **equal)
     kept = {field: value for field, value in asked.items() if value}
     more = ""
     if found.before is not None:

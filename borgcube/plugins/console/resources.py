@@ -70,6 +70,12 @@ class RepositoryItem(Item):
     client_name = ""
 
 
+class PolicyItem(Item):
+    """A retention policy; it belongs to no client."""
+
+    client_name = ""
+
+
 class UserItem(Item):
     """A user of the console."""
 
@@ -92,6 +98,12 @@ class Repositories(_Named):
     """``/repositories``."""
 
     table, item = "repositories", RepositoryItem
+
+
+class Policies(_Named):
+    """``/policies``."""
+
+    table, item = "policies", PolicyItem
 
 
 class Users(_Named):
@@ -124,6 +136,8 @@ class Archives(Collection):
     """``/archives``."""
 
     def __getitem__(self, name: str) -> ArchivesOfRepository:
+        if name.startswith("+"):
+            raise KeyError(name)  # a view of this page
         return ArchivesOfRepository(self.request, name=name, parent=self)
 
 

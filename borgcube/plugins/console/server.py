@@ -33,7 +33,9 @@ def events(context: Collection, request: Any) -> dict[str, Any]:
              if e["seq"] < before]  # fmt: skip
     return {
         "events": [{"envelope": e, "said": said(e)} for e in reversed(found)],
-        "more": request.path_to("events", before=str(first + 1)) if first > 0 else "",
+        "more": request.path_to("events", before=str(first + 1))
+        if first + 1 > request.db.journal.first
+        else "",
         "first_page": not asked,
     }
 

@@ -10,7 +10,8 @@ import pytest
 from borgcube.testing.consolerig import ConsoleRig
 
 FAKE = Path(__file__).parents[2] / "unit" / "daemon" / "fakeplugin"
-REAL = ("borg", "backup", "restore", "transport_openssh", "transport_paramiko", "transport_local")
+REAL = ("borg", "backup", "restore", "prune", "transport_openssh", "transport_paramiko",
+        "transport_local")  # fmt: skip
 
 
 def add_fleet(rig: ConsoleRig) -> None:

@@ -28,6 +28,7 @@ DISABLED = [
     "borg",
     "backup",
     "restore",
+    "prune",
     "transport_openssh",
     "transport_paramiko",
     "transport_local",

@@ -13,7 +13,6 @@ import pytest
 
 from borgcube.core import lifecycle
 from borgcube.core.home import engine_state_dir, runtime_dir
-from borgcube.core.model import Job
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.vaults import rotate
 
@@ -40,12 +39,10 @@ def test_the_delay_doubles_and_a_clock_that_is_set_back_ends_the_wait():
     now = datetime.now(UTC)
 
     def due(created: datetime, not_before: datetime) -> bool:
-        return lifecycle.is_due(
-            Job(created_at=created.isoformat(), not_before=not_before.isoformat())
-        )
+        return lifecycle.time_has_come(created.isoformat(), not_before.isoformat(), now)
 
     hour = timedelta(hours=1)
-    assert lifecycle.is_due(Job())
+    assert lifecycle.time_has_come(now.isoformat(), "", now)
     assert due(now - hour, now - timedelta(seconds=1))
     assert not due(now - hour, now + hour)
     assert due(now + hour, now + 2 * hour)

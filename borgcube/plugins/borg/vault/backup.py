@@ -381,8 +381,8 @@ class BackupSession:
 
     def write_partial(self) -> bool:
         """Reference what was uploaded so far, if there is something new; under the lock."""
-        if len(self.order) == self.partial_written:
-            return False
+        if not self.order or len(self.order) == self.partial_written:
+            return False  # after its end a session has nothing to keep
         self.ledger.begin()
         self.ledger.write_partial(self.partial_name, self.order)
         self.partial_written = len(self.order)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +169,20 @@ class Domain:
         What no other archive of the domain has is offered no more.
         """
         archives = self.archives()
-        gone = [key for key in deleted if key in archives]
-        if not gone:
+        counted = ChunkIndex()
+        for key, references in deleted.items():
+            if key in archives and not archives[key].get("partial"):
+                counted.merge(references)
+        self.remove_counted(set(deleted), counted)
+
+    def remove_counted(self, deleted: Collection[str], references: Any) -> None:
+        """Take archives out that were deleted, and what they referenced, all in one index."""
+        archives = self.archives()
+        if not any(key in archives for key in deleted):
             return
         index = self._read()
         if index is not None:
-            for key in gone:
-                if not archives[key].get("partial"):
-                    _count_out(index, deleted[key])
+            _count_out(index, references)
             self._write(index)
         self._save({key: facts for key, facts in archives.items() if key not in deleted})
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgpack
-from borg.hashindex import ChunkIndex
+from borg.hashindex import CacheSynchronizer, ChunkIndex
 from borg.helpers import IntegrityError
 from borg.repository import Repository
 
@@ -31,6 +31,7 @@ log = logging.getLogger("borgcube.vault")
 PARTIAL_GROUP = 10_000
 PARTIAL_SUFFIX = ".partial"
 PARTIAL_COMMENT = "chunks of an unfinished backup"
+ENTRY_BYTES = 41  # of a segment, beside the envelope: CRC, size, tag, ID
 
 
 class Ledger:
@@ -149,16 +150,17 @@ class Ledger:
         return archive_id
 
     def references(self, archive_id: bytes) -> Any:
-        """Return a ChunkIndex of the chunks an archive references: (count, size, 0).
+        """Return a ChunkIndex of the chunks an archive references: (count, size, any).
 
-        Its own object is not among them. Like Borg, which counts what ``chunks`` lists:
-        ``chunks_healthy`` names what a repair found to be lost.
+        Its own object is not among them. Counted by the very code with which Borg makes its
+        cache from archives: what ``chunks`` lists, not ``chunks_healthy``, which names what a
+        repair found to be lost. Takes the lock only to read, so that backups go on.
         """
         found = ChunkIndex()
         metadata = self.archive_metadata(archive_id)
-        for item in self.items(metadata):
-            for entry in item.get(b"chunks") or ():
-                found.add(entry[0], 1, entry[1], 0)
+        counter = CacheSynchronizer(found)
+        for chunk_id in metadata[b"items"]:
+            counter.feed(self.read(chunk_id))
         for chunk_id in metadata[b"items"]:
             size, _ = self.lookup(chunk_id) or (0, 0)
             found.add(chunk_id, 1, size, 0)
@@ -188,6 +190,35 @@ class Ledger:
         self.drop_reference(archive_id)
         del self.manifest.archives[name]
         return references
+
+    def drop_references(self, references: Any) -> int:
+        """Take all counts of a ChunkIndex off at once; return the bytes of what went.
+
+        Raises JobFailed ``repository-damaged``, before anything is changed, for a chunk that
+        has fewer references than are to be taken.
+        """
+        chunks, delete = self.chunks, self.repository.delete
+        for chunk_id, entry in references.iteritems():
+            held = chunks.get(chunk_id)
+            if held is None or held[0] < entry[0]:
+                raise JobFailed(
+                    "repository-damaged",
+                    Problem.REPOSITORY,
+                    "The repository lacks a chunk that an archive references.",
+                    next_step="Stop BorgCube and run borg check on the repository.",
+                )
+        freed = 0
+        for chunk_id, entry in references.iteritems():
+            held, size, csize = chunks[chunk_id]
+            if held == ChunkIndex.MAX_VALUE:
+                continue  # Borg stops counting there: such a chunk stays
+            if held > entry[0]:
+                chunks[chunk_id] = (held - entry[0], size, csize)
+            else:
+                del chunks[chunk_id]
+                delete(chunk_id)
+                freed += csize + ENTRY_BYTES
+        return freed
 
     def write_partial(self, name: str, order: bytes | bytearray) -> None:
         """Reference the chunks in ``order`` (32-byte IDs) by a real archive ``name``.
@@ -241,15 +272,20 @@ class Ledger:
             self.remove_archive(name + ".old")
         self.add_archive(name, metadata, time=now)
 
-    def commit(self) -> None:
+    def commit(self, *, compact: Collection[int] = ()) -> None:
         """Make everything durable: repository first, Borg's cache right after.
+
+        ``compact`` are segments whose live objects move to new ones in the same commit.
 
         A cache that cannot be written is logged only: the archive is durable, the counts in
         memory are right, and the next commit or the next start of Borg writes it.
         """
         self.begin()
         self.manifest.write()
-        self.repository.commit(compact=False)
+        if compact:
+            self.repository.commit_and_compact(compact)
+        else:
+            self.repository.commit(compact=False)
         self.fresh.clear()
         try:
             self.cache.commit()

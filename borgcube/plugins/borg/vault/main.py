@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -55,6 +55,7 @@ class Vault:
         self.accounts = Accounts()
         self.space = space
         space.commit_bytes = self.ledger.repository.commit_bytes
+        self.maintenance = threading.Lock()  # one prune or compaction at a time
         self.broken: FailureCause | None = None
         self.stopping = False
 
@@ -92,11 +93,15 @@ class Vault:
         while len(self.admitted) > REMEMBERED:
             self.admitted.popitem(last=False)
 
-    def commit(self, *, finishing: Any, remove: Iterable[str] = ()) -> None:
+    def commit(
+        self, *, finishing: Any, remove: Iterable[str] = (),
+        change: Callable[[], None] | None = None, compact: Collection[int] = (),
+    ) -> None:  # fmt: skip
         """Commit, with the chunks of every other open session referenced; under the lock.
 
-        ``remove`` are partial archives to delete in the same commit. Their chunks that an
-        open session uploaded too are referenced by then.
+        ``remove`` are partial archives to delete in the same commit, and ``change`` does more
+        of the kind. Their chunks that an open session uploaded too are referenced by then.
+        ``compact`` are segments to compact with it.
         """
         partials = [
             session
@@ -107,9 +112,11 @@ class Vault:
         ]
         for name in remove:
             self.ledger.remove_archive(name)
+        if change is not None:
+            change()
         for session in partials:
             session.intend_partial()
-        self.ledger.commit()
+        self.ledger.commit(compact=compact)
         for session in partials:
             self.derive(session.remember_partial)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +41,58 @@ def _holders(path: Path) -> str:
 class VaultRepository(Repository):  # type: ignore[misc]  # borg has no types
     """Borg's repository, of which a vault asks no room that it does not use.
 
-    Borg wants room for compacting before every commit. A vault's commits never compact, and
-    a nearly full repository is where deletions have to work.
+    Borg wants room for compacting before every commit. Most commits of a vault do not compact,
+    and a nearly full repository is where deletions have to work. Where it does compact, it is
+    a few segments at a time, so that backups go on in between.
     """
 
     append_only: bool
+    chosen: Collection[int] = ()  # segments that the commit under way compacts
 
     def check_free_space(self) -> None:
         """Raise InsufficientFreeSpaceError without room for index and hints."""
         own: bool = self.append_only
-        self.append_only = True
+        self.append_only = own or not self.chosen
         try:
             super().check_free_space()
         finally:
             self.append_only = own
+
+    def sparse_segments(self, threshold: float) -> dict[int, tuple[int, int]]:
+        """Return segments with a larger share of unused bytes than ``threshold`` (0 to 1), as
+        number -> (unused bytes, size)."""
+        if not self._active_txn:
+            self.prepare_txn(self.get_transaction_id())
+        found = {}
+        for segment, unused in sorted(self.compact.items()):
+            try:
+                size = self.io.segment_size(segment)
+            except OSError:
+                continue  # Borg takes note of it when it compacts
+            if size and unused / size > threshold:
+                found[segment] = (unused, size)
+        return found
+
+    def commit_and_compact(self, segments: Collection[int]) -> None:
+        """Commit, and move what is alive in these segments to new ones, as Borg does it."""
+        self.chosen = segments
+        try:
+            self.commit(compact=True, threshold=0.0)
+        finally:
+            self.chosen = ()
+
+    def compact_segments(self, threshold: float) -> None:
+        """Compact the chosen segments only. Borg leaves out what is below its threshold; to
+        leave out others is no different to it."""
+        rest = {number: unused for number, unused in self.compact.items()
+                if number not in self.chosen}  # fmt: skip
+        for number in rest:
+            del self.compact[number]
+        try:
+            super().compact_segments(threshold)
+        finally:
+            for number, unused in rest.items():
+                self.compact[number] += unused
 
     def commit_bytes(self) -> int:
         """Return the free bytes that Borg's own check wants before a commit."""

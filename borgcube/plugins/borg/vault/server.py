@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
-from borgcube.plugins.borg.vault import recovery
+from borgcube.plugins.borg.vault import maintenance, recovery
 from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("borgcube.vault")
 CLAIM_WAIT_S = 3600.0
+REPORT_EVERY_S = 0.2
 _token_lock = threading.Lock()
 _last_token_time = 0
 
@@ -74,6 +75,8 @@ class SessionServer:
                 self._session(request)
             elif request.get("op") == "delete":
                 self._delete([str(name) for name in request["archives"]])
+            elif request.get("op") in ("prune", "measure", "compact"):
+                self._maintain(request)
             elif request.get("op") == "archives":
                 self._list(frozenset(str(key) for key in request["known"]))
             elif request.get("op") == "catalog":
@@ -269,6 +272,34 @@ class SessionServer:
         if found is not None:
             found = {key: value for key, value in found.items() if key != "superseded"}
         self.wire.send_json({"archive": found})
+
+    def _maintain(self, request: dict[str, Any]) -> None:
+        """Prune, measure or compact, with frames of progress; ends when the worker is gone."""
+        last = 0.0
+
+        def report(**figures: Any) -> None:
+            nonlocal last
+            # What was deleted is told at once: the worker may not hear the end.
+            if "deleted_names" in figures or time.monotonic() - last >= REPORT_EVERY_S:
+                last = time.monotonic()
+                self.wire.send_json({"progress": figures})
+
+        try:
+            if request["op"] == "compact":
+                done = maintenance.compact(
+                    self.vault, threshold=float(request["threshold"]),
+                    least_share=float(request["least_share"]), report=report,
+                )  # fmt: skip
+            else:
+                work = maintenance.prune if request["op"] == "prune" else maintenance.measure
+                wanted = {str(name): str(key) for name, key in request["archives"].items()}
+                done = work(self.vault, wanted, report=report).as_data()
+            self.wire.send_json({"done": done})
+        except WireError:
+            raise
+        except Exception as error:
+            log.exception("%s failed", request["op"])
+            self.wire.send_json(as_answer(error))
 
     def _delete(self, names: list[str]) -> None:
         vault, ledger = self.vault, self.vault.ledger
