@@ -31,6 +31,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 ACTIVE = (STARTING, RUNNING, CANCELLING)
+MAX_PHASES = 100
 LONGEST_DELAY_S = 86_400
 
 
@@ -83,6 +84,7 @@ def start(root: Root, job: Job) -> None:
 def enter_phase(root: Root, job: Job, phase: str) -> None:
     """Note the phase of a running job."""
     job.phase = phase
+    job.phases = (*job.phases, f"{events.now()} {phase}")[-MAX_PHASES:]
     root.record(events.JobPhase(job=job.id, phase=phase))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -103,3 +104,19 @@ def read_from(directory: Path, offset: int, limit: int) -> tuple[list[str], int]
     pieces = data[:whole].splitlines(keepends=True)[:limit]
     following = offset + sum(map(len, pieces))
     return [piece.decode("utf-8", "replace").rstrip("\r\n") for piece in pieces], following
+
+
+def search(directory: Path, words: str, limit: int) -> tuple[list[str], int]:
+    """Return the last ``limit`` lines that contain ``words``, whatever the case, and how
+    many do in all. A very long line is looked at as its pieces."""
+    wanted, found, matches = words.lower(), deque[str](maxlen=limit), 0
+    try:
+        with (directory / TEXT).open("rb") as source:
+            while line := source.readline(MAX_PIECE):
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                if wanted in text.lower():
+                    matches += 1
+                    found.append(text)
+    except FileNotFoundError:
+        pass
+    return list(found), matches

@@ -9,6 +9,7 @@ from borgcube.core import lifecycle, listings
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job, Repository
 from borgcube.core.store import Root
+from borgcube.daemon import joblog
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.orders import find as find_record
 
@@ -20,7 +21,7 @@ MAX_KEY = 64 << 10  # a path of 16 KiB, percent-encoded
 
 
 class ListingMethods:
-    """plan.dry_run, job.listing, archive.browse and archive.read"""
+    """plan.dry_run, job.listing, job.search, archive.browse and archive.read"""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -55,6 +56,22 @@ class ListingMethods:
         def work() -> dict[str, Any]:
             return listings.page(directory, find=find[:MAX_FIND], kind=kind, start=first,
                                  limit=most)  # fmt: skip
+
+        return Later(work)
+
+    @method("job.search", audited=False)
+    def search(self, *, id: str, find: str, limit: int = 500) -> Later:
+        """Return the last lines of a job's log that contain ``find``, and ``matches`` in all."""
+        with self._daemon.store.transact() as root:
+            job: Job | None = root.jobs.find("id", id)
+            if job is None:
+                raise NotFound(f"There is no job {id!r}.", next_step="See: borgcube job list")
+            directory = places.job_dir(self._daemon.home, job.id)
+        most = max(1, min(limit, listings.MAX_PAGE))
+
+        def work() -> dict[str, Any]:
+            lines, matches = joblog.search(directory, find[:MAX_FIND], most)
+            return {"lines": lines, "matches": matches}
 
         return Later(work)
 

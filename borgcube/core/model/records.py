@@ -133,6 +133,8 @@ class Job(Record):
     started_at: str = ""
     finished_at: str = ""
     phase: str = ""
+    # Each phase it entered, as "TIME NAME".
+    phases: tuple[str, ...] = ()
     progress: dict[str, Any] = {}
     result: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyramid.httpexceptions import HTTPSeeOther
+from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
 from pyramid.response import Response
 
 from borgcube.core import lifecycle
@@ -14,7 +14,8 @@ from borgcube.core.texts import _
 from borgcube.plugins.console import queries
 from borgcube.plugins.console.resources import JobItem, Jobs, add
 
-SHOWN_LINES, DOWNLOADED_LINES = 500, 10_000
+SHOWN_LINES = 500
+MAX_DOWNLOAD = 64 << 20  # characters; a log's own limit is usually 10 MB
 SHOWN_WARNINGS = 200
 PHASES = {
     "backup": ("connecting", "preparing", "transferring", "finishing"),
@@ -22,6 +23,8 @@ PHASES = {
     "dry-run": ("connecting", "preparing", "listing", "measuring"),
 }
 AGAIN = {"backup": "backup.start", "dry-run": "plan.dry_run"}
+NEEDED = {"backup": Permission.OPERATE, "dry-run": Permission.OPERATE,
+          "restore": Permission.RESTORE}  # fmt: skip
 FILTERS = ("state", "type", "client", "plan", "repository")
 LEVELS = ("error", "warning", "info")
 
@@ -39,19 +42,23 @@ def jobs(context: Jobs, request: Any) -> dict[str, Any]:
 
 
 def timeline(job: Any) -> list[dict[str, str]]:
-    """Return the phases of a job with what is past, here or where it stopped."""
-    known = PHASES.get(job.type, ())
-    names = list(known) if job.phase in known or not job.phase else [*known, job.phase]
-    at = names.index(job.phase) if job.phase in names else -1
+    """Return the phases of a job, those past with begin and end, and those still to come."""
+    begins = [entry.partition(" ")[::2] for entry in job.phases]
+    if not begins and job.phase:  # of an older release
+        begins = [("", job.phase)]
     ended = job.state in lifecycle.ENDED
     good = job.state in (lifecycle.DONE, lifecycle.WARNING)
     steps = []
-    for index, name in enumerate(names):
-        place = "past" if index < at or good else "here" if index == at else ""
-        if index == at and ended and not good:
-            place = "stop"
-        steps.append({"name": name, "place": place})
-    return steps
+    for index, (begin, name) in enumerate(begins):
+        last = index == len(begins) - 1
+        end = (job.finished_at if ended else "") if last else begins[index + 1][0]
+        place = "past" if not last or good else "stop" if ended else "here"
+        steps.append({"name": name, "place": place, "begin": begin, "end": end})
+    known = PHASES.get(job.type, ())
+    been = {name for _begin, name in begins}
+    after = max((known.index(name) for name in been if name in known), default=-1)
+    return steps + [{"name": name, "place": "", "begin": "", "end": ""}
+                    for name in known[after + 1 :] if not ended or not begins]  # fmt: skip
 
 
 def line_of(text: str) -> dict[str, str]:
@@ -67,14 +74,19 @@ def line_of(text: str) -> dict[str, str]:
 def job(context: JobItem, request: Any) -> dict[str, Any]:
     """Show one job."""
     record = context.record
-    lines = request.act("job.log", id=record.id, limit=SHOWN_LINES)["lines"]
-    repeats = record.type in AGAIN and bool(record.plan)
+    find = str(request.params.get("find", ""))[:500].strip() if record.type != "dry-run" else ""
+    if find:
+        said = request.act("job.search", id=record.id, find=find, limit=SHOWN_LINES)
+    else:
+        said = request.act("job.log", id=record.id, limit=SHOWN_LINES)
+    lines = said["lines"]
     return {
         "job": queries.live_job(request, record), "phases": timeline(record),
         "lines": [line_of(line) for line in lines], "cut": len(lines) >= SHOWN_LINES,
         "warnings": list(record.warnings[:SHOWN_WARNINGS]),
         "more_warnings": max(0, len(record.warnings) - SHOWN_WARNINGS),
-        "may_operate": request.has_permission(Permission.OPERATE), "repeats": repeats,
+        "may_operate": request.has_permission(Permission.OPERATE),
+        "repeats": repeats(request, record), "find": find, "matches": said.get("matches", 0),
         "cancellable": record.state not in lifecycle.ENDED
         and record.state != lifecycle.CANCELLING,
         "archive": next(iter(request.db.archives.newest(
@@ -84,10 +96,17 @@ def job(context: JobItem, request: Any) -> dict[str, Any]:
 
 def log(context: JobItem, request: Any) -> Response:
     """Download the log as plain text."""
-    lines = request.act("job.log", id=context.record.id, limit=DOWNLOADED_LINES)["lines"]
-    text = "".join(f"{line}\n" for line in lines)
+    parts: list[str] = []
+    offset = length = 0
+    while length < MAX_DOWNLOAD:
+        found = request.act("job.log", id=context.record.id, limit=5000, offset=offset)
+        if not found["lines"]:
+            break
+        parts += (f"{line}\n" for line in found["lines"])
+        length += sum(map(len, parts[-len(found["lines"]) :]))
+        offset = found["next"]
     return Response(
-        text.encode("utf-8", "replace"), content_type="text/plain", charset="utf-8",
+        "".join(parts).encode("utf-8", "replace"), content_type="text/plain", charset="utf-8",
         content_disposition=f'attachment; filename="job-{context.record.id}.log"',
     )  # fmt: skip
 
@@ -98,13 +117,32 @@ def cancel(context: JobItem, request: Any) -> Any:
     return HTTPSeeOther(request.path_to("jobs", context.record.id))
 
 
+def repeats(request: Any, record: Any) -> bool:
+    """Return whether the user may run a job again from its page."""
+    needed = NEEDED.get(record.type)
+    has_what = bool(record.plan) if record.type in AGAIN else bool(record.parameters)
+    return needed is not None and has_what and bool(request.has_permission(needed))
+
+
 def again(context: JobItem, request: Any) -> Any:
-    """Run a plan's backup or dry run again."""
+    """Run a backup, a dry run or a restore again, as it would be run now."""
     record = context.record
-    if record.type not in AGAIN or not record.plan:
-        raise InvalidInput(_("Only a plan's backup or dry run can be run again from here."))
-    made = request.act(AGAIN[record.type], plan=record.plan)["job_id"]
-    return HTTPSeeOther(request.path_to("jobs", made))
+    if record.type not in NEEDED or not (record.plan or record.type == "restore"):
+        raise InvalidInput(_("Only a backup, a dry run or a restore can be run again from here."))
+    if not repeats(request, record):
+        raise HTTPForbidden
+    if record.type in AGAIN:
+        made = request.act(AGAIN[record.type], plan=record.plan)
+    else:
+        asked = record.parameters
+        where: dict[str, Any] = {"to_dir": asked["target"]}
+        if not asked.get("server_side"):
+            where = {"to_client": {"client": record.client, "directory": asked["target"]}}
+        made = request.act(
+            "restore.start", archive=f"{record.repository}::{asked['archive']}",
+            paths=list(asked.get("paths") or ()), as_root=bool(asked.get("as_root")), **where,
+        )  # fmt: skip
+    return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
 
 
 def includeme(config: Any) -> None:
@@ -114,4 +152,4 @@ def includeme(config: Any) -> None:
     add(config, job, JobItem, template="job")
     add(config, log, JobItem, "log")
     add(config, cancel, JobItem, "cancel", permission=operate, posts=True)
-    add(config, again, JobItem, "again", permission=operate, posts=True)
+    add(config, again, JobItem, "again", posts=True)  # what it needs depends on the job
