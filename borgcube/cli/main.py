@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import access, inventory, jobs, notify, output, settings, system, tokens
+from borgcube.cli import access, checks, inventory, jobs, notify, output, settings, system, tokens
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -92,6 +92,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _work(parser)
     _access(parser)
     notify.add_commands(parser)
+    checks.add_commands(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)
@@ -170,6 +171,7 @@ def _plans(parser: Parser) -> None:
         made.add_argument("name")
         settings.plan_options(made, new=name == "add")
     parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
+    checks.add_release(parser, nouns)
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
 

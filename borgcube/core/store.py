@@ -59,6 +59,9 @@ class Root:
         self.incidents: Table = mapping["incidents"]
         self.deliveries: Table = mapping["deliveries"]
         self.counters: Any = mapping["counters"]
+        self.drills: Table = mapping["drills"]
+        self.proofs: Table = mapping["proofs"]
+        self.held: Any = mapping["held"]  # names of plans whose pruning is on hold
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

@@ -19,7 +19,7 @@ import zmq
 
 from borgcube import __version__
 from borgcube.core import config as configuration
-from borgcube.core import events, secrets
+from borgcube.core import drills, events, secrets
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
@@ -31,6 +31,7 @@ from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.housekeeping import Housekeeping
 from borgcube.daemon.methods_accounts import AccountMethods
+from borgcube.daemon.methods_checks import CheckMethods
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
@@ -110,7 +111,7 @@ class Daemon:
         methods: dict[str, Any] = methods_of(system)
         for kind in (
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods,
-            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods,
+            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, CheckMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -151,6 +152,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until asked to stop."""
         lose_jobs(self.store)
+        drills.clear_scratch_later(self.home)
         with self.store.transact() as root:
             for plugin in self.registry.quarantined:
                 root.record(events.PluginQuarantined(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_LISTED = 1000
 MAX_LINES = 10_000
 OWN_METHODS = {
-    "backup": "backup.start", "restore": "restore.start", "archive-delete": "archive.delete"
+    "backup": "backup.start", "restore": "restore.start", "archive-delete": "archive.delete",
 }  # fmt: skip
 
 

@@ -40,11 +40,14 @@ PROBLEMS = {
 # Names that built-in plugins gave their job types and phases; others are shown as they are.
 JOB_TYPES: Mapping[str, Text] = {
     "backup": _("Backup"), "restore": _("Restore"), "archive-delete": _("Delete archives"),
-    "check": _("Check"), "prune": _("Prune"), "compact": _("Compact"),
+    "check": _("Check"), "drill": _("Restore drill"), "prune": _("Prune"),
+    "compact": _("Compact"),
 }  # fmt: skip
 PHASES: Mapping[str, Text] = {
     "connecting": _("connecting"), "preparing": _("preparing"),
     "transferring": _("transferring"), "finishing": _("finishing"), "deleting": _("deleting"),
+    "reading": _("reading"), "walking archives": _("walking archives"),
+    "choosing": _("choosing"), "comparing": _("comparing"), "reporting": _("reporting"),
     "checking": _("checking"), "pruning": _("pruning"), "compacting": _("compacting"),
 }  # fmt: skip
 FACTS: Mapping[str, Text] = {

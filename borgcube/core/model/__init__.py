@@ -3,11 +3,11 @@
 from borgcube.core.model.accounts import AuditEntry, Link, Session, Token, User
 from borgcube.core.model.fleet import Fleet, PlanStatus, RepositoryStatus, Standing
 from borgcube.core.model.notices import Channel, Delivery, Incident, Rule
-from borgcube.core.model.records import Archive, Client, Job, Plan, Record, Repository
+from borgcube.core.model.records import Archive, Client, Drill, Job, Plan, Proof, Record, Repository
 from borgcube.core.model.table import Found, Table
 
 __all__ = [
-    "Archive", "AuditEntry", "Channel", "Client", "Delivery", "Fleet", "Found", "Incident", "Job",
-    "Link", "Plan", "PlanStatus", "Record", "Repository", "RepositoryStatus", "Rule", "Session",
-    "Standing", "Table", "Token", "User",
+    "Archive", "AuditEntry", "Channel", "Client", "Delivery", "Drill", "Fleet", "Found",
+    "Incident", "Job", "Link", "Plan", "PlanStatus", "Proof", "Record", "Repository",
+    "RepositoryStatus", "Rule", "Session", "Standing", "Table", "Token", "User",
 ]  # fmt: skip

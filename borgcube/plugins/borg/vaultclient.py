@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,13 @@ class VaultSession:
         return Wire(sock)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self.more(request)
+
+    def more(self, request: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the vault's next answer, to ``request`` if there is one."""
         try:
-            self._wire.send_json(request)
+            if request is not None:
+                self._wire.send_json(request)
             answer = self._wire.receive_json()
         except WireError as error:
             raise JobFailed(
@@ -84,6 +90,24 @@ def ask(socket_path: str | Path, request: dict[str, Any]) -> dict[str, Any]:
     session = VaultSession(socket_path, request)
     session.close()
     return session.terms
+
+
+def follow(
+    socket_path: str | Path, request: dict[str, Any], *, progress: Callable[..., None]
+) -> dict[str, Any]:
+    """Ask for something that takes long: ``progress`` gets figures until the answer is there.
+
+    What it raises ends the work. Raises JobFailed with the vault's cause.
+    """
+    session = VaultSession(socket_path, request)
+    try:
+        answer = session.terms
+        while "progress" in answer:
+            progress(**answer["progress"])
+            answer = session.more()
+        return answer
+    finally:
+        session.close()
 
 
 def delete_archives(socket_path: str, names: list[str]) -> dict[str, str]:

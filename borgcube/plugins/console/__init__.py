@@ -10,7 +10,7 @@ from typing import Any
 from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.texts import _
-from borgcube.core.web import Card, Page
+from borgcube.core.web import Card, Page, Tab
 from borgcube.plugins.console import overview, resources
 
 HERE = "borgcube.plugins.console"
@@ -29,6 +29,17 @@ def _notifications(*args: Any, **values: Any) -> Any:
     return Notifications(*args, **values)
 
 
+def _proof(name: str) -> Any:
+    """Return a function of :mod:`proof`, which imports the web framework, when it is called."""
+
+    def draw(*given: Any) -> Any:
+        from borgcube.plugins.console import proof
+
+        return getattr(proof, name)(*given)
+
+    return draw
+
+
 @hookimpl
 def register_pages() -> list[Page]:
     """Offer the pages of the navigation."""
@@ -40,6 +51,7 @@ def register_pages() -> list[Page]:
         Page("plans", _("Plans"), "plan", made.Plans, _include("plans"), order=20),
         Page("jobs", _("Jobs"), "job", made.Jobs, _include("jobs"), order=30),
         Page("archives", _("Archives"), "archive", made.Archives, _include("archives"), order=40),
+        Page("drills", _("Restore drills"), "restore", made.Drills, _include("proof"), order=45),
         Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
         Page("notifications", _("Notifications"), "notify", _notifications,
@@ -69,10 +81,25 @@ def register_cards() -> list[Card]:
                                           "job.lost", "job.cancel_requested")),
         Card("problems", _("What needs you"), f"{where}/card_problems.jinja2",
              overview.problems_card, order=20, wide=True, events=("job.finished", "job.lost")),
+        Card("attention", _("Somebody should look"), f"{where}/card_attention.jinja2",
+             _proof("attention_card"), order=15, wide=True,
+             events=("archive.suspicious", "plan.released", "check.*", "plan.removed")),
         Card("plans", _("Plans"), f"{where}/card_plans.jinja2", overview.plans_card, order=30,
              wide=True, events=("job.*", "archive.*", "plan.*")),
         Card("storage", _("Storage"), f"{where}/card_storage.jinja2", overview.storage_card,
              Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
         Card("recent", _("Recent jobs"), f"{where}/card_recent.jinja2", overview.recent_card,
              order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
+    ]  # fmt: skip
+
+
+@hookimpl
+def register_tabs() -> list[Tab]:
+    """Offer what checks and drills show on the pages of repositories and plans."""
+    where = f"{HERE}:templates"
+    return [
+        Tab("checks", _("Checks"), "repository", f"{where}/tab_checks.jinja2",
+            _proof("checks_tab"), Permission.VIEW_SERVER, order=10),
+        Tab("drills", _("Restore drills"), "plan", f"{where}/tab_drills.jinja2",
+            _proof("drills_tab"), order=20),
     ]  # fmt: skip
