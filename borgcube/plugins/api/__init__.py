@@ -15,6 +15,7 @@ from borgcube.core.web import Page, Resource
 from borgcube.plugins.api import (
     access,
     archives,
+    checks,
     clients,
     jobs,
     plans,
@@ -26,7 +27,7 @@ from borgcube.plugins.api import (
 @hookimpl
 def register_endpoints() -> list[Endpoint]:
     """Offer the built-in endpoints."""
-    rooms = (clients, plans, repositories, jobs, archives, server, access)
+    rooms = (clients, plans, repositories, jobs, archives, server, access, checks)
     return [endpoint for room in rooms for endpoint in room.ENDPOINTS]
 
 
