@@ -11,6 +11,7 @@ from typing import Any
 from borgcube import __version__
 from borgcube.cli import (
     access,
+    checks,
     inventory,
     jobs,
     listings,
@@ -111,6 +112,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     schedules.configure(parser)
     pauses.configure(parser)
     retention.add_commands(parser)
+    checks.add_commands(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)
@@ -201,6 +203,7 @@ def _plans(parser: Parser) -> None:
     dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
     dry.add_argument("name")
     dry.add_argument("--all", action="store_true", help="list what is left out as well")
+    checks.add_release(parser, nouns)
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
 

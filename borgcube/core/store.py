@@ -66,6 +66,9 @@ class Root:
         self.timetable: Timetable = mapping["timetable"]
         self.policies: Table = mapping["policies"]
         self.trash: Any = mapping["trash"]
+        self.drills: Table = mapping["drills"]
+        self.proofs: Table = mapping["proofs"]
+        self.held: Any = mapping["held"]  # names of plans whose pruning is on hold
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

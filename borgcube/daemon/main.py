@@ -19,7 +19,7 @@ import zmq
 
 from borgcube import __version__
 from borgcube.core import config as configuration
-from borgcube.core import events, secrets
+from borgcube.core import drills, events, secrets
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
@@ -31,6 +31,7 @@ from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.housekeeping import Housekeeping
 from borgcube.daemon.methods_accounts import AccountMethods
+from borgcube.daemon.methods_checks import CheckMethods
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
@@ -130,6 +131,7 @@ class Daemon:
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
             AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
             ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
+            CheckMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -172,6 +174,7 @@ class Daemon:
         """Serve until asked to stop."""
         lose_jobs(self.store)
         self.scheduler.start()
+        drills.clear_scratch_later(self.home)
         with self.store.transact() as root:
             for plugin in self.registry.quarantined:
                 root.record(events.PluginQuarantined(

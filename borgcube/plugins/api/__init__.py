@@ -15,6 +15,7 @@ from borgcube.core.web import Page, Resource
 from borgcube.plugins.api import (
     access,
     archives,
+    checks,
     clients,
     jobs,
     plans,
@@ -27,7 +28,7 @@ from borgcube.plugins.api import (
 @hookimpl
 def register_endpoints() -> list[Endpoint]:
     """Offer the built-in endpoints."""
-    rooms = (clients, plans, repositories, jobs, archives, retention, server, access)
+    rooms = (clients, plans, repositories, jobs, archives, retention, checks, server, access)
     return [endpoint for room in rooms for endpoint in room.ENDPOINTS]
 
 

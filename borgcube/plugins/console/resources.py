@@ -64,6 +64,10 @@ class ArchiveItem(BelongsToClient):
     """An archive."""
 
 
+class DrillItem(BelongsToClient):
+    """A restore drill."""
+
+
 class RepositoryItem(Item):
     """A repository; it belongs to no client."""
 
@@ -120,6 +124,16 @@ class Jobs(Collection):
         if job is None:
             raise KeyError(name)
         return JobItem(self.request, name=name, parent=self, record=job)
+
+
+class Drills(Collection):
+    """``/drills``."""
+
+    def __getitem__(self, name: str) -> DrillItem:
+        drill = self.request.db.drills.find("id", name)
+        if drill is None:
+            raise KeyError(name)
+        return DrillItem(self.request, name=name, parent=self, record=drill)
 
 
 class ArchivesOfRepository(Collection):

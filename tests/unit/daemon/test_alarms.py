@@ -219,3 +219,46 @@ def test_a_letter_is_written_once_for_its_day_and_late_after_a_night_off(rig: Ri
     assert only["kind"] == "digest"
     with rig.store.reading() as root:
         assert root.rules.find("name", "letter").next_digest_at.startswith("2026-03-05T07:00")
+
+
+def test_damage_is_one_problem_until_a_check_finds_none(rig: Rig) -> None:
+    rig.rule()
+    found = events.CheckDamageFound(
+        repository="main", job="9", check="data", chunks=1, archives=["web-1"],
+        files=["web-1: etc/passwd"], words="1 stored object is damaged: 1 file in 1 archive.",
+    )  # fmt: skip
+    failed = events.JobFinished(
+        job="9", job_type="check", state="failed", repository="main",
+        cause={"kind": "damage-found", "problem": "repository", "message": "", "next_step": ""},
+    )  # fmt: skip
+    rig.record(found)
+    rig.record(failed)
+    rig.record(failed)
+    (only,) = rig.incidents()
+    assert (only["key"], only["severity"]) == ("repository-damaged:main", "error")
+    assert "web-1: etc/passwd" in only["message"]
+    rig.record(events.CheckDamageGone(repository="main", job="11", check="data"))
+    assert rig.incidents(state="open") == []
+
+
+def test_an_archive_that_stands_out_is_told_until_its_plan_is_released(rig: Rig) -> None:
+    rig.rule()
+    odd = events.ArchiveSuspicious(
+        archive="web-9", id="ab", repository="main", client="web", plan="web", job="7",
+        kinds=["empty"], reasons=["It holds no file at all, usually 40."],
+    )  # fmt: skip
+    rig.record(odd)
+    (only,) = rig.incidents()
+    assert only["kind"] == "archive-suspicious" and "usually 40" in only["message"]
+    assert only["next_step"].endswith("borgcube plan release web")
+    rig.record(events.PlanReleased(plan="web", accepted=["web-9"]))
+    assert rig.incidents(state="open") == []
+
+
+def test_a_failed_drill_does_not_say_that_the_repository_is_unusable(rig: Rig) -> None:
+    rig.rule()
+    rig.record(events.JobFinished(
+        job="9", job_type="drill", state="failed", repository="main",
+        cause={"kind": "drill-failed", "problem": "repository", "message": "No.", "next_step": ""},
+    ))  # fmt: skip
+    assert [one["key"] for one in rig.incidents()] == ["job-failed:drill:main"]
