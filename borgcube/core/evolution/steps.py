@@ -89,12 +89,13 @@ def _make_schedule_tables(root: MutableMapping[str, Any]) -> None:
     tables = {
         "schedules": ("id", "name"),
         "tasks": ("id", "name", "repository", "plan"),
-        "pauses": ("id", "scope", "target"),
         "triggers": ("id", "name", "digest", "plan"),
     }
     for name, fields in tables.items():
         if name not in root:
-            root[name] = Table(*fields)
+            root[name] = Table(*fields, words=("name",))
+    if "pauses" not in root:
+        root["pauses"] = Table("id", "scope", "target")
     if "timetable" not in root:
         root["timetable"] = Timetable()
 
