@@ -68,36 +68,44 @@ def _counters(root: Root) -> Iterator[Metric]:
 
 def _seconds(at: str) -> float:
     found = moment(at)
-    return found.timestamp() if found is not None else 0.0
+    return found.timestamp() if found is not None else 0
 
 
-def _plans(root: Root) -> Iterator[Metric]:
-    labels = ("plan", "client", "repository")
-    archive = GaugeMetricFamily(
-        "borgcube_plan_last_archive_timestamp_seconds",
-        "When the newest archive of a plan was begun; 0 for none.", labels=labels,
-    )  # fmt: skip
-    size = GaugeMetricFamily(
-        "borgcube_plan_last_archive_size_bytes",
-        "Bytes in the newest archive of a plan, before deduplication.", labels=labels,
-    )  # fmt: skip
-    run = GaugeMetricFamily(
-        "borgcube_plan_last_run_timestamp_seconds",
-        "When the last backup of a plan ended, well or not; 0 for never.", labels=labels,
-    )  # fmt: skip
-    failures = GaugeMetricFamily(
-        "borgcube_plan_failures", "Backups of a plan that failed since one went well.",
-        labels=labels,
-    )  # fmt: skip
+# Four series for each plan: their name and what they tell.
+PLAN_SERIES = (
+    ("borgcube_plan_last_archive_timestamp_seconds",
+     "When the newest archive of a plan was begun; 0 for none."),
+    ("borgcube_plan_last_archive_size_bytes",
+     "Bytes in the newest archive of a plan, before deduplication."),
+    ("borgcube_plan_last_run_timestamp_seconds",
+     "When the last backup of a plan ended, well or not; 0 for never."),
+    ("borgcube_plan_failures", "Backups of a plan that failed since one went well."),
+)  # fmt: skip
+
+
+def plan_lines(root: Root) -> bytes:
+    """Return the families of plans in the text format, ready made: they are nearly all there
+    is, and the client library takes ten times as long.
+
+    Names of plans, clients and repositories hold nothing that would need escaping
+    (``core.model.names``); the format is that of Prometheus' text format 0.0.4 and of
+    OpenMetrics 1.0.0, which agree on gauges.
+    """
+    lines: tuple[list[str], ...] = ([], [], [], [])
     for number, status in enumerate(root.fleet.statuses.values()):
         if number >= MAX_PLANS:
             break
-        key = (status.plan, status.client, status.repository)
-        archive.add_metric(key, _seconds(status.archive_at))
-        size.add_metric(key, status.size)
-        run.add_metric(key, _seconds(status.last_at))
-        failures.add_metric(key, status.failures)
-    yield from (archive, size, run, failures)
+        plan, client, repository = status.plan, status.client, status.repository
+        key = f'{{plan="{plan}",client="{client}",repository="{repository}"}}'
+        lines[0].append(f"{key} {_seconds(status.archive_at)}")
+        lines[1].append(f"{key} {status.size}")
+        lines[2].append(f"{key} {_seconds(status.last_at)}")
+        lines[3].append(f"{key} {status.failures}")
+    text = []
+    for (name, told), series in zip(PLAN_SERIES, lines, strict=True):
+        text.append(f"# HELP {name} {told}\n# TYPE {name} gauge\n")
+        text.extend(f"{name}{line}\n" for line in series)
+    return "".join(text).encode()
 
 
 def _fleet(root: Root) -> Iterator[Metric]:
@@ -139,7 +147,7 @@ def _repositories(root: Root) -> Iterator[Metric]:
 
 
 class StoreCollector(Collector):
-    """Makes all families from one reading of the store."""
+    """Makes all families but those of plans from one reading of the store."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
@@ -149,7 +157,7 @@ class StoreCollector(Collector):
         begun = time.monotonic()
         yield _gauge("borgcube_build_info", "The version of BorgCube, as a label.",
                      [((__version__,), 1)], ("version",))  # fmt: skip
-        for part in (_fleet, _repositories, _counters, _plans):
+        for part in (_fleet, _repositories, _counters):
             yield from part(self._root)
         yield _gauge("borgcube_metrics_duration_seconds", "How long these figures took to read.",
                      [((), time.monotonic() - begun)])  # fmt: skip

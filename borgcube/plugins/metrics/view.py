@@ -16,12 +16,13 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from borgcube.core import credentials
 from borgcube.core.access import Permission
 from borgcube.plugins.metrics import Metrics
-from borgcube.plugins.metrics.collector import StoreCollector
+from borgcube.plugins.metrics.collector import StoreCollector, plan_lines
 
 FRESH_S = 5.0
 # A large fleet must not keep a thread busy with nothing but figures.
 REST = 10.0
 TOKEN = "metrics_token"
+EOF = b"# EOF\n"  # ends what is in the format OpenMetrics
 
 
 class Exposition:
@@ -42,6 +43,8 @@ class Exposition:
                 registry.register(StoreCollector(root))
                 ProcessCollector(registry=registry)
                 body = encoder(registry)
+                end = EOF if body.endswith(EOF) else b""
+                body = body.removesuffix(EOF) + plan_lines(root) + end
                 took = time.monotonic() - begun
                 fresh = max(FRESH_S, REST * took)
                 self._kept = {content_type: (time.monotonic() + fresh, body)}
