@@ -37,6 +37,7 @@ from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_listings import ListingMethods
 from borgcube.daemon.methods_logins import LoginMethods
+from borgcube.daemon.methods_metrics import MetricsMethods
 from borgcube.daemon.methods_notify import NotifyMethods
 from borgcube.daemon.methods_pauses import PauseMethods
 from borgcube.daemon.methods_plans import PlanMethods
@@ -123,7 +124,7 @@ class Daemon:
         self.audit = Audit(self.store)
         system = SystemMethods(self)
         self.alarms = Alarms(
-            self.config, self.store, self.registry, self.keys, doctor=system.doctor
+            self.config, self.store, self.registry, self.keys, doctor=system.conditions
         )
         self.alarms.courier.publish = self.publish
         methods: dict[str, Any] = methods_of(system)
@@ -131,7 +132,7 @@ class Daemon:
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
             AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
             ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
-            CheckMethods,
+            CheckMethods, MetricsMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
