@@ -107,6 +107,8 @@ def _checked(spec: Field, raw: Any) -> tuple[str, Any]:
     if not text:
         if spec.required:
             return _("This is needed."), text
+        if spec.kind == "choice" and all(value for value, _ in spec.choices):
+            return "", spec.default
         return "", (int(spec.default or 0) if spec.kind == "number" else text)
     if spec.kind == "choice" and text not in {value for value, _ in spec.choices}:
         return _("Choose from the list."), text
