@@ -12,6 +12,7 @@ from borgcube import __version__
 from borgcube.cli import (
     access,
     checks,
+    console,
     inventory,
     jobs,
     listings,
@@ -282,6 +283,7 @@ def _access(parser: Parser) -> None:
     nouns = parser.noun("console", "the web console")
     link = parser.leaf("link", access.console_link, parent=nouns)
     link.add_argument("--user", help="whom it logs in (default: an administrator)")
+    parser.leaf("serve", console.serve, parent=nouns, online=False, json=False)
 
 
 def _tokens(parser: Parser) -> None:
