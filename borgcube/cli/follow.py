@@ -198,6 +198,23 @@ def report(job: dict[str, Any]) -> None:
             f"  {output.count(result['files'])} files, {output.size(result['size'])} "
             f"below {result['target']}"
         )
+    elif job["type"] == "check" and "slice_bytes" in result:
+        output.say(
+            f"  {output.size(result['slice_bytes'])} in {output.count(result['slice_chunks'])} "
+            f"objects read; {output.size(result['bytes_verified'])} of "
+            f"{output.size(result['bytes_total'])} are verified by now"
+        )
+    elif job["type"] == "check" and "slice_items" in result:
+        output.say(
+            f"  {output.count(result['slice_items'])} files and directories of "
+            f"{output.count(result['slice_archives'])} archives looked up"
+        )
+    elif job["type"] == "drill" and "files" in result:
+        output.say(
+            f"  {result['archive']}: {output.count(result['files'])} files, "
+            f"{output.size(result['size'])} restored in {result['seconds']:.1f} s and compared: "
+            f"{result['result']}"
+        )
     if job["cause"] and job["state"] not in ("done", "warning"):
         output.complain(job["cause"]["message"], job["cause"]["next_step"])
     warnings = job["warnings"]

@@ -11,6 +11,8 @@ from typing import Any
 from borgcube import __version__
 from borgcube.cli import (
     access,
+    checks,
+    console,
     inventory,
     jobs,
     listings,
@@ -111,6 +113,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     schedules.configure(parser)
     pauses.configure(parser)
     retention.add_commands(parser)
+    checks.add_commands(parser)
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)
@@ -203,6 +206,7 @@ def _plans(parser: Parser) -> None:
     dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
     dry.add_argument("name")
     dry.add_argument("--all", action="store_true", help="list what is left out as well")
+    checks.add_release(parser, nouns)
     parser.leaf("list", inventory.plan_list, parent=nouns)
     parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
 
@@ -281,6 +285,7 @@ def _access(parser: Parser) -> None:
     nouns = parser.noun("console", "the web console")
     link = parser.leaf("link", access.console_link, parent=nouns)
     link.add_argument("--user", help="whom it logs in (default: an administrator)")
+    parser.leaf("serve", console.serve, parent=nouns, online=False, json=False)
 
 
 def _tokens(parser: Parser) -> None:

@@ -339,6 +339,21 @@ def digest(control: Control, options: argparse.Namespace) -> int:
     return 0
 
 
+# Metrics
+
+
+def metrics_token(control: Control, options: argparse.Namespace) -> int:
+    """Make the token that Prometheus reads /metrics with, or end it."""
+    if options.revoke:
+        data = control.call("metrics.revoke")
+        return _done(options, data, "The token is ended." if data["revoked"]
+                     else "There was no token.")  # fmt: skip
+    data = control.call("metrics.token")
+    if not options.json:
+        output.complain("It is shown only now; an older one is ended.")
+    return _done(options, data, data["token"])
+
+
 # Arguments
 
 
@@ -376,6 +391,9 @@ def _rule_options(made: argparse.ArgumentParser, *, new: bool) -> None:
 
 def add_commands(parser: Any) -> None:
     """Add ``borgcube notify`` to a ``cli.main.Parser``."""
+    metrics = parser.noun("metrics", "figures for Prometheus")
+    made = parser.leaf("token", metrics_token, parent=metrics)
+    made.add_argument("--revoke", action="store_true", help="end the token")
     notify = parser.noun("notify", "alarms: who is told what, and what became of it")
 
     def noun(name: str, text: str) -> Any:

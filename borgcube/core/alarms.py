@@ -21,12 +21,17 @@ KINDS: Mapping[str, str] = {
     "plan-incomplete": _("some files could not be read"),
     "job-failed": _("a job other than a backup failed"),
     "repository-trouble": _("a repository could not be used"),
+    "repository-damaged": _("a check found damage in a repository"),
+    "archive-suspicious": _("a new archive stands out, and the pruning of its plan is on hold"),
     "client-violation": _("a client did what no honest client does"),
     "archive-gone": _("an archive was deleted by something other than BorgCube"),
     "disk-nearly-full": _("the disk of a repository is nearly full"),
     "server-condition": _("what `borgcube doctor` finds on this server"),
     "channel-failing": _("messages cannot be delivered"),
 }
+# Causes that an event of their own tells of, and those that only look like the repository's.
+TOLD_BY_EVENTS = frozenset({"damage-found"})
+OF_THE_JOB = frozenset({"drill-failed"})
 # These may be faults and no ill will.
 SOFT_VIOLATIONS = frozenset({"client-clock", "client-silent", "client-overtime", "no-archive"})
 WHOSE = {
@@ -106,7 +111,9 @@ def _failed(data: Mapping[str, Any], cause: Mapping[str, Any]) -> list[Signal]:
         "message": f"{cause.get('message', '')} {WHOSE.get(problem, '')}".strip(),
         "next_step": str(cause.get("next_step", "")),
     }  # fmt: skip
-    if problem == "repository" and repository:
+    if cause.get("kind") in TOLD_BY_EVENTS:
+        return []
+    if problem == "repository" and repository and cause.get("kind") not in OF_THE_JOB:
         # One problem, however many plans use it; those that stay without archive speak up
         # as silent.
         return [Signal(f"repository-trouble:{repository}", "repository-trouble",
@@ -163,8 +170,40 @@ def _archive_deleted(data: Mapping[str, Any]) -> list[Signal]:
 
 
 def _plan_removed(data: Mapping[str, Any]) -> list[Signal]:
-    kinds = ("plan-failed", "plan-silent", "plan-incomplete")
+    kinds = ("plan-failed", "plan-silent", "plan-incomplete", "archive-suspicious")
     return [_over(plan_key(kind, data["plan"]), "The plan was removed.") for kind in kinds]
+
+
+def _damage_found(data: Mapping[str, Any]) -> list[Signal]:
+    repository = data["repository"]
+    some = "; ".join(data["files"][:5])
+    return [Signal(
+        f"repository-damaged:{repository}", "repository-damaged", repository=repository,
+        job=data["job"], title=f"Repository {repository} is damaged",
+        message=f"{data['words']}{f' Some of them: {some}.' if some else ''}",
+        next_step=f"Look at the disk first. Then: borgcube check show {repository}",
+    )]  # fmt: skip
+
+
+def _damage_gone(data: Mapping[str, Any]) -> list[Signal]:
+    return [_over(f"repository-damaged:{data['repository']}",
+                  f"Job {data['job']} found nothing damaged any more.")]  # fmt: skip
+
+
+def _suspicious(data: Mapping[str, Any]) -> list[Signal]:
+    plan = data["plan"]
+    return [Signal(
+        plan_key("archive-suspicious", plan), "archive-suspicious", severity=WARNING,
+        client=data["client"], plan=plan, repository=data["repository"], job=data["job"],
+        title=f"Plan {plan}: its new archive stands out",
+        message=f"{data['archive']}: {' '.join(data['reasons'])} Nothing of the plan is pruned "
+        "until somebody has looked.",
+        next_step=f"Look at the client. When it is well: borgcube plan release {plan}",
+    )]  # fmt: skip
+
+
+def _plan_released(data: Mapping[str, Any]) -> list[Signal]:
+    return [_over(plan_key("archive-suspicious", data["plan"]), "Somebody looked at it.")]
 
 
 READERS: Mapping[str, Callable[[Mapping[str, Any]], list[Signal]]] = {
@@ -173,6 +212,10 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], list[Signal]]] = {
     "client.violation": _violation,
     "archive.deleted": _archive_deleted,
     "plan.removed": _plan_removed,
+    "check.damage_found": _damage_found,
+    "check.damage_gone": _damage_gone,
+    "archive.suspicious": _suspicious,
+    "plan.released": _plan_released,
 }
 
 

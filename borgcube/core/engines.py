@@ -6,7 +6,7 @@ to import; ``backup`` and ``restore`` run in a worker.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -110,6 +110,24 @@ class Engine(Protocol):
     def read_catalog(self, context: JobContext) -> JobResult:
         """Read the list of files of the archive with the ID ``archive_id`` from the
         repository, so that :meth:`browse` knows it."""
+
+    def check(self, context: JobContext) -> JobResult:
+        """Check the order's repository; parameters as ``core.checks.check_parameters``. The
+        result has ``checked`` and ``damage``; damage makes it fail as ``damage-found``."""
+
+    def sample(
+        self, context: JobContext, *, archive: str, files: int, most_bytes: int, canary: str,
+        whole_into: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Draw up to ``files`` regular files of an archive by lot, of ``most_bytes`` in all,
+        and the file ``canary``. Return ``items`` (``path``, ``size``, ``mode``, ``mtime_ns``,
+        ``pieces``: a list of ID in hex and length in bytes), ``files`` and ``size`` of the
+        whole archive, and ``id_kind`` and ``id_key`` for :meth:`content_hash`. With
+        ``whole_into``, a file to make, all files go there instead, one JSON object a line."""
+
+    def content_hash(self, kind: str, key: bytes) -> Callable[[bytes], bytes]:
+        """Return the function that makes the ID of a piece of content, so that restored
+        files can be compared without reading the repository a second time."""
 
     def delete_archives(self, context: JobContext) -> JobResult:
         """Delete the archives named in the parameter ``archives``."""

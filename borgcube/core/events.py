@@ -135,6 +135,86 @@ class ArchiveDeleted(Event):
 
 
 @dataclass(frozen=True)
+class ArchiveSuspicious(Event):
+    """A new archive stands out from the history of its plan, whose pruning is on hold now.
+
+    Recorded right after its ``archive.added``. ``kinds`` are stable words, ``reasons`` say the
+    same in sentences, worst first; ``docs/checks.md`` explains them.
+    """
+
+    TYPE = "archive.suspicious"
+    archive: str
+    id: str
+    repository: str
+    client: str
+    plan: str
+    job: str
+    kinds: list[str]
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class PlanReleased(Event):
+    """Somebody looked at what stood out: the plan may be pruned again.
+
+    ``accepted`` are the archives that now count as usual.
+    """
+
+    TYPE = "plan.released"
+    plan: str
+    accepted: list[str]
+
+
+@dataclass(frozen=True)
+class CheckDamageFound(Event):
+    """A check found damage in a repository that was not known before.
+
+    ``chunks`` is how many objects are damaged or missing. ``archives`` are the archives that
+    use them, ``files`` some of the files, as ``ARCHIVE: PATH``; both lists are cut at 100.
+    """
+
+    TYPE = "check.damage_found"
+    repository: str
+    job: str
+    check: str
+    chunks: int
+    archives: list[str]
+    files: list[str]
+    words: str
+
+
+@dataclass(frozen=True)
+class CheckDamageGone(Event):
+    """A check found that nothing in a repository is damaged any more."""
+
+    TYPE = "check.damage_gone"
+    repository: str
+    job: str
+    check: str
+
+
+@dataclass(frozen=True)
+class DrillFinished(Event):
+    """A restore drill ended and its report is kept.
+
+    ``result`` is ``passed``, ``passed with remarks`` or ``failed``; ``sha256`` is that of the
+    report's JSON file, so that the journal vouches for it.
+    """
+
+    TYPE = "drill.finished"
+    drill: str
+    repository: str
+    client: str
+    plan: str
+    archive: str
+    job: str
+    result: str
+    files: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ArchivePruned(Event):
     """An archive is out of sight and stays restorable until ``delete_after``, when it goes.
 
@@ -530,7 +610,8 @@ class NotificationConfigured(Event):
 BUILT_IN: tuple[type[Event], ...] = (
     *events_scheduling.EVENTS,
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
-    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
+    ArchiveAdded, ArchiveDeleted, ArchiveSuspicious, PlanReleased, CheckDamageFound,
+    CheckDamageGone, DrillFinished, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
     ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
     RepositoryRemoved, PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted,
     DaemonStopping,

@@ -56,7 +56,9 @@ class JobOrder:
 class JobResult:
     """How a job ended. ``data`` is plain JSON, recorded with the job; ``archives_added``
     are archive records the daemon stores and announces; ``violations`` are ``kind`` and
-    ``details`` of what the client did that no honest one does."""
+    ``details`` of what the client did that no honest one does. ``checked`` (with ``kind``) and
+    ``damage`` are what a check found, see ``core.checks``; ``damage`` None says nothing about
+    it. ``drill`` is what a restore drill reports, see ``core.drills``."""
 
     state: str = JOB_DONE
     data: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +66,9 @@ class JobResult:
     archives_added: list[dict[str, Any]] = field(default_factory=list)
     archives_deleted: list[str] = field(default_factory=list)
     violations: list[dict[str, str]] = field(default_factory=list)
+    checked: dict[str, Any] = field(default_factory=dict)
+    damage: dict[str, Any] | None = None
+    drill: dict[str, Any] = field(default_factory=dict)
     cause: FailureCause | None = None
 
 
@@ -96,7 +101,12 @@ class JobContext(Protocol):
 
 
 class JobType(Protocol):
-    """A kind of job, registered by name; instances are stateless."""
+    """A kind of job, registered by name; instances are stateless.
+
+    It may have ``prepare(root, job) -> dict``: the parameters of its order, made from those
+    that it was queued with. Called in the daemon, in the order's transaction, so it must be
+    quick and only read; what it raises (BorgCubeError) fails the job.
+    """
 
     name: str
     needs_vault: bool

@@ -150,11 +150,11 @@ def note_violation(root: Root, job: Job, *, kind: str, details: str) -> None:
     )  # fmt: skip
 
 
-def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> None:
-    """Record an archive; a known ID of the same repository is left as it is."""
+def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> bool:
+    """Record an archive; a known ID of the same repository is left as it is (False)."""
     known = root.archives.find("id", archive.id)
     if known is not None and known.repository == archive.repository:
-        return
+        return False
     root.archives.add(archive, number=number)
     standing.archive_added(root, archive)
     root.record(
@@ -163,6 +163,7 @@ def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> N
             client=archive.client, plan=archive.plan, job=archive.job, stats=archive.stats,
         )
     )  # fmt: skip
+    return True
 
 
 def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:

@@ -33,7 +33,7 @@ def visible(
 
 def page(
     me: Identity, table: Table, limit: int, where: Where | None = None, /, *,
-    before: int | None = None, above: int | None = None, **equal: str,
+    before: int | None = None, above: int | None = None, **equal: Any,
 ) -> Found:  # fmt: skip
     """Return a page of the newest records of a table that ``me`` may see, and of which
     ``where`` is true."""

@@ -17,10 +17,11 @@ Schema = Mapping[str, Any]
 
 # No control characters. Whatever is text goes to one line of a log or a command line.
 ONE_LINE = "^[^\\u0000-\\u001f\\u007f]*$"
+# The name of something that is there.
+REFERENCE: Schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
 NAME: Schema = {
-    "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-    "description": "Up to 64 letters, digits, '.', '_' and '-', beginning with a letter or"
-    " digit.",
+    **REFERENCE, "description": "Up to 64 letters, digits, '.', '_' and '-', beginning with a"
+    " letter or digit.",
 }  # fmt: skip
 CURSOR: Schema = {
     "type": "string", "pattern": "^[0-9]{1,17}$",
@@ -95,10 +96,14 @@ def of_record(kind: type[Record], *, more: Mapping[str, Schema] | None = None) -
     return given(properties | dict(more or {}), title=kind.__name__)
 
 
-def fields_of(kind: type[Record], names: Iterable[str], **closer: Schema) -> dict[str, Schema]:
-    """Return the schemas of some fields of a record, those in ``closer`` as given there."""
+def fields_of(
+    kind: type[Record], meanings: Mapping[str, str], **closer: Schema
+) -> dict[str, Schema]:
+    """Return the schemas of the fields of a record that ``meanings`` explains, those in
+    ``closer`` as given there."""
     hints = typing.get_type_hints(kind)
-    return {name: closer.get(name) or _taken(hints[name]) for name in names}
+    return {name: {**(closer.get(name) or _taken(hints[name])), "description": meaning}
+            for name, meaning in meanings.items()}  # fmt: skip
 
 
 def _of_hint(hint: Any) -> Schema:

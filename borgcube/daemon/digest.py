@@ -15,9 +15,8 @@ from borgcube.core import lifecycle
 from borgcube.core.alarms import KINDS
 from borgcube.core.letters import BAD, GOOD, PLAIN, TONES, WARN, Block, Letter, local, one_line
 from borgcube.core.notices import counted, span
-from borgcube.core.registry import Registry
 from borgcube.core.rules import about_its_subjects, rank, worst
-from borgcube.core.silence import due_by, last_archive, moment
+from borgcube.core.silence import Expectations, moment
 from borgcube.core.store import Root
 
 PERIOD = {"daily": timedelta(days=1), "weekly": timedelta(days=7)}
@@ -72,26 +71,31 @@ def _pages(table: Any) -> Iterator[Any]:
 
 
 def _look_at_plans(
-    root: Root, rule: Any, registry: Registry, now: datetime, found: Figures, *, days: int
+    root: Root, rule: Any, expected: Expectations, now: datetime, found: Figures
 ) -> None:
     for plan in root.plans.newest(MAX_PLANS):
         subject = {"plan": plan.name, "client": plan.client, "repository": plan.repository}
         if not about_its_subjects(rule, subject):
             continue
         found.plans += 1
-        archive = last_archive(root, plan.name)
-        if archive is None:
+        status = root.fleet.status(plan.name)
+        last = local(status.archive_at, rule.zone) if status and status.archive else ""
+        if status is None or not status.archive:
             found.never.append(plan.name)
         else:
-            found.protected += int(archive.stats.get("size") or 0)
-            if archive.stats.get("files") == 0:
-                found.empty.append((plan.name, plan.client, local(archive.start, rule.zone)))
-        due = due_by(root, registry, plan, now, days=days)
+            found.protected += status.size
+            if not status.size and _holds_nothing(root, status):
+                found.empty.append((plan.name, plan.client, last))
+        due = expected.due_by(plan)
         if due is not None and due < now:
-            last = local(archive.start, rule.zone) if archive is not None else "never"
-            found.silent.append((plan.name, plan.client, last))
-        elif archive is not None:
+            found.silent.append((plan.name, plan.client, last or "never"))
+        elif last:
             found.safe += 1
+
+
+def _holds_nothing(root: Root, status: Any) -> bool:
+    archive = root.archives.rows.get(status.archive_number)
+    return archive is not None and archive.stats.get("files") == 0
 
 
 def _look_at_runs(root: Root, rule: Any, since: str, found: Figures) -> None:
@@ -117,12 +121,12 @@ def _look_at_runs(root: Root, rule: Any, since: str, found: Figures) -> None:
 
 
 def figures(
-    root: Root, rule: Any, registry: Registry, now: datetime, since: datetime, *, days: int
+    root: Root, rule: Any, expected: Expectations, now: datetime, since: datetime
 ) -> Figures:
     """Return what happened from ``since`` to ``now`` to what a rule is about."""
     found = Figures()
     start = since.isoformat(timespec="milliseconds")
-    _look_at_plans(root, rule, registry, now, found, days=days)
+    _look_at_plans(root, rule, expected, now, found)
     _look_at_runs(root, rule, start, found)
     for incident in root.incidents.newest(MAX_PLANS, state="open"):
         if about_its_subjects(rule, incident.as_data()):
@@ -227,7 +231,7 @@ def _blocks(found: Figures, *, url: str, zone: str, period: str, now: datetime) 
 
 
 def write(
-    root: Root, rule: Any, registry: Registry, now: datetime, *, server: str, url: str, days: int
+    root: Root, rule: Any, expected: Expectations, now: datetime, *, server: str, url: str
 ) -> tuple[Letter, str]:
     """Return a rule's letter of now, and its severity."""
     span_of_it = PERIOD.get(rule.digest, PERIOD["daily"])
@@ -236,7 +240,7 @@ def write(
     planned = moment(rule.next_digest_at)
     if planned is not None and planned <= now:
         since = min(since, planned - span_of_it)  # it comes late: what was missed is in it
-    found = figures(root, rule, registry, now, since, days=days)
+    found = figures(root, rule, expected, now, since)
     lead, tone = _lead(found)
     solved = f"{counted(found.over, 'problem')} went away in this time." if found.over else ""
     first = Block(paragraphs=tuple(text for text in (

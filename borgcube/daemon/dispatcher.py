@@ -32,7 +32,13 @@ from borgcube.daemon.endings import Ending
 from borgcube.daemon.orders import build_order
 from borgcube.daemon.pruning import record_maintenance
 from borgcube.daemon.reconcile import known_archives, take_stock
-from borgcube.daemon.results import record_archives, record_violations, result_of
+from borgcube.daemon.results import (
+    record_archives,
+    record_checks,
+    record_drill,
+    record_violations,
+    result_of,
+)
 from borgcube.daemon.supervisor import Supervisor
 from borgcube.daemon.upkeep import Upkeep
 from borgcube.daemon.vaults import Vault, Vaults
@@ -227,6 +233,9 @@ class Dispatcher:
         try:
             with self._store.transact() as root:
                 job = root.jobs.find("id", job_id)
+                prepare = getattr(self._registry.job_types.get(job.type), "prepare", None)
+                if prepare is not None:
+                    job.parameters = prepare(root, job)
                 order = build_order(root, job, vault_socket=vault_socket)
                 job.parameters = order.parameters
             self.supervisor.start(order, log_max_bytes=self._config.jobs.log_max_bytes)
@@ -342,6 +351,8 @@ class Dispatcher:
             record_archives(root, job, outcome)
             record_maintenance(root, job, outcome)
             record_violations(root, job, outcome)
+            record_checks(root, job, outcome)
+            record_drill(root, job, outcome)
             lifecycle.finish(
                 root, job, state, cause=cause, result=outcome.data,
                 warnings=tuple(outcome.warnings),

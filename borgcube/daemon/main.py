@@ -19,7 +19,7 @@ import zmq
 
 from borgcube import __version__
 from borgcube.core import config as configuration
-from borgcube.core import events, secrets
+from borgcube.core import drills, events, secrets
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
@@ -31,12 +31,14 @@ from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.housekeeping import Housekeeping
 from borgcube.daemon.methods_accounts import AccountMethods
+from borgcube.daemon.methods_checks import CheckMethods
 from borgcube.daemon.methods_clients import ClientMethods
 from borgcube.daemon.methods_diagnosis import DiagnosisMethods
 from borgcube.daemon.methods_enrol import EnrolMethods
 from borgcube.daemon.methods_jobs import JobMethods
 from borgcube.daemon.methods_listings import ListingMethods
 from borgcube.daemon.methods_logins import LoginMethods
+from borgcube.daemon.methods_metrics import MetricsMethods
 from borgcube.daemon.methods_notify import NotifyMethods
 from borgcube.daemon.methods_pauses import PauseMethods
 from borgcube.daemon.methods_plans import PlanMethods
@@ -123,7 +125,7 @@ class Daemon:
         self.audit = Audit(self.store)
         system = SystemMethods(self)
         self.alarms = Alarms(
-            self.config, self.store, self.registry, self.keys, doctor=system.doctor
+            self.config, self.store, self.registry, self.keys, doctor=system.conditions
         )
         self.alarms.courier.publish = self.publish
         methods: dict[str, Any] = methods_of(system)
@@ -131,7 +133,7 @@ class Daemon:
             RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
             AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
             ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
-            DiagnosisMethods,
+            CheckMethods, MetricsMethods, DiagnosisMethods,
         ):  # fmt: skip
             methods.update(methods_of(kind(self)))
         self.control = Control(self._control_socket, methods, audit=self.audit)
@@ -174,6 +176,7 @@ class Daemon:
         """Serve until asked to stop."""
         lose_jobs(self.store)
         self.scheduler.start()
+        drills.clear_scratch_later(self.home)
         with self.store.transact() as root:
             for plugin in self.registry.quarantined:
                 root.record(events.PluginQuarantined(
@@ -238,10 +241,12 @@ class Daemon:
         sweep_runtime(places.runtime_dir(self.home))
 
 
-def set_up_logging(home: Path, settings: configuration.LogConfig) -> logging.Handler:
-    """Log to logs/borgcubed.log, rotated by size."""
+def set_up_logging(
+    home: Path, settings: configuration.LogConfig, *, name: str = "borgcubed.log"
+) -> logging.Handler:
+    """Log to a file of ``logs/``, rotated by size."""
     handler = logging.handlers.RotatingFileHandler(
-        places.log_dir(home) / "borgcubed.log", maxBytes=settings.max_bytes,
+        places.log_dir(home) / name, maxBytes=settings.max_bytes,
         backupCount=settings.keep, encoding="utf-8",
     )  # fmt: skip
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -6,6 +6,7 @@ pool. A wrong user and a wrong password get the same answer after the same time.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from borgcube.core import credentials, setup
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_SESSIONS = 50  # of one user; the oldest ends
 MAX_AGENT = 200
 WRONG = "Name, password or code is wrong."
+NOTES_AT_ONCE, NOTES_EACH_S = 60, 0.5  # wrong logins in the audit trail
 
 
 def totp_context(user: str) -> str:
@@ -44,10 +46,22 @@ class LoginMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._throttle = LoginThrottle()
+        self._notes, self._notes_at, self._unwritten = float(NOTES_AT_ONCE), time.monotonic(), 0
 
     def _note(self, action: str, name: str, address: str, *, refused: str = "") -> None:
-        """Write into the audit trail; strangers who have to wait write nothing, or they could
-        fill the store."""
+        """Write into the audit trail; strangers who have to wait write nothing, and those who
+        come from everywhere only some of it, or they could fill the store."""
+        if refused:
+            now_s = time.monotonic()
+            since, self._notes_at = now_s - self._notes_at, now_s
+            self._notes = min(NOTES_AT_ONCE, self._notes + since * NOTES_EACH_S)
+            if self._notes < 1:
+                self._unwritten += 1
+                return
+            self._notes -= 1
+            if self._unwritten:
+                refused += f" {self._unwritten} more before this are not written down."
+                self._unwritten = 0
         actor = {"user": "" if refused else name, "via": "console", "address": address[:100]}
         self._daemon.audit.note(actor, action, name, refused=refused)
 

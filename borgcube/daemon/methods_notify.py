@@ -405,10 +405,10 @@ class NotifyMethods:
 
         def write() -> Mapping[str, Any]:
             with daemon.store.reading() as root:
+                now = utc_now()
                 letter, severity = digest.write(
-                    root, found, daemon.registry, utc_now(), server=daemon.alarms.server,
-                    url=daemon.config.console.url.rstrip("/"),
-                    days=daemon.config.notify.silence_days,
+                    root, found, daemon.alarms.watch.expected(root, now), now,
+                    server=daemon.alarms.server, url=daemon.config.console.url.rstrip("/"),
                 )  # fmt: skip
             return {"subject": letter.subject, "severity": severity,
                     "text": letters.as_text(letter), "html": letters.as_html(letter)}  # fmt: skip

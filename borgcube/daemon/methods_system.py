@@ -55,7 +55,12 @@ class SystemMethods:
 
     @method("doctor")
     def doctor(self) -> list[dict[str, str]]:
-        """Return what is wrong here, worst first; empty when all is well.
+        """Return what is wrong here, worst first; empty when all is well."""
+        return [{name: text for name, text in one.items() if name != "about"}
+                for one in self.conditions()]  # fmt: skip
+
+    def conditions(self) -> list[dict[str, str]]:
+        """Return the same, marked where it is an incident of its own kind (``about``).
 
         Only looks, so it may be called in any thread; the watch does so.
         """

@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from borgcube.core import lifecycle
+from borgcube.core import checks, events, lifecycle
 from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.jobs import JobResult
-from borgcube.core.model import Archive, Job
+from borgcube.core.model import Archive, Drill, Job
 from borgcube.core.store import Root
 from borgcube.core.untrusted import words
+from borgcube.daemon import guard
 
 ENDINGS = (lifecycle.DONE, lifecycle.WARNING, lifecycle.FAILED, lifecycle.CANCELLED)
 MAX_WARNINGS = 1000
 MAX_VIOLATIONS = 20
 MAX_KIND = 50
+MAX_PROBLEMS = 50
 
 
 def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
@@ -38,6 +40,9 @@ def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
                 {"kind": words(one["kind"], limit=MAX_KIND), "details": words(one["details"])}
                 for one in list(data.get("violations", ()))[:MAX_VIOLATIONS]
             ],
+            checked=checks.clean_facts(dict(data.get("checked") or {})),
+            damage=None if data.get("damage") is None else checks.clean_damage(data["damage"]),
+            drill=dict(data.get("drill") or {}),
             cause=cause,
         )
         if result.state not in ENDINGS:
@@ -87,9 +92,60 @@ def record_archives(root: Root, job: Job, result: JobResult) -> None:
             entry, client=job.client, plan=job.plan, repository=job.repository, job=job.id
         )
         archive.created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        lifecycle.add_archive(root, archive, number=archive_number(archive.start))
+        if lifecycle.add_archive(root, archive, number=archive_number(archive.start)):
+            guard.look_at(root, archive)
     for key in result.archives_deleted:
         for field in ("name", "id"):
             for archive in root.archives.oldest(field, key):
                 if archive.repository == job.repository:
                     lifecycle.remove_archive(root, archive, job=job.id)
+
+
+def record_checks(root: Root, job: Job, result: JobResult) -> None:
+    """Keep what a check found with its repository, and announce what is new."""
+    repository = root.repositories.find("name", job.repository)
+    kind = str(result.checked.get("kind") or "")
+    if repository is None or kind not in checks.KINDS:
+        return
+    proof = checks.proof_of(root, repository)
+    if root.proofs.find("id", proof.id) is None:
+        proof.created_at = events.now()
+        root.proofs.add(proof)
+    facts = {**result.checked, "job": job.id, "at": result.checked.get("at") or events.now()}
+    proof.checked = {**proof.checked, kind: facts}
+    if result.damage is None:
+        return
+    before, now = proof.damage, result.damage
+    proof.damage = now
+    if now and set(now["ids"]) - set(before.get("ids", ())):
+        root.record(events.CheckDamageFound(
+            repository=job.repository, job=job.id, check=kind, chunks=now["chunks"],
+            archives=list(now["archives"]), files=checks.damaged_files(now),
+            words=str(checks.damage_words(now)),
+        ))  # fmt: skip
+    elif before and not now:
+        root.record(events.CheckDamageGone(repository=job.repository, job=job.id, check=kind))
+
+
+def record_drill(root: Root, job: Job, result: JobResult) -> None:
+    """Keep the figures of a restore drill, and announce it with its report's digest."""
+    facts = result.drill
+    if not facts:
+        return
+    drill = Drill(
+        created_at=events.now(), repository=job.repository, job=job.id,
+        client=words(facts.get("client", "")), plan=words(facts.get("plan", "")),
+        archive=words(facts.get("archive", "")), archive_id=words(facts.get("archive_id", "")),
+        result=words(facts.get("result", "")), whole=bool(facts.get("whole")),
+        files=int(facts.get("files") or 0), size=int(facts.get("size") or 0),
+        seconds=float(facts.get("seconds") or 0),
+        problems=tuple(words(one) for one in list(facts.get("problems") or ())[:MAX_PROBLEMS]),
+        canary_sha256=words(facts.get("canary_sha256", "")),
+        sha256=words(facts.get("sha256", "")),
+    )  # fmt: skip
+    root.drills.add(drill)
+    root.record(events.DrillFinished(
+        drill=drill.id, repository=drill.repository, client=drill.client, plan=drill.plan,
+        archive=drill.archive, job=job.id, result=drill.result, files=drill.files,
+        size=drill.size, sha256=drill.sha256,
+    ))  # fmt: skip

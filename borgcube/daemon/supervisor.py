@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import zmq
 
+from borgcube.core import drills
 from borgcube.core import home as places
 from borgcube.core.jobs import JobOrder
 from borgcube.daemon.spawn import give, spawn
@@ -173,6 +174,7 @@ class Supervisor:
                 continue
             del self._workers[worker.job_id]
             shutil.rmtree(worker.runtime_dir, ignore_errors=True)
+            drills.clear_scratch_later(self._home, worker.job_id)
 
     def stop_all(self, *, grace_s: float) -> None:
         """Cancel every worker; the caller goes on calling receive and step."""

@@ -23,7 +23,7 @@ from borgcube.core.config import Config
 from borgcube.core.letters import Letter
 from borgcube.core.notifiers import ERROR, WARNING
 from borgcube.core.registry import Registry
-from borgcube.core.silence import due_by, last_archive_at, moment
+from borgcube.core.silence import Expectations, moment
 from borgcube.core.store import Root, Store
 from borgcube.daemon import digest
 from borgcube.daemon.incidents import MAX_RULES, OPEN, reminder_due
@@ -126,15 +126,20 @@ class Watch:
         found = root.incidents.newest(MAX_OPEN, state=OPEN, kind=kind)
         return {incident.key: incident for incident in found}
 
+    def expected(self, root: Root, now: datetime) -> Expectations:
+        """Return what is expected of plans."""
+        days = self._config.notify.silence_days
+        return Expectations(root, self._registry.schedules, now, days=days)
+
     def _silence(self, root: Root, now: datetime) -> Iterator[Found]:
         known = self._open(root, "plan-silent")
-        days = self._config.notify.silence_days
+        expected = self.expected(root, now)
         for plan in root.plans.newest(MAX_PLANS):
             key = f"plan-silent:{plan.name}"
-            due = due_by(root, self._registry, plan, now, days=days)
+            due = expected.due_by(plan)
             if due is not None and due < now:
                 if key not in known:
-                    yield _silent(root, plan, key, due)
+                    yield _silent(plan, key, due, expected.last_archive_at(plan.name))
             elif key in known:
                 yield Signal(key, "plan-silent", over=True, reason="Nothing is overdue any more.")
 
@@ -193,15 +198,13 @@ class Watch:
             due = moment(rule.next_digest_at) if rule.digest and not rule.disabled else None
             if due is not None and due <= now:
                 written = digest.write(
-                    root, rule, self._registry, now, server=self._server,
+                    root, rule, self.expected(root, now), now, server=self._server,
                     url=self._config.console.url.rstrip("/"),
-                    days=self._config.notify.silence_days,
                 )  # fmt: skip
                 yield Due(rule.name, rule.next_digest_at, *written)
 
 
-def _silent(root: Root, plan: Any, key: str, due: datetime) -> Signal:
-    last = last_archive_at(root, plan.name)
+def _silent(plan: Any, key: str, due: datetime, last: datetime | None) -> Signal:
     said = f"Its newest archive is of {last:%Y-%m-%d %H:%M} UTC." if last else "It has none at all."
     return Signal(
         key, "plan-silent", client=plan.client, plan=plan.name, repository=plan.repository,

@@ -178,11 +178,11 @@ class Rig:
             self.vault.stdout.close()
         return code
 
-    def context(self, kind: str, **parameters: Any) -> RecordingContext:
+    def context(self, job_type: str, /, **parameters: Any) -> RecordingContext:
         """Return a context for a job of this repository."""
         order = JobOrder(
             f"test-{time.monotonic_ns()}",
-            kind,
+            job_type,
             vault_socket=str(self.socket),
             server_id=self.server,
             parameters=parameters,

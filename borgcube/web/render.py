@@ -41,12 +41,15 @@ PROBLEMS = {
 JOB_TYPES: Mapping[str, Text] = {
     "backup": _("Backup"), "restore": _("Restore"), "archive-delete": _("Delete archives"),
     "dry-run": _("Dry run of"), "catalog": _("Read the files of"),
-    "check": _("Check"), "prune": _("Prune"), "compact": _("Compact"),
+    "check": _("Check"), "drill": _("Restore drill"), "prune": _("Prune"),
+    "compact": _("Compact"),
 }  # fmt: skip
 PHASES: Mapping[str, Text] = {
     "connecting": _("connecting"), "preparing": _("preparing"),
     "transferring": _("transferring"), "finishing": _("finishing"), "deleting": _("deleting"),
     "listing": _("listing"), "measuring": _("measuring"), "reading": _("reading"),
+    "walking archives": _("walking archives"), "choosing": _("choosing"),
+    "comparing": _("comparing"), "reporting": _("reporting"),
     "checking": _("checking"), "pruning": _("pruning"), "compacting": _("compacting"),
 }  # fmt: skip
 FACTS: Mapping[str, Text] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
-from BTrees.OOBTree import OOBTree
+from BTrees.OOBTree import OOBTree, OOTreeSet
 
 from borgcube.core import standing
 from borgcube.core.journal import Journal
@@ -89,12 +89,13 @@ def _make_schedule_tables(root: MutableMapping[str, Any]) -> None:
     tables = {
         "schedules": ("id", "name"),
         "tasks": ("id", "name", "repository", "plan"),
-        "pauses": ("id", "scope", "target"),
         "triggers": ("id", "name", "digest", "plan"),
     }
     for name, fields in tables.items():
         if name not in root:
-            root[name] = Table(*fields)
+            root[name] = Table(*fields, words=("name",))
+    if "pauses" not in root:
+        root["pauses"] = Table("id", "scope", "target")
     if "timetable" not in root:
         root["timetable"] = Timetable()
 
@@ -123,6 +124,15 @@ def _make_retention_tables(root: MutableMapping[str, Any]) -> None:
         root["trash"] = OOBTree()
 
 
+def _make_proof_tables(root: MutableMapping[str, Any]) -> None:
+    tables = {"drills": ("id", "client", "repository", "plan"), "proofs": ("id", "repository")}
+    for name, fields in tables.items():
+        if name not in root:
+            root[name] = Table(*fields)
+    if "held" not in root:
+        root["held"] = OOTreeSet()
+
+
 CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0001", _make_tables),
     EvolutionStep("core:0002", _make_account_tables),
@@ -130,4 +140,5 @@ CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0004", _make_schedule_tables),
     EvolutionStep("core:0005", _make_retention_tables),
     EvolutionStep("core:0006", _make_notice_tables),
+    EvolutionStep("core:0007", _make_proof_tables),
 )

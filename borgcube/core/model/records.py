@@ -87,6 +87,8 @@ class Repository(Record):
     encryption: str = ""
     passphrase: bytes = b""
     free_floor_bytes: int = 1 << 30
+    # Every byte is verified at least once in so many days.
+    verify_days: int = 30
 
 
 class Plan(Record):
@@ -119,6 +121,10 @@ class Plan(Record):
     max_duration_s: int = 14 * 86400
     schedule: str = ""
     retention: str = ""  # the name of its retention policy; empty: nothing is ever pruned
+    # A file that every restore drill restores and compares with the last drill.
+    canary: str = ""
+    # Why nothing of this plan is pruned until a person has looked; empty when it may be.
+    prune_hold: str = ""
 
 
 class Job(Record):
@@ -169,3 +175,39 @@ class Archive(Record):
     deleted_at: str = ""
     delete_after: str = ""
     deleted_because: str = ""
+    # What stood out when it was recorded (core.anomalies.Suspicion), and when a person
+    # accepted it.
+    suspicions: tuple[dict[str, Any], ...] = ()
+    accepted_at: str = ""
+
+
+class Proof(Record):
+    """What checks found of a repository, whose ``id`` it has; ``core.checks`` has the forms.
+
+    Apart from the repository: it changes with every check, and may be long.
+    """
+
+    repository: str = ""
+    # The figures of the last check of each kind.
+    checked: dict[str, Any] = {}
+    # What is damaged now, and which archives and files it concerns; empty when nothing is.
+    damage: dict[str, Any] = {}
+
+
+class Drill(Record):
+    """One restore drill; its report is in files below the home's ``drills``."""
+
+    repository: str = ""
+    client: str = ""
+    plan: str = ""
+    archive: str = ""
+    archive_id: str = ""
+    job: str = ""
+    result: str = ""
+    whole: bool = False
+    files: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    problems: tuple[str, ...] = ()
+    canary_sha256: str = ""
+    sha256: str = ""

@@ -9,7 +9,17 @@ from borgcube.core.api import Answer, Call, Endpoint, Found, Listing, named
 from borgcube.core.errors import AccessDenied
 from borgcube.core.model import Session, Token, User
 from borgcube.core.openapi import page_query
-from borgcube.core.schemas import NAME, given, many, of_record, one_of, text, thing, whole
+from borgcube.core.schemas import (
+    NAME,
+    REFERENCE,
+    given,
+    many,
+    of_record,
+    one_of,
+    text,
+    thing,
+    whole,
+)
 from borgcube.plugins.api import common
 
 PASSWORD = {"type": "string", "minLength": 10, "maxLength": 1024}
@@ -140,7 +150,7 @@ def _end_session(call: Call) -> None:
 
 
 _ONE, _ADMINISTER = "/users/{name}", Permission.ADMINISTER
-ROLE = {"role": one_of(Role), "clients": many(NAME, description="Those of an owner.")}
+ROLE = {"role": one_of(Role), "clients": many(REFERENCE, description="Those of an owner.")}
 BY_USER = {"user": text(longest=100, description="Whose."), **page_query()}
 ENDPOINTS = [
     Endpoint(
@@ -216,8 +226,8 @@ ENDPOINTS = [
     Endpoint(
         name="tokens.add", method="POST", path="/tokens", handler=_add_token, status=201,
         tag="access", summary="Make a token, which is shown only in this answer",
-        body=thing({"name": NAME, "user": NAME, "scope": SCOPE, "days": whole(1, 3650),
-                    "clients": many(NAME, description="Clients that it is limited to.")},
+        body=thing({"name": NAME, "user": REFERENCE, "scope": SCOPE, "days": whole(1, 3650),
+                    "clients": many(REFERENCE, description="Clients that it is limited to.")},
                    required=("name",), title="NewToken"),
         returns=NEW_TOKEN,
     ),

@@ -9,7 +9,7 @@ from borgcube.core.api import Answer, Call, Endpoint, Found, Listing
 from borgcube.core.errors import AccessDenied, InvalidInput
 from borgcube.core.model import Archive
 from borgcube.core.openapi import page_query
-from borgcube.core.schemas import NAME, many, of_record, text, thing, yes_or_no
+from borgcube.core.schemas import REFERENCE, many, of_record, text, thing, yes_or_no
 from borgcube.core.trash import in_sight
 from borgcube.plugins.api import common, jobs
 
@@ -67,7 +67,8 @@ ENDPOINTS = [
     Endpoint(
         name="archives.list", method="GET", path="/archives", handler=_listed, paged=True,
         summary="List archives, newest first", returns=ARCHIVE,
-        query={"client": NAME, "plan": NAME, "repository": NAME, **jobs.TIMES, **page_query()},
+        query={"client": REFERENCE, "plan": REFERENCE, "repository": REFERENCE, **jobs.TIMES,
+               **page_query()},
     ),
     Endpoint(
         name="archives.show", method="GET", path=_ONE, handler=_show, find=find,
@@ -79,7 +80,7 @@ ENDPOINTS = [
         permission=Permission.RESTORE, returns=common.JOB_BEGUN,
         body=thing({
             "directory": {**DIRECTORY, "description": "Where to; paths come below it."},
-            "client": {**NAME, "description": "Which client's directory; without one it is the"
+            "client": {**REFERENCE, "description": "Which client's directory; without one it is the"
                        " server's."},
             "paths": many(text(shortest=1), description="Paths in the archive, without a leading"
                           " slash; none for everything."),

@@ -23,18 +23,25 @@ from borgcube.core.schemas import (
 from borgcube.plugins.api import common
 
 CLIENT = of_record(Client)
-SETTABLE = ("transport", "host", "port", "user", "identity", "borg", "domain", "options",
-            "max_job_bytes", "max_total_bytes", "max_files", "max_duration_s",
-            "max_sessions")  # fmt: skip
+MEANINGS = {
+    "transport": "How the server reaches it: the name of a loaded transport.",
+    "host": "Host name or address, as the server reaches it.",
+    "port": "22 if not given.", "user": "Whom to log in as.",
+    "identity": "A private key's file on the server; needs the permission administer.",
+    "borg": "borg's path on the client, or `deploy`: the server sends one along.",
+    "domain": "Clients of one domain may learn each other's chunks, and upload less.",
+    "options": "The transport's own; needs the permission administer.",
+    "max_job_bytes": "What one backup may store newly; 0 is no limit, here and below.",
+    "max_total_bytes": "What all its archives may have stored.",
+    "max_files": "Files, directories and links in one archive.",
+    "max_duration_s": "How long a backup may send.",
+    "max_sessions": "How many of its jobs may run at once.",
+}  # fmt: skip
 FIELDS = fields_of(
-    Client, SETTABLE,
-    transport=text(longest=64, shortest=1, description="One of those that are loaded."),
-    host=text(longest=255), user=text(longest=255), port=whole(1, 65535),
-    identity=text(description="A private key's file on the server; needs `administer`."),
-    borg=text(shortest=1, description="borg's path on the client, or `deploy`."),
-    domain={**NAME, "pattern": "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"},
-    options={"type": "object", "maxProperties": 50,
-             "description": "The transport's own; needs `administer`."},
+    Client, MEANINGS, transport=text(longest=64, shortest=1), host=text(longest=255),
+    user=text(longest=255), port=whole(1, 65535), borg=text(shortest=1),
+    domain={"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"},
+    options={"type": "object", "maxProperties": 50},
 )  # fmt: skip
 # They name files of the server, which is more than setting up a client.
 SERVERS_OWN = ("identity", "options")

@@ -11,7 +11,7 @@ from borgcube.core.api import Answer, Call, Endpoint, Listing, named
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Job
 from borgcube.core.openapi import page_query
-from borgcube.core.schemas import MOMENT, NAME, given, of_record, one_of, text, thing, whole
+from borgcube.core.schemas import MOMENT, REFERENCE, given, of_record, one_of, text, thing, whole
 from borgcube.plugins.api import common
 
 JOB = of_record(Job)
@@ -79,14 +79,15 @@ ENDPOINTS = [
     Endpoint(
         name="jobs.list", method="GET", path="/jobs", handler=_listed, paged=True, returns=JOB,
         summary="List jobs, newest first",
-        query={"state": one_of(STATES), "type": text(longest=64), "client": NAME, "plan": NAME,
-               "repository": NAME, **TIMES, **page_query()},
+        query={"state": one_of(STATES), "type": text(longest=64), "client": REFERENCE,
+               "plan": REFERENCE, "repository": REFERENCE, **TIMES, **page_query()},
     ),
     Endpoint(
         name="jobs.start", method="POST", path="/jobs", handler=_start, status=202,
         summary="Start a job of a type that a plugin brought",
         permission=Permission.ADMINISTER, returns=common.JOB_BEGUN,
-        body=thing({"type": text(longest=64, shortest=1), "client": NAME, "repository": NAME,
+        body=thing({"type": text(longest=64, shortest=1), "client": REFERENCE,
+                    "repository": REFERENCE,
                     "parameters": {"type": "object", "maxProperties": 100}},
                    required=("type",), title="NewJob"),
     ),

@@ -10,6 +10,7 @@ from borgcube.core.model import Plan
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import (
     NAME,
+    REFERENCE,
     fields_of,
     many,
     of_record,
@@ -21,23 +22,33 @@ from borgcube.core.schemas import (
 from borgcube.plugins.api import common
 
 PLAN = of_record(Plan)
-SETTABLE = (
-    "client", "repository", "paths", "excludes", "patterns", "exclude_caches",
-    "exclude_if_present", "one_file_system", "compression", "upload_ratelimit_kib",
-    "numeric_ids", "atime", "sparse", "comment", "files_cache", "retries", "retry_delay_s",
-    "idle_timeout_s", "max_duration_s", "before_command", "before_failure", "after_command",
-    "command_timeout_s",
-)  # fmt: skip
+MEANINGS = {
+    "client": "Whose files.", "repository": "Where to.", "paths": "Absolute paths on the client.",
+    "excludes": "Patterns, each as borg's --exclude.",
+    "patterns": "Patterns, each as borg's --pattern.",
+    "exclude_caches": "Leave out directories with a CACHEDIR.TAG.",
+    "exclude_if_present": "Leave out directories that hold a file of such a name.",
+    "one_file_system": "Do not follow mounts below the paths.",
+    "compression": "As borg's --compression, such as zstd,3.",
+    "upload_ratelimit_kib": "KiB a second; 0 is no limit.",
+    "numeric_ids": "Store owners by number only.", "atime": "Store access times.",
+    "sparse": "Look for holes in files.", "comment": "Kept with each archive.",
+    "files_cache": "By what a file is known to be unchanged.",
+    "retries": "How often a job that failed for a passing cause is run again.",
+    "retry_delay_s": "Before the first time; twice as long before each further one.",
+    "idle_timeout_s": "Give up after so long a silence.",
+    "max_duration_s": "Give up when a backup takes longer.",
+    "before_command": "A shell command line on the client, before the backup.",
+    "before_failure": "What its failure means: the job fails, or has a warning.",
+    "after_command": "A shell command line on the client, after the backup.",
+    "command_timeout_s": "How long a command may take.",
+}  # fmt: skip
 FIELDS = fields_of(
-    Plan, SETTABLE, client=NAME, repository=NAME, retries=whole(0, 100),
-    paths=many({**text(shortest=1), "pattern": "^/[^\\u0000-\\u001f\\u007f]*$"}, least=1,
-               description="Absolute paths on the client."),
-    compression=text(longest=40, shortest=1, description="As borg's --compression."),
+    Plan, MEANINGS, client=REFERENCE, repository=REFERENCE, retries=whole(0, 100),
+    paths=many({**text(shortest=1), "pattern": "^/[^\\u0000-\\u001f\\u007f]*$"}, least=1),
+    compression=text(longest=40, shortest=1),
     files_cache=one_of(("ctime,size", "mtime,size", "disabled")),
-    idle_timeout_s=whole(1), max_duration_s=whole(1),
-    before_command=text(description="A shell command line on the client, before the backup."),
-    before_failure=one_of(("fail", "warn")),
-    after_command=text(description="A shell command line on the client, after the backup."),
+    idle_timeout_s=whole(1), max_duration_s=whole(1), before_failure=one_of(("fail", "warn")),
     command_timeout_s=whole(1),
 )  # fmt: skip
 
@@ -74,7 +85,7 @@ ENDPOINTS = [
         name="plans.list", method="GET", path="/plans", paged=True, returns=PLAN,
         handler=lambda call: common.page(call, call.db.plans, ("client", "repository")),
         summary="List plans, newest first",
-        query={"client": NAME, "repository": NAME, **page_query()},
+        query={"client": REFERENCE, "repository": REFERENCE, **page_query()},
     ),
     Endpoint(
         name="plans.add", method="POST", path="/plans", handler=_add, status=201,

@@ -29,14 +29,19 @@ from borgcube.plugins.api import archives, common, plans, repositories
 
 POLICY = of_record(RetentionPolicy)
 COUNTS = tuple(field.name for field in fields(Rules) if field.name != "within")
-COUNT = whole(-1, MAX_COUNT, "-1 keeps one of every period, 0 is no such rule.")
+COUNT = whole(-1, MAX_COUNT)
 FIELDS = fields_of(
-    RetentionPolicy, ("within", *COUNTS, "zone", "undo_hours", "comment"),
+    RetentionPolicy,
+    {
+        "within": "All of this long are kept: a number and a unit, H, d, w, m or y; or empty.",
+        **dict.fromkeys(COUNTS, "-1 keeps one of every period, 0 is no such rule."),
+        "zone": "Where days begin: an IANA name; empty for the server's.",
+        "undo_hours": "How long a pruned archive can be brought back.",
+        "comment": "For people.",
+    },
     **dict.fromkeys(COUNTS, COUNT),
-    within=text(longest=10, description="A number and a unit: H, d, w, m or y; empty for none."),
-    zone=text(longest=60, description="Where days begin: an IANA name; empty for the server's."),
-    undo_hours=whole(0, trash.MAX_UNDO_HOURS, "How long a pruned archive can be brought back."),
-    comment=text(longest=trash.MAX_COMMENT),
+    within=text(longest=10), zone=text(longest=60),
+    undo_hours=whole(0, trash.MAX_UNDO_HOURS), comment=text(longest=trash.MAX_COMMENT),
 )  # fmt: skip
 CONFIRM = text(longest=64, description="The policy's name, if it is meant to have no rule.")
 VERDICT = given({

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,29 @@ class BorgEngine:
         archive = str(context.order.parameters["archive_id"])
         answer = ask(context.order.vault_socket, {"op": "catalog", "archive": archive})
         return JobResult(data={"files": answer["files"], "archive_id": archive})
+
+    def check(self, context: JobContext) -> JobResult:
+        """Verify a slice of the repository, or all of it."""
+        from borgcube.plugins.borg.checking import check
+
+        return check(context)
+
+    def sample(
+        self, context: JobContext, *, archive: str, files: int, most_bytes: int, canary: str,
+        whole_into: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Draw files of an archive by lot, with what a restore of them must be like."""
+        from borgcube.plugins.borg.vaultclient import ask
+
+        request = {"op": "sample", "archive": archive, "files": files, "most_bytes": most_bytes,
+                   "canary": canary, "whole_into": whole_into}  # fmt: skip
+        return ask(context.order.vault_socket, request)
+
+    def content_hash(self, kind: str, key: bytes) -> Callable[[bytes], bytes]:
+        """Return the function that makes the ID of a piece of content."""
+        from borgcube.plugins.borg.gate.verify import id_hash_for
+
+        return id_hash_for(kind, key)
 
     def delete_archives(self, context: JobContext) -> JobResult:
         """Delete archives by name; those already gone are fine."""

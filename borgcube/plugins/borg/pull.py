@@ -69,6 +69,7 @@ def backup(context: JobContext) -> JobResult:
             "domain": options["domain"],
             "own_domain": options.get("own_domain") or "",
             "comment": options.get("comment") or "",
+            "paths": list(options["paths"]),
             "files_cache": options.get("files_cache") or "ctime,size",
             "job": context.order.job_id,
             "client": context.order.client.name if context.order.client else "",
@@ -165,10 +166,11 @@ def judge(
         warnings = [f"borg on the client ended with code {code} after its archive was complete"]
     facts = dict(admitted)
     superseded = facts.pop("superseded", [])
-    facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in}
+    facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in,
+              "missing_paths": [words(path) for path in missing]}  # fmt: skip
     return JobResult(
         state=state,
-        data={key: value for key, value in facts.items() if key != "id"}
+        data={key: value for key, value in facts.items() if key not in ("id", "roots")}
         | {"archive": facts["name"]},
         warnings=warnings,
         archives_added=[facts],

@@ -26,7 +26,8 @@ def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
         context.check_cancelled()
 
     request = {"op": "compact", "threshold": _threshold(context), "least_share": least_share}
-    return follow(context.order.vault_socket, request, on_progress=on_progress)
+    answer = follow(context.order.vault_socket, request, on_progress=on_progress)
+    return dict(answer["done"])
 
 
 def compact(context: JobContext) -> JobResult:
@@ -78,7 +79,8 @@ def _delete(
         context.check_cancelled()
 
     request = {"op": "measure" if dry_run else "prune", "archives": archives}
-    return follow(context.order.vault_socket, request, on_progress=on_progress)
+    answer = follow(context.order.vault_socket, request, on_progress=on_progress)
+    return dict(answer["done"])
 
 
 def _conclude(context: JobContext, done: dict[str, Any], result: JobResult) -> None:

@@ -96,7 +96,7 @@ def follow(
     socket_path: str | Path, request: dict[str, Any], *,
     on_progress: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Ask for work that reports its progress; return what was done.
+    """Ask for work that reports its progress; return its last answer.
 
     The work ends when ``on_progress`` raises. Raises JobFailed with the vault's cause.
     """
@@ -106,8 +106,7 @@ def follow(
         while "progress" in answer:
             on_progress(answer["progress"])
             answer = session.hear()
-        done: dict[str, Any] = answer["done"]
-        return done
+        return answer
     finally:
         session.close()
 

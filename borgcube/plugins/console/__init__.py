@@ -30,6 +30,17 @@ def _notifications(*args: Any, **values: Any) -> Any:
     return Notifications(*args, **values)
 
 
+def _proof(name: str) -> Any:
+    """Return a function of :mod:`proof`, which imports the web framework, when it is called."""
+
+    def draw(*given: Any) -> Any:
+        from borgcube.plugins.console import proof
+
+        return getattr(proof, name)(*given)
+
+    return draw
+
+
 @hookimpl
 def register_pages() -> list[Page]:
     """Offer the pages of the navigation."""
@@ -43,6 +54,7 @@ def register_pages() -> list[Page]:
         Page("jobs", _("Jobs"), "job", made.Jobs, _include("jobs"), order=30),
         Page("archives", _("Archives"), "archive", made.Archives,
              _include("archives", "files"), order=40),
+        Page("drills", _("Restore drills"), "restore", made.Drills, _include("proof"), order=45),
         Page("repositories", _("Repositories"), "repository", made.Repositories,
              _include("repositories"), Permission.VIEW_SERVER, order=50),
         Page("policies", _("Retention"), "clock", made.Policies, _include("retention"),
@@ -74,6 +86,9 @@ def register_cards() -> list[Card]:
                                           "job.lost", "job.cancel_requested")),
         Card("problems", _("What needs you"), f"{where}/card_problems.jinja2",
              overview.problems_card, order=20, wide=True, events=("job.finished", "job.lost")),
+        Card("attention", _("Somebody should look"), f"{where}/card_attention.jinja2",
+             _proof("attention_card"), order=15, wide=True,
+             events=("archive.suspicious", "plan.released", "check.*", "plan.removed")),
         Card("plans", _("Plans"), f"{where}/card_plans.jinja2", overview.plans_card, order=30,
              wide=True, events=("job.*", "archive.*", "plan.*")),
         Card("storage", _("Storage"), f"{where}/card_storage.jinja2", overview.storage_card,
@@ -105,4 +120,8 @@ def register_tabs() -> list[Tab]:
             _drawn("archive_tab"), order=20),
         Tab("adopt", _("Archives without a plan"), "repository", f"{where}/tab_adopt.jinja2",
             _drawn("repository_tab"), Permission.CONFIGURE, order=20),
+        Tab("checks", _("Checks"), "repository", f"{where}/tab_checks.jinja2",
+            _proof("checks_tab"), Permission.VIEW_SERVER, order=10),
+        Tab("drills", _("Restore drills"), "plan", f"{where}/tab_drills.jinja2",
+            _proof("drills_tab"), order=30),
     ]  # fmt: skip

@@ -64,6 +64,10 @@ class ArchiveItem(BelongsToClient):
     """An archive."""
 
 
+class DrillItem(BelongsToClient):
+    """A restore drill."""
+
+
 class RepositoryItem(Item):
     """A repository; it belongs to no client."""
 
@@ -122,6 +126,16 @@ class Jobs(Collection):
         return JobItem(self.request, name=name, parent=self, record=job)
 
 
+class Drills(Collection):
+    """``/drills``."""
+
+    def __getitem__(self, name: str) -> DrillItem:
+        drill = self.request.db.drills.find("id", name)
+        if drill is None:
+            raise KeyError(name)
+        return DrillItem(self.request, name=name, parent=self, record=drill)
+
+
 class ArchivesOfRepository(Collection):
     """``/archives/REPOSITORY``: an archive's ID is its own only within one."""
 
@@ -148,9 +162,7 @@ def add(
 ) -> None:  # fmt: skip
     """Add a view. ``posts`` makes it take forms (GET shows, POST does) or, without a
     template, only POST; ``under`` ties it to the collection of that name."""
-    predicates: dict[str, Any] = {}
-    if under:
-        predicates["custom_predicates"] = (lambda found, _request: found.__name__ == under,)
+    predicates: dict[str, Any] = {"under": under} if under else {}
     methods = ("GET", "POST") if posts and template else ("POST",) if posts else ("GET",)
     config.add_view(
         view, context=context, name=name, permission=permission, request_method=methods,

@@ -65,6 +65,7 @@ class Dispatcher:
         self._policy = policy
         self._registry = registry
         self._routes: list[Route] = []
+        self._documents: dict[str, Any] = {}  # by the path, of which settings allow one
         taken: set[tuple[str, str]] = set()
         for endpoint in registry.endpoints.values():
             try:
@@ -194,11 +195,12 @@ class Dispatcher:
             )  # fmt: skip
 
     def _document(self, request: Any) -> Response:
-        made = document(
-            self.endpoints,
-            server=request.path_to("api", "v1"), cookie=self._policy.cookie,
-        )  # fmt: skip
-        return _json(request, made, 200)
+        server = request.path_to("api", "v1")
+        if server not in self._documents:
+            self._documents[server] = document(
+                self.endpoints, server=server, cookie=self._policy.cookie
+            )
+        return _json(request, self._documents[server], 200)
 
     @staticmethod
     def _respond(request: Any, endpoint: Endpoint, call: Call, given: Any) -> Response:

@@ -13,12 +13,22 @@ from typing import Any
 from borgcube.core import events, lifecycle
 from borgcube.core.config import Config, NotifyConfig
 from borgcube.core.errors import FailureCause, Problem
-from borgcube.core.model import Archive, Channel, Client, Job, Plan, Repository, Rule
+from borgcube.core.model import (
+    Archive,
+    Channel,
+    Client,
+    Job,
+    Plan,
+    Repository,
+    Rule,
+    Schedule,
+)
 from borgcube.core.registry import Registry
 from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Store
 from borgcube.daemon.alarms import Alarms
-from borgcube.plugins import notify_mail, notify_webhook
+from borgcube.daemon.timetabling import enrol
+from borgcube.plugins import notify_mail, notify_webhook, schedule_calendar
 
 BEGIN = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 NETWORK = FailureCause("host-unreachable", Problem.NETWORK, "No way to it.", "Is it up?")
@@ -33,7 +43,7 @@ class Rig:
         self.findings: list[dict[str, str]] = []
         self.keys = MasterKey(os.urandom(32))
         self.registry = Registry()
-        for plugin in (notify_mail, notify_webhook):
+        for plugin in (notify_mail, notify_webhook, schedule_calendar):
             assert self.registry.add(plugin, name=plugin.__name__.rpartition(".")[2])
         settings = {"server_name": "vault", "retry_seconds": 60, "timeout_seconds": 20, **notify}
         self.config = replace(Config(), notify=NotifyConfig(**settings))
@@ -77,6 +87,8 @@ class Rig:
             for name in plans:
                 root.clients.add(Client(name=name, created_at=self.at))
                 root.plans.add(Plan(name=name, client=name, repository="main", created_at=self.at))
+                root.record(events.PlanAdded(plan=name, client=name, repository="main"))
+        self.read()
 
     def channel(self, name: str, notifier: str = "webhook", **options: Any) -> None:
         with self.store.transact() as root:
@@ -85,6 +97,14 @@ class Rig:
     def rule(self, name: str = "all", channel: str = "hook", **fields: Any) -> None:
         with self.store.transact() as root:
             root.rules.add(Rule(name=name, channel=channel, **{"group_s": 0, **fields}))
+
+    def schedule(self, plan: str, spec: str, **values: Any) -> None:
+        """Give a plan a schedule of its own."""
+        with self.store.transact() as root:
+            root.schedules.add(Schedule(name=f"of-{plan}", spec=spec, grace_s=3600, **values))
+            root.plans.find("name", plan).schedule = f"of-{plan}"
+            enrol(root, self.registry.schedules, subject="plan", name=plan,
+                  schedule=f"of-{plan}", now=self.now)  # fmt: skip
 
     def run(self, plan: str, state: str = "done", *, cause: FailureCause = NETWORK,
             retry: bool = False) -> None:  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from borgcube.core import events
+from borgcube.core import events, planning
+from borgcube.core.model import Pause
+from borgcube.core.silence import Expectations
 from tests.unit.daemon.alarmrig import FULL, Rig
 
 
@@ -124,6 +127,46 @@ def test_a_silent_plan_is_noticed_and_so_is_its_voice(rig: Rig) -> None:
     assert {one["key"] for one in rig.incidents(state="open")} == {"plan-silent:mail"}
 
 
+def test_silence_follows_from_the_schedule_and_its_pauses(rig: Rig) -> None:
+    rig.schedule("web", "daily at 02:00")
+    rig.run("web")  # at noon
+    rig.later(hours=14)
+    rig.look()
+    assert rig.incidents() == [], "it runs now"
+    rig.later(hours=2)  # 04:00: its time, an hour of grace and ten minutes to run are over
+    rig.look()
+    (only,) = rig.incidents()
+    assert only["key"] == "plan-silent:web" and "by 2026-03-03 03:10 UTC" in only["message"]
+    with rig.store.transact() as root:
+        root.pauses.add(Pause(scope="client", target="web", until="", created_at=rig.at))
+    rig.look()
+    assert rig.incidents(state="open") == []
+    rig.later(days=30)
+    rig.look()
+    assert {one["plan"] for one in rig.incidents(state="open")} == {"mail"}
+
+
+@pytest.mark.parametrize("pause", [None, "", "2026-03-05T12:00:00+00:00"])
+def test_expectations_of_a_fleet_are_those_of_each_plan(rig: Rig, pause: str | None) -> None:
+    specs = ("daily at 02:00", "every 6 hours", "0 3 * * sun", "hourly")
+    names = [f"plan{number}" for number in range(len(specs))]
+    rig.fleet(*names)
+    for name, spec in zip(names, specs, strict=True):
+        rig.schedule(name, spec, zone="Europe/Berlin", jitter_s=600)
+    rig.run("plan1")
+    if pause is not None:
+        with rig.store.transact() as root:
+            root.pauses.add(Pause(scope="everything", until=pause, created_at=rig.at))
+    kinds = rig.registry.schedules
+    for hours in (0, 5, 40, 200):
+        now = rig.now + timedelta(hours=hours)
+        with rig.store.reading() as root:
+            expected = Expectations(root, kinds, now, days=3)
+            for name in names:
+                plan = root.plans.find("name", name)
+                assert expected.due_by(plan) == planning.expected_by(root, kinds, plan, now), name
+
+
 def test_a_removed_plan_is_nobodys_problem(rig: Rig) -> None:
     rig.run("web", "failed")
     rig.record(events.PlanRemoved(plan="web"))
@@ -219,3 +262,46 @@ def test_a_letter_is_written_once_for_its_day_and_late_after_a_night_off(rig: Ri
     assert only["kind"] == "digest"
     with rig.store.reading() as root:
         assert root.rules.find("name", "letter").next_digest_at.startswith("2026-03-05T07:00")
+
+
+def test_damage_is_one_problem_until_a_check_finds_none(rig: Rig) -> None:
+    rig.rule()
+    found = events.CheckDamageFound(
+        repository="main", job="9", check="data", chunks=1, archives=["web-1"],
+        files=["web-1: etc/passwd"], words="1 stored object is damaged: 1 file in 1 archive.",
+    )  # fmt: skip
+    failed = events.JobFinished(
+        job="9", job_type="check", state="failed", repository="main",
+        cause={"kind": "damage-found", "problem": "repository", "message": "", "next_step": ""},
+    )  # fmt: skip
+    rig.record(found)
+    rig.record(failed)
+    rig.record(failed)
+    (only,) = rig.incidents()
+    assert (only["key"], only["severity"]) == ("repository-damaged:main", "error")
+    assert "web-1: etc/passwd" in only["message"]
+    rig.record(events.CheckDamageGone(repository="main", job="11", check="data"))
+    assert rig.incidents(state="open") == []
+
+
+def test_an_archive_that_stands_out_is_told_until_its_plan_is_released(rig: Rig) -> None:
+    rig.rule()
+    odd = events.ArchiveSuspicious(
+        archive="web-9", id="ab", repository="main", client="web", plan="web", job="7",
+        kinds=["empty"], reasons=["It holds no file at all, usually 40."],
+    )  # fmt: skip
+    rig.record(odd)
+    (only,) = rig.incidents()
+    assert only["kind"] == "archive-suspicious" and "usually 40" in only["message"]
+    assert only["next_step"].endswith("borgcube plan release web")
+    rig.record(events.PlanReleased(plan="web", accepted=["web-9"]))
+    assert rig.incidents(state="open") == []
+
+
+def test_a_failed_drill_does_not_say_that_the_repository_is_unusable(rig: Rig) -> None:
+    rig.rule()
+    rig.record(events.JobFinished(
+        job="9", job_type="drill", state="failed", repository="main",
+        cause={"kind": "drill-failed", "problem": "repository", "message": "No.", "next_step": ""},
+    ))  # fmt: skip
+    assert [one["key"] for one in rig.incidents()] == ["job-failed:drill:main"]

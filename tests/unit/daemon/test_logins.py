@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from borgcube.core.store import Store
+from borgcube.daemon.methods_logins import NOTES_AT_ONCE
 from tests.unit.daemon.conftest import Refused, RunningDaemon
 
 PASSWORD = "correct horse battery"
@@ -36,6 +38,19 @@ def test_a_flood_of_logins_keeps_nothing_else_from_being_done(daemon: RunningDae
     assert kinds == {"AccessDenied", "TooMany"}
     busy = [answers[one] for one in logins if answers[one]["error"]["kind"] == "TooMany"]
     assert all("busy" in one["error"]["message"] for one in busy)
+
+
+def test_wrong_logins_from_everywhere_do_not_fill_the_store(daemon: RunningDaemon) -> None:
+    for n in range(150):
+        with pytest.raises(Refused):
+            daemon.call("login.link", token="none", address=f"192.0.2.{n}")
+    daemon.stop()
+    store = Store.open(f"file://{daemon.home}/store/borgcube.fs")
+    with store.reading() as root:
+        entries = root.audit.newest(200, action="login.link")
+    store.close()
+    assert NOTES_AT_ONCE <= len(entries) < 150
+    daemon.start()
 
 
 def test_who_has_an_open_browser_cannot_guess_the_password_with_it(daemon: RunningDaemon) -> None:

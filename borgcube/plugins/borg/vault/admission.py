@@ -21,6 +21,7 @@ from borg.hashindex import ChunkIndex
 from borgcube.core.untrusted import escaped
 from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, id_hash_for
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter
+from borgcube.plugins.borg.vault.fresh import Roots
 from borgcube.plugins.borg.vault.items import (
     ArchiveRefused,
     as_ns,
@@ -65,6 +66,8 @@ class Walk:
     stored_size: int = 0
     new_size: int = 0
     chunks: int = 0
+    changed_files: int = 0  # with content that came with this backup
+    roots: dict[str, int] = field(default_factory=dict)  # path of the plan -> files below it
     references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, 0)
 
 
@@ -207,12 +210,15 @@ def walk(
     catalog: Path | None,
     step: Callable[[], None],
     limits: ClientLimits | None = None,
+    fresh: Callable[[bytes], bool] | None = None,
+    roots: Roots | None = None,
 ) -> Walk:
     """Audit every item, without changing a reference count.
 
     ``reference_size`` refuses chunks the session may not use. ``step`` is called every
-    500 items and may raise to stop. Raises ArchiveRefused, or SessionStopped for more items
-    than the client may have.
+    500 items and may raise to stop. ``fresh`` tells whether a chunk came with this backup;
+    ``roots`` counts the files below each path of the plan. Raises ArchiveRefused, or
+    SessionStopped for more items than the client may have.
     """
     found = Walk()
     most = (limits.items if limits is not None else 0) or MAX_ITEMS
@@ -247,6 +253,10 @@ def walk(
             mtime = as_ns(item[b"mtime"])
             if kind == "-":
                 found.files += 1
+                if roots is not None:
+                    roots.count(item[b"path"])
+                if fresh is not None and any(map(fresh, ids)):
+                    found.changed_files += 1
                 if cache is not None and b"source" not in item and b"chunks" in item:
                     times = (as_ns(item.get(b"ctime", 1 << 62)), mtime)
                     cache.add(id_hash(b"/" + item[b"path"]), size, times, ids)
@@ -265,6 +275,8 @@ def walk(
     finally:
         if out is not None:
             out.close()
+    if roots is not None:
+        found.roots = roots.files()
     return found
 
 

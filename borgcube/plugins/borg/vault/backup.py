@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
+from borgcube.plugins.borg.vault.fresh import Fresh
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits
@@ -77,6 +78,7 @@ class BackupSession:
         own_domain: str = "",
         files_cache: str,
         comment: str,
+        paths: Sequence[str] = (),
         client: str = "",
         limits: ClientLimits | None = None,
     ) -> None:
@@ -104,6 +106,7 @@ class BackupSession:
         self.began = datetime.now(UTC)
         self.bytes_new = 0
         self.chunks_new = 0
+        self.fresh = Fresh(paths)
         self.manifest_plain = b""
         self.result: dict[str, Any] | None = None
         self._pending: deque[tuple[Future[None], bytes, int]] = deque()
@@ -129,6 +132,10 @@ class BackupSession:
             offered = self.domain.index(ledger)
             if self.shared is not None:
                 self.shared.index(ledger, into=offered)
+            for chunk_id in self.vault.damaged:
+                # Not offered, so that the client reads those files again and mends them.
+                if chunk_id in offered:
+                    del offered[chunk_id]
         with home_writes():
             self.directory.mkdir(mode=0o700, parents=True)
             offered.write(str(self.directory / "chunks"))
@@ -136,6 +143,8 @@ class BackupSession:
                 self.plan_cache, self.directory / "files", offered, mode=self.files_cache
             )
         self.advertised_count = len(offered)
+        with ledger.lock:
+            self._earlier = self._chunks_of_attempts()
         repository_id = ledger.repository.id
         client = make_client_key(
             ledger.key, blake2=ledger.opened.blake2, repository_id=repository_id
@@ -156,6 +165,20 @@ class BackupSession:
             "files_known": entries,
         }
 
+    def _chunks_of_attempts(self) -> Any:
+        """Return the chunks that unfinished backups of this plan uploaded, as a ChunkIndex."""
+        found = ChunkIndex()
+        for name in self.domain.partials(self.plan, before=""):
+            info = self.ledger.manifest.archives.get(name)
+            if info is None:
+                continue
+            try:
+                for chunk_id, entry in self.ledger.references(info.id).iteritems():
+                    found[chunk_id] = (1, entry[1], 0)
+            except JobFailed as error:
+                log.warning("%s is not counted: %s", name, error)
+        return found
+
     # Chunks ---------------------------------------------------------------------------
 
     def put(self, chunk_id: bytes, size: int, data: memoryview) -> None:
@@ -166,15 +189,17 @@ class BackupSession:
         if len(self.uploaded) >= MAX_UPLOADED:
             raise ArchiveRefused("the client uploaded more chunks than an archive may have")
         with ledger.lock:
-            if ledger.lookup(chunk_id) is not None:
+            if ledger.lookup(chunk_id) is not None and chunk_id not in self.vault.damaged:
                 self._own(chunk_id, size)
                 return
             sealing: Future[None] | None = self.vault.sealing.get(chunk_id)
             if sealing is None:
                 self._count_new(len(data))
+                self.fresh.count(size, data)
                 if len(data) <= INLINE_BYTES:
                     self.vault.space.written(len(data))
                     ledger.store(chunk_id, size, ledger.sealer.seal(data))
+                    self.vault.damaged.discard(chunk_id)
                     self._own(chunk_id, size)
                     return
                 sealing = self.pool.submit(self._seal, chunk_id, size, data)
@@ -188,6 +213,7 @@ class BackupSession:
         with self.ledger.lock:
             try:
                 self.ledger.store(chunk_id, size, envelope)
+                self.vault.damaged.discard(chunk_id)
                 # Owned at once: a commit by another session must find it in our partial.
                 self._own(chunk_id, size)
             finally:
@@ -273,6 +299,8 @@ class BackupSession:
                     catalog=catalog,
                     step=self.vault.check_alive,
                     limits=self.limits,
+                    fresh=self._is_fresh(),
+                    roots=self.fresh.roots,
                 )
             with ledger.lock:
                 added = self._commit(metadata, found, real=real)
@@ -283,6 +311,14 @@ class BackupSession:
         self.vault.derive(cache.commit)
         self.vault.derive(lambda: self._keep_catalog(catalog, str(added["id"])))
         return added
+
+    def _is_fresh(self) -> Callable[[bytes], bool]:
+        """Return what tells whether a chunk came with this backup or its unfinished attempts."""
+        uploaded, earlier = self.uploaded, self._earlier
+        if not len(earlier):
+            found: Callable[[bytes], bool] = uploaded.__contains__
+            return found
+        return lambda chunk_id: chunk_id in uploaded or chunk_id in earlier
 
     def _keep_catalog(self, catalog: Path, archive_id: str) -> None:
         catalog.rename(catalog.with_name(f"{archive_id}.zst"))
@@ -329,6 +365,10 @@ class BackupSession:
             "charged_size": min(charged, found.stored_size),
             "chunks": found.chunks,
             "new_chunks": self.chunks_new,
+            "changed_files": found.changed_files,
+            "fresh_size": self.fresh.size,
+            "incompressible_size": self.fresh.incompressible,
+            "roots": found.roots,
             "superseded": superseded,
             "commit_seconds": round(time.monotonic() - started, 3),
         }

@@ -7,6 +7,7 @@ Borg resynchronise, never miscount.
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import threading
@@ -49,6 +50,15 @@ class Ledger:
         # Chunks stored since the last commit and not yet referenced: id -> (0, size, csize).
         self.fresh = ChunkIndex()
 
+    @property
+    def index(self) -> Any:
+        """Return the repository's index, chunk ID -> (segment, offset); under the lock."""
+        repository = self.repository
+        if repository.index is None:
+            # As Repository.get does: a commit or the opening leaves it to whoever needs it.
+            repository.index = repository.open_index(repository.get_transaction_id())
+        return repository.index
+
     def lookup(self, chunk_id: bytes) -> tuple[int, int] | None:
         """Return (size, stored size) of a chunk the repository holds, or None."""
         entry = self.chunks.get(chunk_id)
@@ -77,7 +87,12 @@ class Ledger:
                 envelope = self.repository.get(chunk_id)
             plain = decompress(self.sealer.unseal(envelope))
             self.key.assert_id(chunk_id, plain)
-        except (ValueError, Rejected, IntegrityError, Repository.ObjectNotFound) as error:
+        except (
+            ValueError, Rejected, IntegrityError, Repository.ObjectNotFound, OSError
+        ) as error:  # fmt: skip
+            # A file of the repository that is gone, or that the disk does not read any more.
+            if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.EIO):
+                raise
             raise JobFailed(
                 "repository-damaged",
                 Problem.REPOSITORY,

@@ -42,6 +42,7 @@ class Vault:
         self, opened: Any, state_dir: Path, *, space: FreeSpace, partial_age: timedelta
     ) -> None:
         from borgcube.plugins.borg.vault.ledger import Ledger
+        from borgcube.plugins.borg.vault.verification import State
 
         self.ledger = Ledger(opened)
         self.state_dir = state_dir
@@ -58,6 +59,9 @@ class Vault:
         self.maintenance = threading.Lock()  # one prune or compaction at a time
         self.broken: FailureCause | None = None
         self.stopping = False
+        self.verifying = threading.Lock()
+        # Damaged chunks that are mended when a client uploads them again.
+        self.damaged = State.load(state_dir).heals()
 
     def others_of_domain(self, path: Path, *, but: Any = None) -> bool:
         """Tell whether another session was offered the chunks of a domain."""

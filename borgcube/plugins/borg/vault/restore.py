@@ -31,7 +31,7 @@ class RestoreSession:
         self.ledger: Ledger = vault.ledger
         self.token = token
         self.archive = archive
-        self.paths = [path.strip("/").encode("utf-8", "surrogateescape") for path in paths]
+        self.paths = frozenset(path.strip("/").encode("utf-8", "surrogateescape") for path in paths)
         self.harmless = harmless
         self.allowed = ChunkIndex()
         self._spool = tempfile.TemporaryFile()
@@ -86,10 +86,7 @@ class RestoreSession:
         moved: dict[bytes, bytes] = {}
         for item in self.ledger.items(metadata):
             path = item[b"path"]
-            inside = not self.paths or any(
-                path == prefix or path.startswith(prefix + b"/") for prefix in self.paths
-            )
-            if not inside:
+            if self.paths and not self._asked_for(path):
                 if item.get(b"hardlink_master"):
                     masters[path] = item.get(b"chunks")
                 continue
@@ -107,6 +104,14 @@ class RestoreSession:
                 item[b"hardlink_master"] = True
                 moved[source] = path
             yield item
+
+    def _asked_for(self, path: bytes) -> bool:
+        """Tell whether a path, or a directory that it is in, was selected."""
+        while path not in self.paths:
+            path, slash, _ = path.rpartition(b"/")
+            if not slash:
+                return False
+        return True
 
     def _write_items(self, items: Iterator[dict[bytes, Any]]) -> list[bytes]:
         ids: list[bytes] = []

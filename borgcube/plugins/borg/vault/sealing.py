@@ -65,7 +65,7 @@ class Sealer:
         mac.update(ciphertext)
         return mac.digest()
 
-    def unseal(self, envelope: bytes) -> bytes:
+    def unseal(self, envelope: bytes | memoryview) -> bytes:
         """Return the compressed data of an envelope; raises ValueError when it was changed."""
         view = memoryview(envelope)
         if bytes(view[:1]) != self.type_byte:

@@ -14,17 +14,19 @@ import socket
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
-from borgcube.plugins.borg.vault import maintenance, recovery
+from borgcube.plugins.borg.vault import maintenance, recovery, verification
 from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
 from borgcube.plugins.borg.vault.restore import RestoreSession
+from borgcube.plugins.borg.vault.sample import draw
 from borgcube.plugins.borg.wire import (
     COMMIT,
     DATA,
@@ -83,6 +85,10 @@ class SessionServer:
                 self._catalog(str(request["archive"]))
             elif request.get("op") == "claim":
                 self._claim(str(request["job"]))
+            elif request.get("op") == "verify":
+                self._verify(request)
+            elif request.get("op") == "sample":
+                self._sample(request)
         except WireError as error:
             log.debug("connection ended: %s", error)
         except Exception:
@@ -104,6 +110,7 @@ class SessionServer:
                 own_domain=str(request.get("own_domain", "")),
                 files_cache=request.get("files_cache", "ctime,size"),
                 comment=request.get("comment", ""),
+                paths=[str(path) for path in request.get("paths") or ()],
                 client=client,
                 limits=ClientLimits.of(client, request.get("limits") or {}),
             )
@@ -257,6 +264,42 @@ class SessionServer:
             raise
         except Exception as error:
             log.exception("the catalog of an archive could not be written")
+            self.wire.send_json(as_answer(error))
+
+    def _verify(self, request: dict[str, Any]) -> None:
+        """Do a slice of a check, with progress; a worker that goes away ends it."""
+
+        def report(**figures: Any) -> None:
+            self.wire.send_json({"progress": figures})
+
+        try:
+            order = verification.Order(
+                kind=str(request["kind"]), budget_s=float(request["budget_s"]),
+                days=int(request["days"]), bytes_per_s=int(request["bytes_per_s"]),
+                full=bool(request["full"]),
+            )  # fmt: skip
+            self.wire.send_json(verification.run_slice(self.vault, order, report))
+        except WireError:
+            raise
+        except Exception as error:
+            log.warning("a check did not end: %s", error, exc_info=not isinstance(error, JobFailed))
+            self.wire.send_json(as_answer(error))
+
+    def _sample(self, request: dict[str, Any]) -> None:
+        """Answer what a drill compares its files with."""
+        try:
+            self.wire.send_json(
+                draw(
+                    self.vault.ledger, str(request["archive"]), files=int(request["files"]),
+                    most_bytes=int(request["most_bytes"]), canary=str(request["canary"]),
+                    whole=Path(request["whole_into"]) if request["whole_into"] else None,
+                    step=self.vault.check_alive,
+                )
+            )  # fmt: skip
+        except WireError:
+            raise
+        except Exception as error:
+            log.warning("no sample: %s", error, exc_info=not isinstance(error, JobFailed))
             self.wire.send_json(as_answer(error))
 
     def _claim(self, job: str) -> None:

@@ -39,9 +39,11 @@ class FakeEngine:
     name = "fake"
 
     def create(self, path: Path, *, encryption: str, passphrase: str, state_dir: Path):
+        # Fuzzed paths are anywhere; what is made for them is below a test's own place.
+        path = Path(os.environ.get("BORGCUBE_FAKE_ROOT", "/")) / path.relative_to("/")
         if path.exists():
             raise BorgCubeError(f"{path} exists.", next_step="Choose another path.")
-        path.mkdir()
+        path.mkdir(parents="BORGCUBE_FAKE_ROOT" in os.environ)
         return RepositoryFacts("ab" * 32, encryption)
 
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path):
@@ -143,8 +145,9 @@ class Backup:
                     context.check_cancelled()
             case "deaf":
                 time.sleep(600)
+        files = 0 if parameters["comment"] == "empty" else 1
         context.log("info", "a\x1b[31mname", path="x\ny")
-        entry = {"id": f"id-{parameters['archive']}", "name": parameters["archive"], "files": 1}
+        entry = {"id": f"id-{parameters['archive']}", "name": parameters["archive"], "files": files}
         return JobResult(data={"files": 1}, archives_added=[entry])
 
 

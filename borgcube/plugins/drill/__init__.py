@@ -1,0 +1,34 @@
+"""The job type ``drill``: restores files of an archive to scratch space on this server,
+compares them with what the archive says, measures how long it took, and files a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core import drills
+from borgcube.core.hookspecs import hookimpl
+from borgcube.core.jobs import JobContext, JobResult, JobType
+
+
+class DrillJob:
+    """Prove that an archive can be restored."""
+
+    name = "drill"
+    needs_vault = True
+    needs_client = False
+
+    def prepare(self, root: Any, job: Any) -> dict[str, Any]:
+        """Choose the archive: the one that was named, or the newest of the plan."""
+        return drills.parameters_of(root, job)
+
+    def run(self, context: JobContext) -> JobResult:
+        """Restore, compare and report."""
+        from borgcube.plugins.drill.drilling import drill
+
+        return drill(context)
+
+
+@hookimpl
+def register_job_types() -> list[JobType]:
+    """Register ``drill``."""
+    return [DrillJob()]
