@@ -20,7 +20,7 @@ from borgcube.core.store import Store
 from borgcube.web import language, render
 from borgcube.web.actions import ControlDoor, add_request_methods
 from borgcube.web.navigation import navigation
-from borgcube.web.resources import ConsoleRoot
+from borgcube.web.resources import ConsoleRoot, UnderPredicate
 from borgcube.web.security import CSRF_FIELD, CSRF_HEADER, ConsolePolicy, CsrfPolicy
 from borgcube.web.settings import WebSettings
 
@@ -63,6 +63,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     config.set_default_csrf_options(
         require_csrf=True, token=CSRF_FIELD, header=CSRF_HEADER, check_origin=False
     )
+    config.add_view_predicate("under", UnderPredicate)
     config.add_tween("borgcube.web.security.security_tween_factory")
     add_request_methods(config, store=context.store, door=config.registry.console_door,
                         hub=hub)  # fmt: skip

@@ -8,6 +8,24 @@ from borgcube.core.texts import _
 from borgcube.core.web import Resource, SiteRoot
 
 
+class UnderPredicate:
+    """A view's ``under``: it is for the page of that name only. For views on a class of
+    resources that several pages use."""
+
+    def __init__(self, value: str, _info: Any) -> None:
+        self.value = value
+
+    def text(self) -> str:
+        """Return what the view is tied to."""
+        return f"under = {self.value}"
+
+    phash = text
+
+    def __call__(self, context: Any, _request: Any) -> bool:
+        """Return whether the view is for this resource."""
+        return str(context.__name__) == self.value
+
+
 class ConsoleRoot(SiteRoot):
     """``/``: the dashboard, and below it every page by its name."""
 

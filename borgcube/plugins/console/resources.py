@@ -162,9 +162,7 @@ def add(
 ) -> None:  # fmt: skip
     """Add a view. ``posts`` makes it take forms (GET shows, POST does) or, without a
     template, only POST; ``under`` ties it to the collection of that name."""
-    predicates: dict[str, Any] = {}
-    if under:
-        predicates["custom_predicates"] = (lambda found, _request: found.__name__ == under,)
+    predicates: dict[str, Any] = {"under": under} if under else {}
     methods = ("GET", "POST") if posts and template else ("POST",) if posts else ("GET",)
     config.add_view(
         view, context=context, name=name, permission=permission, request_method=methods,

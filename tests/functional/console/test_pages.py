@@ -22,12 +22,6 @@ PAGES = {
                   "/repositories/main/edit"],
     "administer": ["/repositories/main/remove", "/users", "/users/ada", "/users/+add", "/audit"],
 }  # fmt: skip
-MAY = {
-    "ada": {"view", "other", "server", "configure", "administer"},
-    "olga": {"view", "other", "server", "configure"},
-    "vera": {"view", "other", "server"},
-    "owen": {"view"},
-}
 ACTIONS = {
     # Each with who may. What is named does not exist where doing it would change the fleet.
     "/plans/web-etc/backup": {"ada", "olga", "owen"},
@@ -49,20 +43,9 @@ ACTIONS = {
 }
 
 
-@pytest.mark.parametrize("user", MAY)
-def test_each_role_sees_its_pages_and_no_other(console: ConsoleRig, user: str) -> None:
-    visitor = console.visitor(user)
-    wrong = {}
-    for group, paths in PAGES.items():
-        for path in paths:
-            status = visitor.get(path).status
-            if status != (200 if group in MAY[user] else 403):
-                wrong[path] = status
-    assert wrong == {}
-
-
-@pytest.mark.parametrize("user", MAY)
-def test_each_role_may_do_its_actions_and_no_other(console: ConsoleRig, user: str) -> None:
+@pytest.mark.parametrize("user", ["ada", "olga", "vera", "owen"])
+def test_an_action_is_done_for_those_who_may(console: ConsoleRig, user: str) -> None:
+    """Who may do what at all is in the matrix; here it is really done."""
     visitor = console.visitor(user)
     refused = {path for path in ACTIONS if visitor.post(path).status == 403}
     assert refused == {path for path, allowed in ACTIONS.items() if user not in allowed}

@@ -1,0 +1,191 @@
+"""Every page and every action as each role: what a role may not do is refused, what it is
+offered it may do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from borgcube.core.config import Config, ConsoleConfig
+from borgcube.core.registry import Registry
+from borgcube.core.services import ServiceContext
+from borgcube.core.store import Store
+from borgcube.core.web import Resource
+from borgcube.plugins import console as pages
+from borgcube.testing.consolerig import ConsoleRig, Visitor
+from borgcube.web.app import make_app
+from borgcube.web.settings import WebSettings
+from tests.functional.console.matrix import MATRIX, USERS, View
+
+NO_TOKEN = {"csrf_token": "x" * 43}
+
+
+def registered(place: Path) -> dict[str, set[str]]:
+    """Return the console's views with the methods they take, by the matrix' keys."""
+    registry = Registry()
+    registry.add(pages, name="console")
+    store = Store.open(f"file://{place / 'store.fs'}")
+    context = ServiceContext(place, Config(), store, registry)
+    app = make_app(context, WebSettings.of(ConsoleConfig()), cookie="x",
+                   hub=SimpleNamespace(progress={}))  # fmt: skip
+    found: dict[str, set[str]] = {}
+    for entry in app.registry.introspector.get_category("views"):
+        view = entry["introspectable"]
+        if (
+            view["exception_only"]
+            or view["route_name"]
+            or not issubclass(view["context"], Resource)
+        ):
+            continue
+        methods = view["request_methods"] or ("GET",)
+        function = view["callable"]
+        key = f"{view['context'].__name__} {view['name']}".strip()
+        if view["context"].__name__ == "Collection":
+            key = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        found[key] = {methods} if isinstance(methods, str) else set(methods)
+    store.close()
+    return found
+
+
+def test_every_view_is_in_the_matrix(tmp_path: Path) -> None:
+    found = registered(tmp_path)
+    assert sorted(found) == sorted(MATRIX)
+    taken = {
+        key: {m for m, who in (("GET", view.see), ("POST", view.do)) if who is not None}
+        for key, view in MATRIX.items()
+    }
+    open_to_all = {"ConsoleRoot login", "ConsoleRoot favicon.ico"}
+    assert {k: m for k, m in taken.items() if k not in open_to_all} == {
+        k: m for k, m in found.items() if k not in open_to_all
+    }
+
+
+@pytest.fixture(scope="module")
+def archives(console: ConsoleRig) -> dict[str, str]:
+    return {name: console.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
+
+
+def cases(archives: dict[str, str]) -> Iterator[tuple[str, View, str, bool]]:
+    for key, view in MATRIX.items():
+        yield key, view, view.path.format(**archives), False
+        if view.other:
+            yield key, view, view.other.format(**archives), True
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_each_role_sees_its_pages_and_no_other(
+    console: ConsoleRig, archives: dict[str, str], user: str
+) -> None:
+    visitor = console.visitor(user)
+    wrong = {}
+    for key, view, path, of_another in cases(archives):
+        if view.see is None:
+            continue
+        may = user in view.see and not (of_another and user == "owen")
+        status = visitor.get(path).status
+        if status != (200 if may else 403):
+            wrong[key, path] = status
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_each_role_may_do_its_actions_and_no_other(
+    console: ConsoleRig, archives: dict[str, str], user: str
+) -> None:
+    """Asked with a form that is out of date, which is looked at after the permission: so
+    nothing is done, and 400 says that it would have been."""
+    visitor = console.visitor(user)
+    before = console.call("events.since", limit=1)
+    wrong = {}
+    for key, view, path, of_another in cases(archives):
+        if view.do is None:
+            continue
+        may = user in view.do and not (of_another and user == "owen")
+        status = visitor.post(path, NO_TOKEN).status
+        if status != (400 if may else 403):
+            wrong[key, path] = status
+    assert wrong == {} and before == console.call("events.since", limit=1)
+
+
+def test_a_stranger_is_sent_to_the_login_from_everywhere(
+    console: ConsoleRig, archives: dict[str, str]
+) -> None:
+    stranger = console.visitor()
+    wrong = {}
+    for key, view, path, _ in cases(archives):
+        if key.startswith("ConsoleRoot"):
+            continue
+        if view.see is not None:
+            answer = stranger.get(path)
+            if answer.status != 303 or not answer.location.startswith("/login?next="):
+                wrong[key] = answer.status
+        if view.do is not None and stranger.post(path, form="/login").status != 403:
+            wrong[key] = "POST"
+    assert wrong == {}
+
+
+def offered(page: str) -> tuple[set[str], set[str]]:
+    """Return where the links of a page lead, and where its forms go with POST."""
+    links = {unescape(one) for one in re.findall(r'<a [^>]*href="(/[^"#]*)"', page)}
+    forms = set()
+    for tag in re.findall(r"<form [^>]*>", page):
+        if 'method="post"' in tag:
+            action = re.search(r'action="([^"]*)"', tag)
+            forms.add(unescape(action.group(1)) if action else "")
+    return links, forms
+
+
+def crawl(visitor: Visitor) -> tuple[dict[str, int], dict[str, int]]:
+    """Follow every link; return the pages and the actions that were offered, with what
+    came of them. Of many records of a kind the first are enough."""
+    pages: dict[str, int] = {}
+    actions: dict[str, int] = {}
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop(0)
+        if path in pages:
+            continue
+        answer = visitor.get(path)
+        pages[path] = answer.status
+        links, forms = offered(answer.text)
+        waiting += sorted(link for link in links if not re.search(r"/jobs/\d{2,}|before=", link))
+        for form in forms:
+            target = form or path
+            if target not in actions:
+                actions[target] = visitor.post(target, NO_TOKEN).status
+    return pages, actions
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_role_is_offered_nothing_that_it_may_not_do(console: ConsoleRig, user: str) -> None:
+    found, actions = crawl(console.visitor(user))
+    assert {path: status for path, status in found.items() if status != 200} == {}
+    assert {path: status for path, status in actions.items() if status != 400} == {}
+    assert len(found) > 12 and len(actions) > 3
+
+
+def hidden(found: dict[str, int], archives: dict[str, str]) -> list[str]:
+    """Return the pages of the matrix that no link leads to."""
+    return [path for key, view, path, of_another in cases(archives)
+            if view.see and not of_another and path not in found
+            and not key.startswith("ConsoleRoot")]  # fmt: skip
+
+
+def test_every_page_can_be_found_by_its_links(
+    console: ConsoleRig, archives: dict[str, str]
+) -> None:
+    found, _ = crawl(console.visitor("ada"))
+    plain = {path.partition("?")[0]: status for path, status in found.items()}
+    assert hidden(plain, archives) == []
+
+
+def test_a_page_that_nobody_wrote_down_would_be_missed() -> None:
+    assert hidden({"/": 200}, {"web": "w", "mail": "m"})
+    made: Any = offered('<a class="x" href="/a?b=1&amp;c=2">x</a><form method="post" action="/d">')
+    assert made == ({"/a?b=1&c=2"}, {"/d"})
