@@ -9,22 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import (
-    access,
-    checks,
-    inventory,
-    jobs,
-    listings,
-    notify,
-    output,
-    pauses,
-    retention,
-    schedules,
-    settings,
-    store,
-    system,
-    tokens,
-)
+from borgcube.cli import (access, checks, console, inventory, jobs, listings, notify, output, pauses, retention, schedules, settings, store, system, tokens)
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
@@ -282,6 +267,7 @@ def _access(parser: Parser) -> None:
     nouns = parser.noun("console", "the web console")
     link = parser.leaf("link", access.console_link, parent=nouns)
     link.add_argument("--user", help="whom it logs in (default: an administrator)")
+    parser.leaf("serve", console.serve, parent=nouns, online=False, json=False)
 
 
 def _tokens(parser: Parser) -> None:

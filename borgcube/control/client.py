@@ -65,10 +65,12 @@ class Control:
             self._socket = None
 
     def _connected(self) -> zmq.Socket[bytes]:
+        endpoint = places.control_endpoint(self.home)
+        if not os.path.exists(endpoint.removeprefix("ipc://")):
+            # A daemon that stopped took its socket away: nobody has to wait to be told so.
+            self._drop()
+            raise self._unreachable()
         if self._socket is None:
-            endpoint = places.control_endpoint(self.home)
-            if not os.path.exists(endpoint.removeprefix("ipc://")):
-                raise self._unreachable()
             self._socket = self._context.socket(zmq.DEALER)
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.connect(endpoint)

@@ -128,6 +128,46 @@ class Store:
             raise
         return store
 
+    @classmethod
+    def join(cls, uri: str) -> Store:
+        """Open a store that a daemon owns, for reading from another process.
+
+        Nothing is evolved or written. What the daemon committed before a reading began is
+        seen by it. Raises StoreError if the store is in a file (which one process has to
+        itself), cannot be reached, or was made by another release.
+        """
+        scheme = uri.partition(":")[0]
+        if scheme in ("file", "memory"):
+            raise StoreError(
+                f"The store {uri} belongs to one process.",
+                next_step="Share it first: run ZEO, and set store.uri to its zeo:// address.",
+            )
+        if scheme == "zeo" and "read_only=" not in uri:
+            uri += f"{'&' if '?' in uri else '?'}read_only=1"
+        try:
+            factory, options = zodburi.resolve_uri(uri)
+            storage = factory()
+            if hasattr(storage, "server_sync"):
+                # zodburi has no word for it. ZEO tells its clients of a commit a little
+                # later; whoever pressed a button would see the page from before it.
+                storage.server_sync, storage.sync = True, storage.ping
+            store = cls(DB(storage, **options))
+        except Exception as error:
+            raise StoreError(
+                f"The store {uri} cannot be opened: {error}.",
+                next_step="Does its server run? Check store.uri in borgcube.toml.",
+            ) from error
+        with store._mapping(commit=False) as mapping:
+            done = set(mapping.get(DONE_STEPS, ()))
+        core = {step.id for step in CORE_STEPS}
+        if core != {step for step in done if step.startswith("core:")}:
+            store.close()
+            raise StoreError(
+                "The store is not that of this release.",
+                next_step="Start the daemon of this release first: it brings the store up to date.",
+            )
+        return store
+
     def close(self) -> None:
         """Close the store."""
         self._db.close()

@@ -240,10 +240,12 @@ class Daemon:
         sweep_runtime(places.runtime_dir(self.home))
 
 
-def set_up_logging(home: Path, settings: configuration.LogConfig) -> logging.Handler:
-    """Log to logs/borgcubed.log, rotated by size."""
+def set_up_logging(
+    home: Path, settings: configuration.LogConfig, *, name: str = "borgcubed.log"
+) -> logging.Handler:
+    """Log to a file of ``logs/``, rotated by size."""
     handler = logging.handlers.RotatingFileHandler(
-        places.log_dir(home) / "borgcubed.log", maxBytes=settings.max_bytes,
+        places.log_dir(home) / name, maxBytes=settings.max_bytes,
         backupCount=settings.keep, encoding="utf-8",
     )  # fmt: skip
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

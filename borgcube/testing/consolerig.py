@@ -155,6 +155,12 @@ class ConsoleRig:
 
     def start(self) -> None:
         """Start the daemon and wait until it and the console answer."""
+        self.start_daemon()
+        assert self.daemon is not None
+        self.wait_for_console(self.daemon)
+
+    def start_daemon(self) -> None:
+        """Start the daemon and wait until it answers."""
         self.daemon = subprocess.Popen(
             [sys.executable, "-m", "borgcube", "serve"], env=self.env,
             stdin=subprocess.DEVNULL, stderr=(self.place / "serve.log").open("ab"),
@@ -163,15 +169,31 @@ class ConsoleRig:
         while True:
             try:
                 self.call("ping")
-                with socket.create_connection(("127.0.0.1", self.port), 2):
-                    return
+                return
             except (BorgCubeError, OSError) as error:
                 assert self.daemon.poll() is None, (self.place / "serve.log").read_text()
+                if time.monotonic() > deadline:
+                    raise AssertionError("the daemon does not answer") from error
+                time.sleep(0.1)
+
+    def wait_for_console(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the console answers, which that process serves."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 2):
+                    return
+            except OSError as error:
+                assert process.poll() is None, (self.place / "serve.log").read_text()
                 if time.monotonic() > deadline:
                     raise AssertionError("the console does not answer") from error
                 time.sleep(0.1)
 
     def stop(self) -> None:
+        """Stop the daemon, and the console with it."""
+        self.stop_daemon()
+
+    def stop_daemon(self) -> None:
         """Stop the daemon."""
         if self.daemon is not None:
             self.daemon.terminate()
