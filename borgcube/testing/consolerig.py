@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -67,6 +68,12 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
     source: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def origin(self) -> str:
+        """Return scheme and host as a browser names them."""
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -78,6 +85,10 @@ class Visitor:
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=60, source_address=(self.source, 0)
         )
+        if self.tls is not None:
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=60, context=self.tls
+            )
         try:
             connection.request(method, path, body or None, sent)
             answer = connection.getresponse()

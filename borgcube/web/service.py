@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import threading
 from typing import Any
 
@@ -40,6 +41,7 @@ class ConsoleService:
     def start(self) -> None:
         """Listen, and serve in a thread; raises ConfigurationError when it cannot."""
         settings = WebSettings.of(self._context.config.console)
+        check_certificate(settings)
         cookie = session_cookie(self._context.store)
         hub = LiveHub(self._context.home, self._context.store, settings, cookie=cookie)
         pages = make_app(self._context, settings, hub=hub, cookie=cookie)
@@ -92,6 +94,34 @@ class ConsoleService:
             self._thread.join(STOP_S)
         if self._socket is not None:
             self._socket.close()
+
+
+def check_certificate(settings: WebSettings) -> None:
+    """Raise ConfigurationError unless certificate and key can be used together."""
+    if not settings.certificate:
+        return
+
+    def no_passphrase() -> str:
+        raise ValueError
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.certificate, settings.key, password=no_passphrase
+        )
+    except ValueError:
+        why = f"the key {settings.key} is sealed with a passphrase"
+    except ssl.SSLError as error:
+        why = f"{settings.certificate} and {settings.key} are not PEM files that OpenSSL takes"
+        if error.reason == "KEY_VALUES_MISMATCH":
+            why = f"the key {settings.key} does not belong to the certificate"
+    except OSError as error:
+        why = f"{error.filename or settings.key} cannot be read: {error.strerror}"
+    else:
+        return
+    raise ConfigurationError(
+        f"The console has no TLS: {why}.",
+        next_step="Correct console.certificate and console.key, then start again.",
+    )
 
 
 def _listen(settings: WebSettings) -> socket.socket:

@@ -19,12 +19,14 @@ class Socket:
     """A WebSocket client without a browser."""
 
     def __init__(self, visitor: Visitor, *, since: str = "", origin: str | None = None) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", visitor.port), 30)
+        self.socket: socket.socket = socket.create_connection(("127.0.0.1", visitor.port), 30)
+        if visitor.tls is not None:
+            self.socket = visitor.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.ws = WSConnection(ConnectionType.CLIENT)
         host = f"127.0.0.1:{visitor.port}"
         headers = [("cookie", "; ".join(f"{k}={v}" for k, v in visitor.cookies.items()))]
         if origin != "":
-            headers.append(("origin", origin or f"http://{host}"))
+            headers.append(("origin", origin or visitor.origin))
         target = f"/live?since={since}" if since else "/live"
         self.socket.sendall(self.ws.send(Request(host=host, target=target, extra_headers=headers)))
         self.messages: list[dict[str, Any]] = []
