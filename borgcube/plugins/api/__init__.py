@@ -11,6 +11,7 @@ from typing import Any
 
 from borgcube.core.api import Endpoint
 from borgcube.core.hookspecs import hookimpl
+from borgcube.core.texts import _
 from borgcube.core.web import Page, Resource
 from borgcube.plugins.api import (
     access,
@@ -39,10 +40,10 @@ def _include(config: Any) -> None:
 @hookimpl
 def register_pages() -> list[Page]:
     """Offer the page that describes the API."""
-    return [Page("api", "API", "plugin", ApiPage, _include, section="Server", order=25)]
+    return [Page("api", _("API"), "plugin", ApiPage, _include, section="Server", order=25)]
 
 
 class ApiPage(Resource):
     """``/api``: the description for people; programs have ``/api/v1/openapi.json``."""
 
-    title = "API"
+    title = _("API")

@@ -64,6 +64,7 @@ MATRIX = {
     "server.events": View("/events", see=LOOKERS),
     "server.plugins": View("/plugins", see=LOOKERS),
     "server.about": View("/about", see=LOOKERS),
+    "ApiPage": View("/api", see=ALL),
     # Access
     "server.audit": View("/audit", see=ADMIN),
     "Users": View("/users", see=ADMIN),
@@ -88,4 +89,25 @@ MATRIX = {
     "ConsoleRoot setup": View("/setup", see=ALL, do=ALL),
     "ConsoleRoot logout": View("/logout", do=ALL),
     "ConsoleRoot favicon.ico": View("/favicon.ico"),
+}  # fmt: skip
+
+# The API's endpoints, alike: an owner's stop at clients of their own, where there is one.
+ENDPOINTS = {
+    **dict.fromkeys(
+        ["clients.list", "clients.show", "plans.list", "plans.show", "jobs.list", "jobs.show",
+         "jobs.log", "archives.list", "archives.show", "status", "events.since", "me",
+         "tokens.list", "tokens.add", "tokens.remove", "sessions.list", "sessions.end"], ALL),
+    **dict.fromkeys(
+        ["repositories.list", "repositories.show", "repositories.space", "doctor", "plugins"],
+        LOOKERS),
+    **dict.fromkeys(
+        ["clients.add", "clients.change", "clients.remove", "clients.test", "clients.host-keys",
+         "clients.trust", "clients.enrolment", "clients.enrol", "plans.add", "plans.change",
+         "plans.remove", "repositories.create", "repositories.import", "repositories.change"],
+        STAFF),
+    **dict.fromkeys(["plans.backup", "jobs.cancel", "jobs.again", "archives.restore"], RUNNERS),
+    **dict.fromkeys(
+        ["archives.delete", "repositories.passphrase", "jobs.start", "audit", "users.list",
+         "users.add", "users.show", "users.change", "users.remove", "users.disable",
+         "users.enable", "users.password", "users.second-factor.remove", "users.link"], ADMIN),
 }  # fmt: skip

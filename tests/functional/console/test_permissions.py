@@ -12,24 +12,23 @@ from typing import Any
 
 import pytest
 
+from borgcube.core.access import GRANTS, Role
 from borgcube.core.config import Config, ConsoleConfig
 from borgcube.core.registry import Registry
 from borgcube.core.services import ServiceContext
 from borgcube.core.store import Store
 from borgcube.core.web import Resource
-from borgcube.plugins import console as pages
 from borgcube.testing.consolerig import ConsoleRig, Visitor
 from borgcube.web.app import make_app
 from borgcube.web.settings import WebSettings
-from tests.functional.console.matrix import MATRIX, USERS, View
+from tests.functional.console.matrix import ENDPOINTS, MATRIX, USERS, View
 
 NO_TOKEN = {"csrf_token": "x" * 43}
 
 
 def registered(place: Path) -> dict[str, set[str]]:
     """Return the console's views with the methods they take, by the matrix' keys."""
-    registry = Registry()
-    registry.add(pages, name="console")
+    registry = Registry.load()
     store = Store.open(f"file://{place / 'store.fs'}")
     context = ServiceContext(place, Config(), store, registry)
     app = make_app(context, WebSettings.of(ConsoleConfig()), cookie="x",
@@ -64,6 +63,17 @@ def test_every_view_is_in_the_matrix(tmp_path: Path) -> None:
     assert {k: m for k, m in taken.items() if k not in open_to_all} == {
         k: m for k, m in found.items() if k not in open_to_all
     }
+
+
+def test_every_endpoint_of_the_api_is_in_the_matrix_and_asks_for_the_same() -> None:
+    """That it does ask is ``test_api.py``."""
+    roles = {"ada": Role.ADMINISTRATOR, "olga": Role.OPERATOR, "vera": Role.VIEWER,
+             "owen": Role.OWNER}  # fmt: skip
+    found = {
+        endpoint.name: {user for user in USERS if endpoint.permission in GRANTS[roles[user]]}
+        for endpoint in Registry.load().endpoints.values()
+    }
+    assert found == ENDPOINTS
 
 
 @pytest.fixture(scope="module")
