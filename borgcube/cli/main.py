@@ -9,7 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from borgcube import __version__
-from borgcube.cli import (access, checks, console, inventory, jobs, listings, notify, output, pauses, retention, schedules, settings, store, system, tokens)
+from borgcube.cli import (
+    access,
+    checks,
+    console,
+    inventory,
+    jobs,
+    listings,
+    notify,
+    output,
+    pauses,
+    retention,
+    schedules,
+    settings,
+    store,
+    system,
+    tokens,
+)
 from borgcube.cli.control import Control
 from borgcube.core import config
 from borgcube.core import home as places
