@@ -58,9 +58,7 @@ def page(
             before = bound if before is None else min(before, bound)
         if "since" in call.query:
             above = number_at(table, moment(call, "since"), when=when) - 1
-    found = listing.page(
-        call.me, table, limit_of(call), where, before=before, above=above, **equal
-    )
+    found = listing.page(call.me, table, limit_of(call), where, before=before, above=above, **equal)
     return _listed(call, found, shown)
 
 
