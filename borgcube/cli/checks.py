@@ -10,10 +10,11 @@ from rich.text import Text
 from borgcube.cli import output
 from borgcube.cli.control import Control
 from borgcube.cli.jobs import started
+from borgcube.core import drills
 from borgcube.core.errors import InvalidInput
 
 LEVEL_STYLE = {"good": "green", "warning": "yellow", "bad": "red"}
-RESULT_STYLE = {"passed": "green", "passed with remarks": "yellow", "failed": "red"}
+RESULT_STYLE = {"passed": "green", "remarks": "yellow", "failed": "red"}
 KIND_WORDS = {"data": "data", "archives": "archives", "borg": "borg check"}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -25,6 +26,11 @@ def seconds(text: str) -> int:
     if not number.isascii() or not number.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write it as 90, 30m or 2h")
     return int(number) * (unit or 1)
+
+
+def result_words(result: str) -> str:
+    """Return a drill's result as people say it."""
+    return drills.IN_WORDS.get(result, "failed")
 
 
 def check_run(control: Control, options: argparse.Namespace) -> int:
@@ -112,7 +118,7 @@ def drill_list(control: Control, options: argparse.Namespace) -> int:
             (
                 one["id"], output.local_time(one["created_at"]), one["plan"] or "-",
                 one["archive"] + (" (whole)" if one["whole"] else ""),
-                Text(output.harmless(one["result"]), style=RESULT_STYLE.get(one["result"], "")),
+                Text(result_words(one["result"]), style=RESULT_STYLE.get(one["result"], "")),
                 output.count(one["files"]), output.size(one["size"]), f"{one['seconds']:.1f} s",
             )
             for one in found
@@ -132,7 +138,7 @@ def drill_show(control: Control, options: argparse.Namespace) -> int:
     report = data["report"]
     output.fields({
         "drill": data["id"], "when": output.local_time(data["created_at"]),
-        "result": Text(output.harmless(data["result"]),
+        "result": Text(result_words(data["result"]),
                        style=RESULT_STYLE.get(data["result"], "")),
         "plan": data["plan"], "client": data["client"], "repository": data["repository"],
         "archive": data["archive"],

@@ -24,6 +24,8 @@ KINDS: Mapping[str, str] = {
     "repository-damaged": _("a check found damage in a repository"),
     "archive-suspicious": _("a new archive stands out, and the pruning of its plan is on hold"),
     "client-violation": _("a client did what no honest client does"),
+    "prune-held": _("nothing of a plan was pruned although its policy would"),
+    "nothing-matched": _("a prune or a mapping of archives found nothing to work on"),
     "archive-gone": _("an archive was deleted by something other than BorgCube"),
     "disk-nearly-full": _("the disk of a repository is nearly full"),
     "server-condition": _("what `borgcube doctor` finds on this server"),
@@ -169,8 +171,41 @@ def _archive_deleted(data: Mapping[str, Any]) -> list[Signal]:
     )]  # fmt: skip
 
 
+def _prune_held(data: Mapping[str, Any]) -> list[Signal]:
+    if data["kind"] == "plan-held":
+        return []  # what holds it is a problem of its own
+    plan = data["plan"]
+    return [Signal(
+        plan_key("prune-held", plan), "prune-held", severity=WARNING, momentary=True,
+        client=data["client"], plan=plan, repository=data["repository"], job=data["job"],
+        title=f"Plan {plan}: nothing was pruned", message=data["reason"],
+        next_step=data["next_step"],
+    )]  # fmt: skip
+
+
+def _matched_nothing(data: Mapping[str, Any]) -> list[Signal]:
+    plan, repository = data["plan"], data["repository"]
+    subject = f"plan {plan}" if plan else f"repository {repository}"
+    if data["what"] == "mapping":
+        said = f"No archive of {repository} has a name that fits {data['pattern']}."
+        step = "Correct the pattern: its preview shows what it would take."
+    elif plan:
+        said = f"The policy {data['policy']} had no archive of the plan to work on."
+        step = "Does the plan run at all? Else take the policy from it."
+    else:
+        said = "No plan of the repository has a policy, so nothing is ever pruned."
+        step = "Give its plans a policy, or end the schedule of the prune."
+    return [Signal(
+        f"nothing-matched:{data['what']}:{plan or repository}", "nothing-matched",
+        severity=WARNING, momentary=True, plan=plan, repository=repository, job=data["job"],
+        title=f"{data['what'].capitalize()} of {subject} found nothing", message=said,
+        next_step=step,
+    )]  # fmt: skip
+
+
 def _plan_removed(data: Mapping[str, Any]) -> list[Signal]:
-    kinds = ("plan-failed", "plan-silent", "plan-incomplete", "archive-suspicious")
+    kinds = ("plan-failed", "plan-silent", "plan-incomplete", "archive-suspicious",
+             "prune-held")  # fmt: skip
     return [_over(plan_key(kind, data["plan"]), "The plan was removed.") for kind in kinds]
 
 
@@ -216,6 +251,8 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], list[Signal]]] = {
     "check.damage_gone": _damage_gone,
     "archive.suspicious": _suspicious,
     "plan.released": _plan_released,
+    "prune.held": _prune_held,
+    "retention.matched_nothing": _matched_nothing,
 }
 
 

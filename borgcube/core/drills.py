@@ -22,7 +22,9 @@ from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Job
 from borgcube.core.store import Root
 
-PASSED, REMARKS, FAILED = "passed", "passed with remarks", "failed"
+PASSED, REMARKS, FAILED = "passed", "remarks", "failed"
+# As a report and the command line say it.
+IN_WORDS = {PASSED: "passed", REMARKS: "passed with remarks", FAILED: "failed"}
 DEFAULT_FILES = 50
 MAX_FILES = 10_000
 # A sample stops here, so that a drill of a few huge files is still a matter of minutes.

@@ -197,8 +197,8 @@ class CheckDamageGone(Event):
 class DrillFinished(Event):
     """A restore drill ended and its report is kept.
 
-    ``result`` is ``passed``, ``passed with remarks`` or ``failed``; ``sha256`` is that of the
-    report's JSON file, so that the journal vouches for it.
+    ``result`` is ``passed``, ``remarks`` (passed with remarks) or ``failed``; ``sha256`` is
+    that of the report's JSON file, so that the journal vouches for it.
     """
 
     TYPE = "drill.finished"

@@ -19,6 +19,8 @@ Schema = Mapping[str, Any]
 ONE_LINE = "^[^\\u0000-\\u001f\\u007f]*$"
 # The name of something that is there.
 REFERENCE: Schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+# The same, or nothing.
+NO_NAME: Schema = {"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"}
 NAME: Schema = {
     **REFERENCE, "description": "Up to 64 letters, digits, '.', '_' and '-', beginning with a"
     " letter or digit.",

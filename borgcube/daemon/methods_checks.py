@@ -99,7 +99,9 @@ class CheckMethods:
             else:
                 repository = find(root.repositories, str(repository), what="repository").name
             job = Job(type="drill", repository=str(repository), parameters=parameters)
-            drills.parameters_of(root, job)  # says now what would fail later
+            chosen = drills.parameters_of(root, job)  # says now what would fail later
+            job.plan, job.client = chosen["plan"], chosen["of_client"]
+            parameters.setdefault("archive", chosen["archive"])
             return self._queue(root, job)
 
     @method("drill.list")

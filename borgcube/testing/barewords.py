@@ -136,7 +136,7 @@ def _visit(node: ast.AST, found: list[str], *, words: bool = False) -> None:
         words = node.arg in FIELD_WORDS
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):
-            sentence = re.match(r"[A-Z][a-z]+ .*[a-z]", node.value) or node.value.endswith(". ")
+            sentence = re.match(r" ?[A-Z][a-z]+ .*[a-z]", node.value) or node.value.endswith(". ")
             if sentence or (words and _is_words(node.value)):
                 found.append(f"line {node.lineno}: {node.value!r}")
         return

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -86,7 +87,6 @@ class Seeder:
 
     def _repositories(self) -> None:
         days = standing.STORAGE_DAYS
-        disk = 40 << 40
         with self._store.transact() as root:
             for number in range(self._options.repositories):
                 name = f"pool-{number + 1}"
@@ -101,12 +101,15 @@ class Seeder:
                 root.record(events.RepositoryCreated(
                     repository=name, engine="borg", encryption="repokey-blake2"
                 ))  # fmt: skip
-                rate = self._random.uniform(0.001, 0.006) * disk
+                # The daemon goes on with this disk's real figures.
+                usage = shutil.disk_usage(path)
+                pace = self._random.uniform(0.0005, 0.003) * usage.total
                 for back in range(days - 1, -1, -1):
-                    free = int(disk * 0.9 - rate * (days - back) * 0.4
-                               + self._random.uniform(-1, 1) * rate)  # fmt: skip
-                    standing.note_space(root, name, free=max(free, disk // 50), disk=disk,
-                                        day=self._ago(days=back)[:10])  # fmt: skip
+                    free = int(usage.free + pace * (back + self._random.uniform(-1, 1)))
+                    standing.note_space(
+                        root, name, free=min(max(free, 0), usage.total), disk=usage.total,
+                        day=self._ago(days=back)[:10],
+                    )  # fmt: skip
 
     def _ago(self, **span: float) -> str:
         return (self._now - timedelta(**span)).isoformat(timespec="milliseconds")
@@ -154,30 +157,35 @@ class Seeder:
         wanted = self._options.jobs
         if not self._plans or not wanted:
             return
-        a_day = sum(24 / rhythm for _, _, rhythm in self._plans)
-        days = int(wanted / a_day) + 1
+        days, total = 0, 0
+        while total < wanted:
+            days += 1
+            total += sum(runs for _, runs in self._of_day(days))
+        # What is too much is left out at the beginning: the newest days are whole.
+        skipped = total - wanted
         offsets = [self._random.random() for _ in self._plans]
-        left = wanted
         for back in range(days, 0, -1):
             begin = self._now - timedelta(days=back)
-            runs = []
-            for number, (_, _, rhythm) in enumerate(self._plans):
-                if rhythm >= 24:
-                    if (back + number) % (rhythm // 24) == 0:
-                        runs.append((begin + timedelta(hours=6 * offsets[number] ** 2), number))
-                    continue
-                runs += [
-                    (begin + timedelta(hours=rhythm * (each + offsets[number])), number)
-                    for each in range(24 // rhythm)
-                ]
-            runs.sort(key=lambda run: run[0])
-            # What is too much is left out at the beginning: the newest days are whole.
-            skipped = max(0, len(runs) - left + int(a_day * (back - 1))) if back == days else 0
-            for run in runs[skipped:]:
-                if left == 0:
-                    return
-                left -= 1
-                yield run
+            moments = []
+            for number, runs in self._of_day(back):
+                if runs == 1:
+                    moments.append((begin + timedelta(hours=6 * offsets[number] ** 2), number))
+                else:
+                    moments += [
+                        (begin + timedelta(hours=24 / runs * (each + offsets[number])), number)
+                        for each in range(runs)
+                    ]
+            moments.sort(key=lambda moment: moment[0])
+            yield from moments[skipped:]
+            skipped = 0
+
+    def _of_day(self, back: int) -> Iterator[tuple[int, int]]:
+        """Yield which plans run how often on a day so long ago."""
+        for number, (_, _, rhythm) in enumerate(self._plans):
+            if rhythm < 24:
+                yield number, 24 // rhythm
+            elif (back + number) % (rhythm // 24) == 0:
+                yield number, 1
 
     def _jobs(self) -> None:
         total, begun = self._options.jobs, time.monotonic()

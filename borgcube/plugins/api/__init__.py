@@ -18,10 +18,13 @@ from borgcube.plugins.api import (
     archives,
     checks,
     clients,
+    fleet,
     jobs,
+    notices,
     plans,
     repositories,
     retention,
+    schedules,
     server,
 )
 
@@ -29,7 +32,10 @@ from borgcube.plugins.api import (
 @hookimpl
 def register_endpoints() -> list[Endpoint]:
     """Offer the built-in endpoints."""
-    rooms = (clients, plans, repositories, jobs, archives, retention, checks, server, access)
+    rooms = (
+        clients, plans, fleet, repositories, jobs, archives, retention, checks, schedules,
+        notices, server, access,
+    )  # fmt: skip
     return [endpoint for room in rooms for endpoint in room.ENDPOINTS]
 
 

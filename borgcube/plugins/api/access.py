@@ -70,12 +70,10 @@ def _administers(call: Call) -> bool:
 def _mine(call: Call, table: Any) -> Listing:
     """List what belongs to a user: to who asks, unless an administrator asks for more."""
     user = str(call.query.get("user", "" if _administers(call) else call.me.user))
+    equal: dict[str, Any] = {"user": user} if user else {}
     if user != call.me.user and not _administers(call):
         raise AccessDenied("This needs the permission administer.", field="user")
-    limit = common.limit_of(call)
-    before = int(call.query["cursor"]) if "cursor" in call.query else None
-    found = table.newest(limit + 1, before=before, **({"user": user} if user else {}))
-    return common.cut(call, table, found, limit, common.plain)
+    return common.every(call, table, **equal)
 
 
 def _me(call: Call) -> dict[str, Any]:
@@ -83,12 +81,6 @@ def _me(call: Call) -> dict[str, Any]:
     may = sorted(p.value for p in GRANTS[me.role] if me.scope is None or p in me.scope)
     return {"user": me.user, "role": me.role.value, "token": me.token, "permissions": may,
             "clients": sorted(me.clients) if me.limited else None}  # fmt: skip
-
-
-def _list_users(call: Call) -> Listing:
-    table, limit = call.db.users, common.limit_of(call)
-    before = int(call.query["cursor"]) if "cursor" in call.query else None
-    return common.cut(call, table, table.newest(limit + 1, before=before), limit, shown_user)
 
 
 def _link_path(call: Call, token: str) -> str:
@@ -165,8 +157,9 @@ ENDPOINTS = [
         }, title="Me"),
     ),
     Endpoint(
-        name="users.list", method="GET", path="/users", handler=_list_users, paged=True,
-        tag="access", summary="List users", permission=_ADMINISTER, query=page_query(),
+        name="users.list", method="GET", path="/users", paged=True, tag="access",
+        handler=lambda call: common.every(call, call.db.users, shown=shown_user),
+        summary="List users", permission=_ADMINISTER, query=page_query(),
         returns=USER,
     ),
     Endpoint(

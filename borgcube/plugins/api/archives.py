@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from borgcube.core import listings
 from borgcube.core.access import Permission
 from borgcube.core.api import Answer, Call, Endpoint, Found, Listing
 from borgcube.core.errors import AccessDenied, InvalidInput
 from borgcube.core.model import Archive
 from borgcube.core.openapi import page_query
-from borgcube.core.schemas import REFERENCE, many, of_record, text, thing, yes_or_no
+from borgcube.core.schemas import (
+    REFERENCE,
+    given,
+    many,
+    of_record,
+    text,
+    thing,
+    whole,
+    yes_or_no,
+)
 from borgcube.core.trash import in_sight
 from borgcube.plugins.api import common, jobs
 
@@ -58,6 +68,22 @@ def _restore(call: Call) -> Answer:
     ))  # fmt: skip
 
 
+def _files(call: Call) -> dict[str, Any]:
+    asked = {key: call.query[key] for key in ("key", "find", "start", "limit")
+             if key in call.query}  # fmt: skip
+    found = call.act("archive.browse", repository=call.record.repository, id=call.record.id,
+                     **asked)  # fmt: skip
+    return {"known": found["known"], "entries": found.get("entries", []),
+            "total": found.get("total", 0), "cut": found.get("cut", False)}  # fmt: skip
+
+
+def _read_files(call: Call) -> Answer:
+    record = call.record
+    return common.begun(call, call.act(
+        "archive.read", repository=record.repository, id=record.id
+    ))  # fmt: skip
+
+
 def _delete(call: Call) -> Answer:
     return common.begun(call, call.act("archive.delete", names=[full_name(call.record)]))
 
@@ -73,6 +99,25 @@ ENDPOINTS = [
     Endpoint(
         name="archives.show", method="GET", path=_ONE, handler=_show, find=find,
         summary="Show an archive", returns=ARCHIVE,
+    ),
+    Endpoint(
+        name="archives.files", method="GET", path=f"{_ONE}/files", handler=_files, find=find,
+        summary="Show the files of an archive: of one directory, or found by name",
+        query={"key": text(longest=65_536, description="A directory's `key`; the top if not"
+                           " given."),
+               "find": text(longest=500, description="All whose name has this in it."),
+               "start": whole(description="How many to leave out at the beginning."),
+               "limit": whole(1, listings.MAX_PAGE)},
+        returns=given({
+            "known": yes_or_no("Whether its list of files was read; `archives.read` does that."),
+            "entries": {"type": "array", "items": {"type": "object"}},
+            "total": {"type": "integer"}, "cut": yes_or_no("Whether there are more than that."),
+        }, title="ArchiveFiles"),
+    ),
+    Endpoint(
+        name="archives.read", method="POST", path=f"{_ONE}/files", handler=_read_files,
+        find=find, summary="Read the list of files of an archive from its repository",
+        permission=Permission.RESTORE, status=202, returns=common.JOB_BEGUN,
     ),
     Endpoint(
         name="archives.restore", method="POST", path=f"{_ONE}/restore", handler=_restore,

@@ -92,7 +92,7 @@ ENDPOINTS = [
         name="checks.start", method="POST", path=_REPOSITORY, handler=_check, status=202,
         find=find_repository, permission=Permission.CONFIGURE, returns=common.JOB_BEGUN,
         summary="Check a repository: a slice of it, or everything",
-        body=thing(SLICE, title="Check"),
+        body=thing(SLICE, required=("kind",), title="Check"),
     ),
     Endpoint(
         name="checks.change", method="PATCH", path=_REPOSITORY, handler=_days,
@@ -122,14 +122,14 @@ ENDPOINTS = [
         handler=_drill, status=202, permission=Permission.OPERATE, returns=common.JOB_BEGUN,
         summary="Restore files of a plan's newest archive on the server, and compare them",
         body=thing({"files": whole(1, drills.MAX_FILES), "whole": yes_or_no(
-            "The whole archive.")}, title="DrillStart"),
+            "The whole archive, or a sample.")}, required=("whole",), title="DrillStart"),
     ),
     Endpoint(
         name="plans.release", method="POST", path="/plans/{name}/release", find=find_plan,
         handler=_release, permission=Permission.CONFIGURE,
         summary="Let a plan be pruned again after a person has looked at what stood out",
         body=thing({"usual": yes_or_no("Whether what stood out counts as usual from now on.")},
-                   title="Release"),
+                   required=("usual",), title="Release"),
         returns=given({"plan": NAME, "accepted": many(text())}, title="Released"),
     ),
 ]  # fmt: skip

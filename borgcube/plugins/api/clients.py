@@ -11,6 +11,7 @@ from borgcube.core.model import Client
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import (
     NAME,
+    NO_NAME,
     fields_of,
     given,
     many,
@@ -36,12 +37,13 @@ MEANINGS = {
     "max_files": "Files, directories and links in one archive.",
     "max_duration_s": "How long a backup may send.",
     "max_sessions": "How many of its jobs may run at once.",
+    "network": "Jobs of one network share its slots.",
 }  # fmt: skip
 FIELDS = fields_of(
     Client, MEANINGS, transport=text(longest=64, shortest=1), host=text(longest=255),
     user=text(longest=255), port=whole(1, 65535), borg=text(shortest=1),
-    domain={"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"},
-    options={"type": "object", "maxProperties": 50},
+    domain=NO_NAME,
+    options={"type": "object", "maxProperties": 50}, network=NO_NAME,
 )  # fmt: skip
 # They name files of the server, which is more than setting up a client.
 SERVERS_OWN = ("identity", "options")
@@ -60,15 +62,16 @@ find = named("clients", client=_whose)
 
 
 def _listed(call: Call) -> Listing:
-    table, me, limit = call.db.clients, call.me, common.limit_of(call)
-    before = int(call.query["cursor"]) if "cursor" in call.query else None
+    table, me = call.db.clients, call.me
     if not me.limited:
-        return common.cut(call, table, table.newest(limit + 1, before=before), limit, common.plain)
+        return common.every(call, table)
+    before, limit = common.before_of(call), common.limit_of(call)
     mine = [table.find("name", name) for name in me.clients]
     known = [(table.number_of(client), client) for client in mine if client is not None]
-    known = [pair for pair in known if before is None or pair[0] < before]
-    found = [client for _, client in sorted(known, key=lambda pair: -pair[0])]
-    return common.cut(call, table, found, limit, common.plain)
+    known = sorted((pair for pair in known if before is None or pair[0] < before),
+                   key=lambda pair: -pair[0])  # fmt: skip
+    cursor = str(known[limit - 1][0]) if len(known) > limit else ""
+    return Listing([client.as_data() for _, client in known[:limit]], cursor)
 
 
 def _check_own(call: Call) -> None:
@@ -100,7 +103,8 @@ def _change(call: Call) -> Answer:
 
 
 def _remove(call: Call) -> None:
-    call.act("client.remove", name=call.record.name, version=call.version)
+    call.act("client.remove", name=call.record.name, version=call.version,
+             with_plans=call.query.get("with_plans", False))  # fmt: skip
 
 
 def _test(call: Call) -> dict[str, Any]:
@@ -144,6 +148,7 @@ ENDPOINTS = [
     Endpoint(
         name="clients.remove", method="DELETE", path=_ONE, handler=_remove, find=find,
         summary="Forget a client; its archives stay", permission=_CONFIGURE, versioned=True,
+        query={"with_plans": yes_or_no("Its plans go as well; else they are in the way.")},
         status=204,
     ),
     Endpoint(

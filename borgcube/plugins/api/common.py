@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from borgcube.core import listing
 from borgcube.core.api import Answer, Call, Listing
 from borgcube.core.errors import InvalidInput
-from borgcube.core.listing import number_at, visible
-from borgcube.core.model.table import Table, Where
+from borgcube.core.listing import number_at
+from borgcube.core.model.table import Found, Table, Where
 from borgcube.core.schemas import Schema, given
 from borgcube.core.versions import version_of
 
@@ -32,34 +33,48 @@ def limit_of(call: Call) -> int:
     return int(call.query.get("limit", PAGE))
 
 
+def before_of(call: Call) -> int | None:
+    """Return where the page begins, None at the newest record."""
+    return int(call.query["cursor"]) if "cursor" in call.query else None
+
+
 def page(
     call: Call, table: Table, filters: Sequence[str] = (), *, shown: Shown = plain,
     when: Callable[[Any], str] | None = None, where: Where | None = None,
 ) -> Listing:  # fmt: skip
-    """Return one page of a table, newest first, of what the caller may see.
+    """Return one page of a table with an index of clients, newest first, of what the caller
+    may see.
 
     ``filters`` are indexed fields that the query may name. With ``when``, which tells a
     record's time, the query may bound it by ``since`` and ``until``. ``where`` leaves out
-    what it is false of.
+    what it is false of. A page can be short and yet have a next one: what filters let
+    through is looked for only so far at a time.
     """
     equal = {name: str(call.query[name]) for name in filters if name in call.query}
-    before = int(call.query["cursor"]) if "cursor" in call.query else None
-    first = 0
+    before, above = before_of(call), None
     if when is not None:
         if "until" in call.query:
             bound = number_at(table, moment(call, "until"), when=when)
             before = bound if before is None else min(before, bound)
         if "since" in call.query:
-            first = number_at(table, moment(call, "since"), when=when)
-    limit = limit_of(call)
-    found = visible(call.me, table, limit + 1, where, before=before, **equal)
-    return cut(call, table, [r for r in found if table.number_of(r) >= first], limit, shown)
+            above = number_at(table, moment(call, "since"), when=when) - 1
+    found = listing.page(call.me, table, limit_of(call), where, before=before, above=above, **equal)
+    return _listed(call, found, shown)
 
 
-def cut(call: Call, table: Table, found: Sequence[Any], limit: int, shown: Shown) -> Listing:
-    """Return a page of records, of which one more than the limit says that there are more."""
-    cursor = str(table.number_of(found[limit - 1])) if len(found) > limit else ""
-    return Listing([shown(call, record) for record in found[:limit]], cursor)
+def every(
+    call: Call, table: Table, filters: Sequence[str] = (), *, shown: Shown = plain, **equal: str
+) -> Listing:  # fmt: skip
+    """Return one page of a table that belongs to no client, newest first."""
+    asked: dict[str, Any] = {**equal}
+    asked |= {name: str(call.query[name]) for name in filters if name in call.query}
+    found = table.page(limit_of(call), before=before_of(call), **asked)
+    return _listed(call, found, shown)
+
+
+def _listed(call: Call, found: Found, shown: Shown) -> Listing:
+    cursor = "" if found.before is None else str(found.before)
+    return Listing([shown(call, record) for record in found.records], cursor)
 
 
 def moment(call: Call, name: str) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from borgcube.core import lifecycle
+from borgcube.core import lifecycle, listings
 from borgcube.core.access import Permission
 from borgcube.core.api import Answer, Call, Endpoint, Listing, named
 from borgcube.core.errors import InvalidInput
@@ -54,6 +54,12 @@ def _log(call: Call) -> dict[str, Any]:
         found, following = call.act("job.log", id=call.record.id, limit=limit), None
     return {"lines": found["lines"], "next_offset": following,
             "ended": call.record.state in lifecycle.ENDED}  # fmt: skip
+
+
+def _listing(call: Call) -> Any:
+    asked = {key: call.query[key] for key in ("find", "kind", "start", "limit")
+             if key in call.query}  # fmt: skip
+    return call.act("job.listing", id=call.record.id, **asked)
 
 
 def _cancel(call: Call) -> Mapping[str, Any]:
@@ -107,6 +113,20 @@ ENDPOINTS = [
                             "description": "Where what follows begins; null without `offset`."},
             "ended": {"type": "boolean", "description": "Whether the job is over."},
         }, title="JobLog"),
+    ),
+    Endpoint(
+        name="jobs.listing", method="GET", path=f"{_ONE}/listing", handler=_listing, find=find,
+        summary="Show the list of files that a dry run left",
+        query={"find": text(longest=500, description="Only paths with this in them."),
+               "kind": one_of(("included", *listings.KINDS)),
+               "start": whole(description="How many to leave out at the beginning."),
+               "limit": whole(1, listings.MAX_PAGE)},
+        returns=given({
+            "entries": {"type": "array", "items": given({
+                "kind": {"type": "string"}, "path": {"type": "string"},
+                "size": {"type": ["integer", "null"]}}, title="ListedPath")},
+            "matches": whole(description="How many there are in all."),
+        }, title="JobListing"),
     ),
     Endpoint(
         name="jobs.cancel", method="POST", path=f"{_ONE}/cancel", handler=_cancel, find=find,

@@ -10,6 +10,7 @@ from borgcube.core.model import Plan
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import (
     NAME,
+    NO_NAME,
     REFERENCE,
     fields_of,
     many,
@@ -42,6 +43,7 @@ MEANINGS = {
     "before_failure": "What its failure means: the job fails, or has a warning.",
     "after_command": "A shell command line on the client, after the backup.",
     "command_timeout_s": "How long a command may take.",
+    "schedule": "The schedule that it runs on; empty for none.",
 }  # fmt: skip
 FIELDS = fields_of(
     Plan, MEANINGS, client=REFERENCE, repository=REFERENCE, retries=whole(0, 100),
@@ -49,7 +51,7 @@ FIELDS = fields_of(
     compression=text(longest=40, shortest=1),
     files_cache=one_of(("ctime,size", "mtime,size", "disabled")),
     idle_timeout_s=whole(1), max_duration_s=whole(1), before_failure=one_of(("fail", "warn")),
-    command_timeout_s=whole(1),
+    command_timeout_s=whole(1), schedule=NO_NAME,
 )  # fmt: skip
 
 
@@ -77,6 +79,10 @@ def _remove(call: Call) -> None:
 
 def _backup(call: Call) -> Answer:
     return common.begun(call, call.act("backup.start", plan=call.record.name))
+
+
+def _dry_run(call: Call) -> Answer:
+    return common.begun(call, call.act("plan.dry_run", plan=call.record.name))
 
 
 _ONE, _CONFIGURE = "/plans/{name}", Permission.CONFIGURE
@@ -111,5 +117,11 @@ ENDPOINTS = [
         name="plans.backup", method="POST", path=f"{_ONE}/backup", handler=_backup, find=find,
         summary="Back up now", permission=Permission.OPERATE, status=202,
         returns=common.JOB_BEGUN,
+    ),
+    Endpoint(
+        name="plans.dry-run", method="POST", path=f"{_ONE}/dry-run", handler=_dry_run,
+        find=find, summary="List what a backup would take; stores nothing",
+        permission=Permission.OPERATE, status=202, returns=common.JOB_BEGUN,
+        description="The job's `listing` has the list.",
     ),
 ]  # fmt: skip

@@ -45,6 +45,11 @@ def _change(call: Call) -> Answer:
     )
 
 
+def _remove(call: Call) -> None:
+    call.act("repository.remove", name=call.record.name,
+             with_plans=call.query.get("with_plans", False))  # fmt: skip
+
+
 def _passphrase(call: Call) -> Any:
     return call.act("repository.passphrase", name=call.record.name)
 
@@ -61,7 +66,7 @@ _ONE, _VIEW, _CONFIGURE = "/repositories/{name}", Permission.VIEW_SERVER, Permis
 ENDPOINTS = [
     Endpoint(
         name="repositories.list", method="GET", path="/repositories", paged=True,
-        handler=lambda call: common.page(call, call.db.repositories), permission=_VIEW,
+        handler=lambda call: common.every(call, call.db.repositories), permission=_VIEW,
         summary="List repositories, newest first", query=page_query(), returns=REPOSITORY,
     ),
     Endpoint(
@@ -89,6 +94,12 @@ ENDPOINTS = [
         summary="Change what is given of a repository", permission=_CONFIGURE, versioned=True,
         body=thing({"free_floor_bytes": FLOOR}, least=1, title="RepositoryChange"),
         returns=REPOSITORY,
+    ),
+    Endpoint(
+        name="repositories.forget", method="DELETE", path=_ONE, handler=_remove, find=find,
+        summary="Forget a repository; its data stays where it is",
+        permission=Permission.DELETE, status=204,
+        query={"with_plans": yes_or_no("Its plans go as well; else they are in the way.")},
     ),
     Endpoint(
         name="repositories.space", method="GET", path=f"{_ONE}/space", handler=_space,

@@ -205,7 +205,9 @@ def channel_form(notifier: Any, *, record: Any = None) -> Form:
     fields: list[Field] = [] if record is not None else [NAME]
     for spec in notifier.fields():
         if record is not None and spec.kind == "password":
-            said = f"{spec.help} Leave it empty to keep the one that is set.".strip()
+            said = _("Leave it empty to keep the one that is set.")
+            if spec.help:
+                said = _("%(help)s %(more)s", help=spec.help, more=said)
             spec = replace(spec, required=False, help=said)
         fields.append(spec)
     fields.append(COMMENT)

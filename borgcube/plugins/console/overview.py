@@ -5,17 +5,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from borgcube.core import lifecycle
 from borgcube.core.access import Permission
+from borgcube.core.forecast import (
+    LEAST_DAYS,
+    WINDOW_DAYS,
+    Forecast,
+    Point,
+    forecast,
+    points_of,
+)  # fmt: skip
+from borgcube.core.model.fleet import BAD, WARN
 from borgcube.core.standing import STRIP_DAYS
 from borgcube.core.texts import _, several
 from borgcube.plugins.console import fleet, queries
 
 MAX_CARDS = 24
 MAX_PROBLEMS = 8
+MAX_REPOSITORIES = 20
+FULL_SOON, FULL_VERY_SOON = timedelta(days=60), timedelta(days=14)
 WAITING = ("queued", *lifecycle.ACTIVE)
 
 
@@ -52,15 +63,17 @@ def recent_card(request: Any) -> dict[str, Any]:
     return {"jobs": queries.visible(request, request.db.jobs, 8)}
 
 
-def storage_card(request: Any) -> dict[str, Any]:
+def storage_card(request: Any, *, limit: int = MAX_REPOSITORIES) -> dict[str, Any]:
     """Return each repository with its disk and what came in over the last days."""
     found = []
-    for repository in queries.by_name(request, request.db.repositories):
+    for name in request.db.repositories.named(limit):
+        repository = request.db.repositories.find("name", name)
         entry: dict[str, Any] = {"name": repository.name, "path": repository.path}
         entry.update(disk_of(str(repository.path)))
         entry["growth"] = growth(request, repository.name)
+        entry["outlook"] = outlook(request, repository.name)
         found.append(entry)
-    return {"repositories": found}
+    return {"repositories": found, "more": max(0, request.db.repositories.count() - len(found))}
 
 
 def disk_of(path: str) -> dict[str, Any]:
@@ -81,6 +94,40 @@ def growth(request: Any, repository: str, days: int = STRIP_DAYS) -> list[dict[s
         day = f"{now - timedelta(days=back):%Y-%m-%d}"
         found.append({"day": day, "bytes": (known.get(day) or {"new": 0})["new"]})
     return found
+
+
+def outlook(request: Any, repository: str) -> dict[str, Any]:
+    """Return when a repository's disk will be full, and how it filled so far."""
+
+    def compute() -> dict[str, Any]:
+        today = datetime.now(UTC).date()
+        first = f"{today - timedelta(days=WINDOW_DAYS)}"
+        days = request.db.fleet.repository(repository).days.items(min=first)
+        points = points_of(days)
+        return {**_said(forecast(points, today), today), **_drawn(points)}
+
+    return queries.shared(request, f"outlook:{repository}", compute, journal=False)
+
+
+def _said(found: Forecast, today: date) -> dict[str, Any]:
+    level = ""
+    if found.day is not None:
+        left = found.day - today
+        level = BAD if left <= FULL_VERY_SOON else WARN if left <= FULL_SOON else ""
+    return {"kind": found.kind, "level": level, "full_on": found.day,
+            "a_day": found.bytes_a_day, "least_days": LEAST_DAYS}  # fmt: skip
+
+
+def _drawn(points: list[Point]) -> dict[str, Any]:
+    """Return the line of used space, as the points of a drawing of 300 by 40."""
+    if len(points) < 2:
+        return {"line": "", "since": None}
+    first, span = points[0].day, max(1, (points[-1].day - points[0].day).days)
+    line = " ".join(
+        f"{300 * (one.day - first).days / span:.1f},{39 - 38 * (1 - one.free / one.disk):.1f}"
+        for one in points
+    )
+    return {"line": line, "since": first}
 
 
 def counted(plans: int) -> str:

@@ -16,7 +16,8 @@ from borgcube.plugins.console.resources import Repositories, RepositoryItem, add
 
 def repositories(context: Repositories, request: Any) -> dict[str, Any]:
     """List repositories."""
-    return {"repositories": overview.storage_card(request)["repositories"],
+    found = overview.storage_card(request, limit=queries.MAX_RECORDS)
+    return {"repositories": found["repositories"],
             "may_configure": request.me.may(Permission.CONFIGURE)}  # fmt: skip
 
 
@@ -26,6 +27,7 @@ def repository(context: RepositoryItem, request: Any) -> dict[str, Any]:
     return {
         "repository": record, "disk": overview.disk_of(str(record.path)),
         "growth": overview.growth(request, record.name),
+        "outlook": overview.outlook(request, record.name),
         "plans": request.db.fleet.group(of_repository(record.name)).total,
         "archive_count": request.db.archives.count(repository=record.name),
         "archives": queries.visible(request, request.db.archives, 15, repository=record.name),

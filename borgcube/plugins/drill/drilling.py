@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -80,6 +81,13 @@ def drill(context: JobContext) -> JobResult:
     except JobFailed as error:
         findings.problems.append(f"{error.cause.message} {error.cause.next_step}".strip())
         findings.cause = error.cause
+    except Exception as error:
+        context.log("error", traceback.format_exc())
+        findings.problems.append(f"BorgCube made a mistake ({type(error).__name__}).")
+        findings.cause = FailureCause(
+            "internal-error", Problem.SERVER, findings.problems[-1],
+            f"See `borgcube job log {context.order.job_id}`.",
+        )  # fmt: skip
     finally:
         drills.clear_scratch(context.home, context.order.job_id)
     context.phase("reporting")

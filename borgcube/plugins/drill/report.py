@@ -151,6 +151,7 @@ def page_of(data: dict[str, Any], *, sha256: str) -> str:
     """Return the report as one HTML page."""
     restored, archive = data["restored"], data["archive"]
     verdict = {drills.PASSED: "passed", drills.REMARKS: "remarks"}.get(data["result"], "failed")
+    said = drills.IN_WORDS[data["result"]]
     how = (
         "The files were restored to empty scratch space on this server by stock borg. Then each "
         "was read and compared with its archive: size, permissions, time of change, and the "
@@ -169,7 +170,7 @@ def page_of(data: dict[str, Any], *, sha256: str) -> str:
     estimate = restored["whole_archive_estimate_seconds"]
     body = [
         f"<h1>Restore drill: {escape(archive['name'])}</h1>",
-        f"<p><span class='verdict {verdict}'>{escape(data['result'].capitalize())}</span> "
+        f"<p><span class='verdict {verdict}'>{escape(said.capitalize())}</span> "
         f"{restored['files']:,} files, {escape(bytes_in_words(restored['size']))}, restored in "
         f"{escape(_seconds(restored['seconds']))} and compared.</p>",
         _listed("Problems", data["problems"]),

@@ -7,7 +7,12 @@ name of its function.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from borgcube.testing.consolerig import ConsoleRig
 
 # The users of the test's fleet: administrator, operator, viewer, owner of the client web.
 ADMIN = frozenset({"ada"})
@@ -65,6 +70,20 @@ MATRIX = {
     "server.plugins": View("/plugins", see=LOOKERS),
     "server.about": View("/about", see=LOOKERS),
     "ApiPage": View("/api", see=ALL),
+    # Notifications
+    "Notifications": View("/notifications", see=LOOKERS),
+    "Notifications log": View("/notifications/log", see=LOOKERS),
+    "Notifications +channel": View("/notifications/+channel", see=ADMIN, do=ADMIN),
+    "Notifications +rule": View("/notifications/+rule", see=ADMIN, do=ADMIN),
+    "ChannelItem": View("/notifications/channels/desk", see=ADMIN, do=ADMIN),
+    "ChannelItem test": View("/notifications/channels/desk/test", do=ADMIN),
+    "ChannelItem remove": View("/notifications/channels/desk/remove", do=ADMIN),
+    "RuleItem": View("/notifications/rules/all", see=ADMIN, do=ADMIN),
+    "RuleItem remove": View("/notifications/rules/all/remove", do=ADMIN),
+    "IncidentItem acknowledge": View("/notifications/incidents/{incident}/acknowledge", do=STAFF),
+    "IncidentItem close": View("/notifications/incidents/{incident}/close", do=STAFF),
+    "DeliveryItem": View("/notifications/messages/{message}", see=LOOKERS),
+    "DeliveryItem retry": View("/notifications/messages/{message}/retry", do=ADMIN),
     # Access
     "server.audit": View("/audit", see=ADMIN),
     "Users": View("/users", see=ADMIN),
@@ -90,6 +109,42 @@ MATRIX = {
     "ConsoleRoot logout": View("/logout", do=ALL),
     "ConsoleRoot favicon.ico": View("/favicon.ico"),
 }  # fmt: skip
+
+# What stands in braces in the paths above.
+RECORDS = ("web", "mail", "message", "incident")
+
+
+def eventually(look: Callable[[], Any]) -> Any:
+    """Return what ``look`` finds, when it finds something."""
+    deadline = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+    return found
+
+
+def make_records(rig: ConsoleRig) -> dict[str, str]:
+    """Make what a fleet has none of yet, so that every page shows something; return what
+    fills the paths of the matrix."""
+    found = {name: rig.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
+    rig.call("channel.add", name="desk", notifier="webhook",
+             options={"url": "http://127.0.0.1:9/", "secret": "s" * 20})  # fmt: skip
+    rig.call("rule.add", name="all", channel="desk")
+    rig.call("channel.test", name="desk")
+    rig.call("plan.add", name="bad", client="web", repository="main", paths=["/x"],
+             comment="cause")  # fmt: skip
+    rig.ended(rig.call("backup.start", plan="bad")["job_id"])
+    found["message"] = eventually(lambda: rig.call("delivery.list"))[0]["id"]
+    found["incident"] = eventually(lambda: rig.call("incident.list"))[0]["id"]
+    return found
+
+
+def pages(records: dict[str, str]) -> list[str]:
+    """Return the path of every page that an administrator sees."""
+    return [view.path.format(**records) for key, view in MATRIX.items()
+            if view.see is not None and not key.startswith("ConsoleRoot")
+            and not key.endswith(" log")] + ["/notifications/log"]  # fmt: skip
+
 
 # The API's endpoints, alike: an owner's stop at clients of their own, where there is one.
 ENDPOINTS = {

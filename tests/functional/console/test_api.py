@@ -28,6 +28,8 @@ def apis(console: ConsoleRig) -> dict[str, Api]:
     for name in ROLES:
         made[name] = limited(console, name, "all")
         made[name].document = made[name].get("/openapi.json")
+    for name in ("web", "mail"):  # they fail, having no real engine, and say so
+        console.ended(console.call("drill.start", plan=f"{name}-etc")["job_id"])
     return made
 
 
@@ -45,11 +47,13 @@ def problem(answer: Any) -> dict[str, Any]:
 def place(console: ConsoleRig, path: str, client: str) -> str:
     """Fill the parameters of a path with what belongs to a client."""
     archive = console.call("archive.list", client=client)[0]
+    drill = console.call("drill.list", plan=f"{client}-etc")[0]
     job = next(j for j in console.call("job.list", client=client, limit=1000) if j["plan"])
     words = {"/clients/{name}": f"/clients/{client}", "/plans/{name}": f"/plans/{client}-etc",
              "/repositories/{name}": "/repositories/main", "/users/{name}": "/users/vera",
              "/retention-policies/{name}": "/retention-policies/spare",
              "/jobs/{id}": f"/jobs/{job['id']}",
+             "/drills/{id}": f"/drills/{drill['id']}",
              "/archives/{repository}/{id}": f"/archives/main/{archive['id']}"}  # fmt: skip
     for template, real in words.items():
         path = path.replace(template, real)
@@ -91,7 +95,7 @@ def test_a_role_is_refused_what_it_may_not_and_sees_what_it_may(
 def test_what_an_owner_may_not_see_is_not_there(console: ConsoleRig, apis: dict[str, Api]) -> None:
     owen = apis["owen"]
     for method, path, _ in operations(owen):
-        if re.match(r"/(clients|plans|jobs|archives)/\{", path):
+        if re.match(r"/(clients|plans|jobs|archives|drills)/\{", path):
             answer = owen.ask(method, place(console, path, "mail"))
             assert answer.status == 404 and problem(answer)["kind"] == "not-found", path
     for path in ("/clients", "/plans", "/jobs", "/archives", "/events?limit=500",

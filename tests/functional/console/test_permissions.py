@@ -21,7 +21,7 @@ from borgcube.core.web import Resource
 from borgcube.testing.consolerig import ConsoleRig, Visitor
 from borgcube.web.app import make_app
 from borgcube.web.settings import WebSettings
-from tests.functional.console.matrix import ENDPOINTS, MATRIX, USERS, View
+from tests.functional.console.matrix import ENDPOINTS, MATRIX, RECORDS, USERS, View, make_records
 
 NO_TOKEN = {"csrf_token": "x" * 43}
 
@@ -77,24 +77,24 @@ def test_every_endpoint_of_the_api_is_in_the_matrix_and_asks_for_the_same() -> N
 
 
 @pytest.fixture(scope="module")
-def archives(console: ConsoleRig) -> dict[str, str]:
-    return {name: console.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
+def known(console: ConsoleRig) -> dict[str, str]:
+    return make_records(console)
 
 
-def cases(archives: dict[str, str]) -> Iterator[tuple[str, View, str, bool]]:
+def cases(known: dict[str, str]) -> Iterator[tuple[str, View, str, bool]]:
     for key, view in MATRIX.items():
-        yield key, view, view.path.format(**archives), False
+        yield key, view, view.path.format(**known), False
         if view.other:
-            yield key, view, view.other.format(**archives), True
+            yield key, view, view.other.format(**known), True
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_each_role_sees_its_pages_and_no_other(
-    console: ConsoleRig, archives: dict[str, str], user: str
+    console: ConsoleRig, known: dict[str, str], user: str
 ) -> None:
     visitor = console.visitor(user)
     wrong = {}
-    for key, view, path, of_another in cases(archives):
+    for key, view, path, of_another in cases(known):
         if view.see is None:
             continue
         may = user in view.see and not (of_another and user == "owen")
@@ -106,29 +106,29 @@ def test_each_role_sees_its_pages_and_no_other(
 
 @pytest.mark.parametrize("user", USERS)
 def test_each_role_may_do_its_actions_and_no_other(
-    console: ConsoleRig, archives: dict[str, str], user: str
+    console: ConsoleRig, known: dict[str, str], user: str
 ) -> None:
     """Asked with a form that is out of date, which is looked at after the permission: so
     nothing is done, and 400 says that it would have been."""
     visitor = console.visitor(user)
-    before = console.call("events.since", limit=1)
+    before = console.call("job.list", limit=1)
     wrong = {}
-    for key, view, path, of_another in cases(archives):
+    for key, view, path, of_another in cases(known):
         if view.do is None:
             continue
         may = user in view.do and not (of_another and user == "owen")
         status = visitor.post(path, NO_TOKEN).status
         if status != (400 if may else 403):
             wrong[key, path] = status
-    assert wrong == {} and before == console.call("events.since", limit=1)
+    assert wrong == {} and before == console.call("job.list", limit=1)
 
 
 def test_a_stranger_is_sent_to_the_login_from_everywhere(
-    console: ConsoleRig, archives: dict[str, str]
+    console: ConsoleRig, known: dict[str, str]
 ) -> None:
     stranger = console.visitor()
     wrong = {}
-    for key, view, path, _ in cases(archives):
+    for key, view, path, _ in cases(known):
         if key.startswith("ConsoleRoot"):
             continue
         if view.see is not None:
@@ -173,29 +173,29 @@ def crawl(visitor: Visitor) -> tuple[dict[str, int], dict[str, int]]:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_a_role_is_offered_nothing_that_it_may_not_do(console: ConsoleRig, user: str) -> None:
+def test_a_role_is_offered_nothing_that_it_may_not_do(
+    console: ConsoleRig, known: dict[str, str], user: str
+) -> None:
     found, actions = crawl(console.visitor(user))
     assert {path: status for path, status in found.items() if status != 200} == {}
     assert {path: status for path, status in actions.items() if status != 400} == {}
     assert len(found) > 12 and len(actions) > 3
 
 
-def hidden(found: dict[str, int], archives: dict[str, str]) -> list[str]:
+def hidden(found: dict[str, int], known: dict[str, str]) -> list[str]:
     """Return the pages of the matrix that no link leads to."""
-    return [path for key, view, path, of_another in cases(archives)
+    return [path for key, view, path, of_another in cases(known)
             if view.see and not of_another and path not in found
             and not key.startswith("ConsoleRoot")]  # fmt: skip
 
 
-def test_every_page_can_be_found_by_its_links(
-    console: ConsoleRig, archives: dict[str, str]
-) -> None:
+def test_every_page_can_be_found_by_its_links(console: ConsoleRig, known: dict[str, str]) -> None:
     found, _ = crawl(console.visitor("ada"))
     plain = {path.partition("?")[0]: status for path, status in found.items()}
-    assert hidden(plain, archives) == []
+    assert hidden(plain, known) == []
 
 
 def test_a_page_that_nobody_wrote_down_would_be_missed() -> None:
-    assert hidden({"/": 200}, {"web": "w", "mail": "m"})
+    assert hidden({"/": 200}, dict.fromkeys(RECORDS, "x"))
     made: Any = offered('<a class="x" href="/a?b=1&amp;c=2">x</a><form method="post" action="/d">')
     assert made == ({"/a?b=1&c=2"}, {"/d"})

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from borgcube.testing.apiclient import Api
 from borgcube.testing.consolerig import ConsoleRig
 
 BORG = str(Path(sys.executable).with_name("borg"))
@@ -53,6 +54,19 @@ def test_checks_drills_and_holds_are_shown_and_acted_on(tmp_path: Path) -> None:
         mia = rig.visitor("mia")
         assert "No restore was tried yet" in mia.get("/drills").text
         assert mia.get(path).status == 403 and mia.get(f"{path}/report").status == 403
+
+        # The API says and does the same, and keeps to its description.
+        token = rig.call("token.add", name="all", user="ada")["token"]
+        api = Api(rig.port, token)
+        api.document = api.get("/openapi.json")
+        assert api.get("/repositories/main/checks")["states"][0]["level"] == "good"
+        begun = api.ask("POST", "/repositories/main/checks", {"kind": "archives", "full": True})
+        assert begun.status == 202 and rig.ended(json.loads(begun.body)["job"])["state"] == "done"
+        assert api.get("/drills?plan=web-data")["items"][0]["id"] == drill["id"]
+        assert api.get(f"{path}/report")["genuine"]
+        assert api.ask("POST", "/plans/web-data/release", {"usual": True}).status == 400
+        other = Api(rig.port, rig.call("token.add", name="all", user="mia")["token"])
+        assert other.ask("GET", path).status == 404
 
         # An empty source holds the plan; only who configures may release it.
         for file in source.iterdir():

@@ -221,6 +221,18 @@ def test_a_disk_that_fills_is_told_worse_when_it_is_worse(rig: Rig, monkeypatch:
     assert seen == [[], ["warning"], ["warning"], ["error"], ["error"], []]
 
 
+def test_a_prune_that_does_nothing_is_noticed(rig: Rig) -> None:
+    held = {"plan": "web", "client": "web", "repository": "main", "policy": "p", "job": "1",
+            "reason": "Not good.", "next_step": "Look."}  # fmt: skip
+    rig.record(events.PruneHeld(**held, kind="plan-held"))
+    assert rig.incidents() == [], "what holds it is told of already"
+    rig.record(events.PruneHeld(**held, kind="newest-not-good"))
+    for values in ({"what": "prune"}, {"what": "prune", "plan": "web"},
+                   {"what": "mapping", "pattern": "x*"}):  # fmt: skip
+        rig.record(events.RetentionMatchedNothing(**{"repository": "main", **values}))
+    assert [one["kind"] for one in rig.incidents()] == ["nothing-matched"] * 3 + ["prune-held"]
+
+
 def test_what_nobody_hears_of_again_is_over_after_a_week(rig: Rig) -> None:
     rig.record(events.ArchiveDeleted(archive="a", id="1", repository="main"))
     rig.later(days=6)

@@ -1,0 +1,199 @@
+"""The API about who is told what: incidents, channels, rules and deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from borgcube.core.access import Permission
+from borgcube.core.api import Answer, Call, Endpoint, Listing, named
+from borgcube.core.model import Channel, Delivery, Incident, Rule
+from borgcube.core.openapi import page_query
+from borgcube.core.schemas import (
+    NAME,
+    REFERENCE,
+    fields_of,
+    given,
+    of_record,
+    one_of,
+    text,
+    thing,
+    yes_or_no,
+)
+from borgcube.plugins.api import common
+
+NAMES = {"type": "array", "items": {"type": "string"}}
+CHANNEL = of_record(Channel, more={"secrets_set": {
+    **NAMES, "description": "The secret options that have a value."}})  # fmt: skip
+RULE, INCIDENT, DELIVERY = of_record(Rule), of_record(Incident), of_record(Delivery)
+OPTIONS = {"type": "object", "maxProperties": 50, "description": "The notifier's own; secrets are"
+           " sealed and never shown again."}  # fmt: skip
+MEANINGS = {
+    "channel": "Where to.", "kinds": "Of which kinds of incidents; patterns.",
+    "events": "Of which events; patterns.", "severity": "From this severity on.",
+    "clients": "Of these only; patterns.", "plans": "Of these only; patterns.",
+    "repositories": "Of these only; patterns.",
+    "group_s": "Collect what comes within so much time.",
+    "remind_hours": "Remind of what goes on; 0 is never.",
+    "all_clear": "Say when it is over.", "quiet_from": "Quiet hours, such as 22:00.",
+    "quiet_until": "Their end.", "quiet_lets": "The severity that comes all the same.",
+    "zone": "The time zone of its times.", "digest": "Send a letter instead: daily or weekly.",
+    "digest_at": "When, such as 07:00.", "digest_day": "On which day.", "comment": "For people.",
+}  # fmt: skip
+FIELDS = fields_of(Rule, MEANINGS, channel=REFERENCE)
+
+
+def _nobodys(_record: Any) -> str:
+    return ""
+
+
+find_channel = named("channels", client=_nobodys)
+find_rule = named("rules", client=_nobodys)
+find_delivery = named("deliveries", client=_nobodys, key="id")
+find_incident = named("incidents", client=_nobodys, key="id")
+
+
+def _notifiers(call: Call) -> dict[str, Any]:
+    return {"notifiers": call.act("notifier.list")}
+
+
+def _channels(call: Call) -> dict[str, Any]:
+    return {"channels": call.act("channel.list")}
+
+
+def _added(method: str, where: str) -> Any:
+    def handler(call: Call) -> Answer:
+        made = call.act(method, **call.body)
+        return Answer(made, location=call.address(where, made["name"]))
+
+    return handler
+
+
+def _on(method: str) -> Any:
+    return lambda call: call.act(method, name=call.record.name, **(call.body or {}))
+
+
+def _gone(method: str) -> Any:
+    def handler(call: Call) -> None:
+        call.act(method, name=call.record.name)
+
+    return handler
+
+
+def _show(call: Call) -> Any:
+    return call.record.as_data()
+
+
+def _noted(method: str) -> Any:
+    return lambda call: call.act(method, id=call.record.id, user=call.me.user)
+
+
+def _retry(call: Call) -> Any:
+    return call.act("delivery.retry", id=call.record.id)
+
+
+def _incidents(call: Call) -> Listing:
+    return common.every(call, call.db.incidents, ("state",))
+
+
+_VIEW, _ADMINISTER = Permission.VIEW_SERVER, Permission.ADMINISTER
+_TAG = "notifications"
+ENDPOINTS = [
+    Endpoint(
+        name="incidents.list", method="GET", path="/incidents", handler=_incidents, paged=True,
+        summary="List problems, newest first", permission=_VIEW, tag=_TAG, returns=INCIDENT,
+        query={"state": one_of(("open", "closed")), **page_query()},
+    ),
+    Endpoint(
+        name="incidents.show", method="GET", path="/incidents/{id}", handler=_show, tag=_TAG,
+        find=find_incident, summary="Show a problem", permission=_VIEW, returns=INCIDENT,
+    ),
+    Endpoint(
+        name="incidents.acknowledge", method="POST", path="/incidents/{id}/acknowledge",
+        handler=_noted("incident.acknowledge"), find=find_incident, tag=_TAG,
+        summary="Say that you know of a problem; reminders end", returns=INCIDENT,
+        permission=Permission.OPERATE,
+    ),
+    Endpoint(
+        name="incidents.close", method="POST", path="/incidents/{id}/close", tag=_TAG,
+        handler=_noted("incident.close"), find=find_incident, returns=INCIDENT,
+        permission=Permission.OPERATE,
+        summary="Call a problem over; it opens anew when it is seen again",
+    ),
+    Endpoint(
+        name="notifiers", method="GET", path="/notifiers", handler=_notifiers, tag=_TAG,
+        summary="List the ways to reach somebody, with their options", permission=_VIEW,
+        returns=given({"notifiers": {"type": "array", "items": {"type": "object"}}},
+                      title="Notifiers"),
+    ),
+    Endpoint(
+        name="channels.list", method="GET", path="/channels", handler=_channels, tag=_TAG,
+        summary="List channels", permission=_ADMINISTER,
+        returns=given({"channels": {"type": "array", "items": CHANNEL}}, title="Channels"),
+    ),
+    Endpoint(
+        name="channels.add", method="POST", path="/channels", status=201, tag=_TAG,
+        handler=_added("channel.add", "channels"), summary="Add a channel",
+        permission=_ADMINISTER, returns=CHANNEL,
+        body=thing({"name": NAME, "notifier": text(longest=64, shortest=1), "options": OPTIONS,
+                    "comment": text()}, required=("name", "notifier"), title="NewChannel"),
+    ),
+    Endpoint(
+        name="channels.show", method="GET", path="/channels/{name}", find=find_channel,
+        handler=_on("channel.show"), summary="Show a channel, without its secrets",
+        permission=_ADMINISTER, returns=CHANNEL, tag=_TAG,
+    ),
+    Endpoint(
+        name="channels.change", method="PATCH", path="/channels/{name}", find=find_channel,
+        handler=_on("channel.set"), permission=_ADMINISTER, returns=CHANNEL, tag=_TAG,
+        summary="Change what is given of a channel; options that are left out stay",
+        body=thing({"options": OPTIONS, "comment": text(), "disabled": yes_or_no()}, least=1,
+                   title="ChannelChange"),
+    ),
+    Endpoint(
+        name="channels.remove", method="DELETE", path="/channels/{name}", find=find_channel,
+        handler=_gone("channel.remove"), summary="Forget a channel that no rule uses",
+        permission=_ADMINISTER, status=204, tag=_TAG,
+    ),
+    Endpoint(
+        name="channels.test", method="POST", path="/channels/{name}/test", find=find_channel,
+        handler=_on("channel.test"), summary="Send a test", permission=_ADMINISTER, tag=_TAG,
+        returns=given({"delivery": {"type": "string", "description": "Its delivery's ID."}},
+                      title="ChannelTest"),
+    ),
+    Endpoint(
+        name="rules.list", method="GET", path="/rules", paged=True, permission=_ADMINISTER,
+        handler=lambda call: common.every(call, call.db.rules), query=page_query(), tag=_TAG,
+        summary="List rules: who is told of what", returns=RULE,
+    ),
+    Endpoint(
+        name="rules.add", method="POST", path="/rules", status=201, returns=RULE, tag=_TAG,
+        handler=_added("rule.add", "rules"), permission=_ADMINISTER, summary="Add a rule",
+        body=thing({"name": NAME, **FIELDS}, required=("name", "channel"), title="NewRule"),
+    ),
+    Endpoint(
+        name="rules.show", method="GET", path="/rules/{name}", handler=_show, find=find_rule,
+        summary="Show a rule", permission=_ADMINISTER, returns=RULE, tag=_TAG,
+    ),
+    Endpoint(
+        name="rules.change", method="PATCH", path="/rules/{name}", find=find_rule,
+        handler=_on("rule.set"), permission=_ADMINISTER, returns=RULE, tag=_TAG,
+        summary="Change what is given of a rule",
+        body=thing({**FIELDS, "disabled": yes_or_no()}, least=1, title="RuleChange"),
+    ),
+    Endpoint(
+        name="rules.remove", method="DELETE", path="/rules/{name}", find=find_rule, tag=_TAG,
+        handler=_gone("rule.remove"), summary="Forget a rule", permission=_ADMINISTER,
+        status=204,
+    ),
+    Endpoint(
+        name="deliveries.list", method="GET", path="/deliveries", paged=True, tag=_TAG,
+        handler=lambda call: common.every(call, call.db.deliveries, ("channel", "state")),
+        summary="List what was sent, newest first", permission=_VIEW, returns=DELIVERY,
+        query={"channel": REFERENCE, "state": text(longest=20), **page_query()},
+    ),
+    Endpoint(
+        name="deliveries.retry", method="POST", path="/deliveries/{id}/retry", handler=_retry,
+        find=find_delivery, summary="Try to deliver again at once", permission=_ADMINISTER,
+        returns=DELIVERY, tag=_TAG,
+    ),
+]  # fmt: skip
