@@ -17,8 +17,6 @@ PATHS = [
     "/", "/clients", "/clients/web", "/clients/+add", "/clients/web/connect?state=ready",
     "/plans", "/plans/web-etc", "/plans/+add", "/jobs", "/jobs/1", "/archives",
     "/repositories", "/repositories/main", "/repositories/+add", "/repositories/+import",
-    "/policies", "/policies/+add", "/plans/web-etc/retention", "/archives/+deleted",
-    "/repositories/main/adopt",
     "/clients/web/edit", "/plans/web-etc/edit", "/repositories/main/remove",
     "/events", "/plugins", "/about", "/users", "/users/owen", "/users/+add", "/audit", "/account",
 ]  # fmt: skip
