@@ -36,7 +36,19 @@ def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
 
 def compact(context: JobContext) -> JobResult:
     """Compact whatever is worth it, however little that is."""
-    return JobResult(data=_compact(context, least_share=0.0))
+    result = JobResult(data=_compact(context, least_share=0.0))
+    _warn_of_damage(result)
+    if result.warnings:
+        result.state = JOB_WARNING
+    return result
+
+
+def _warn_of_damage(result: JobResult) -> None:
+    count = int(result.data.get("damaged_segments") or 0)
+    if count:
+        result.warnings.append(
+            f"{count} damaged segments were not compacted: run a check, then see docs/checks.md."
+        )
 
 
 def delete(context: JobContext) -> JobResult:
@@ -125,5 +137,6 @@ def _conclude(context: JobContext, done: dict[str, Any], result: JobResult) -> N
     mode = context.order.parameters.get("compact", "auto")
     if mode == "always" or (mode == "auto" and done["deleted"]):
         result.data |= _compact(context, least_share=PAYS_FROM if mode == "auto" else 0.0)
+        _warn_of_damage(result)
         if not result.data["compacted_bytes"] and result.data["freeable_bytes"]:
             context.log("info", "not compacted: too little would come back yet")
