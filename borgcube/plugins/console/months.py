@@ -15,6 +15,7 @@ from typing import Any
 
 from borgcube.core import lifecycle
 from borgcube.core.errors import BorgCubeError
+from borgcube.core.listing import number_at
 from borgcube.core.planning import rule_of
 from borgcube.core.texts import _
 
@@ -78,13 +79,17 @@ def month(request: Any, asked: str) -> Month:
     return found
 
 
+def _created(job: Any) -> str:
+    return str(job.created_at)
+
+
 def _past(request: Any, days: dict[date, Day], begin: datetime, end: datetime) -> bool:
     """Count the backups that ended; True when there are more than were looked at."""
     if end <= begin:
         return False
     jobs = request.db.jobs
-    above = jobs.number_at(begin.isoformat(timespec="milliseconds")) - 1
-    before = jobs.number_at(end.isoformat(timespec="milliseconds"))
+    above = number_at(jobs, begin, when=_created) - 1
+    before = number_at(jobs, end, when=_created)
     page = jobs.page(MAX_PAST, before=before, above=above, type="backup")
     for job in page.records:
         level = ENDINGS.get(job.state)

@@ -11,7 +11,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
-from borgcube.core.planning import Pauses, expected_by, next_runs, rule_named
+from borgcube.core.planning import Pauses, expected_by, instant, next_runs, rule_named
 from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import PlanItem, Plans, add
 
@@ -70,7 +70,10 @@ def _times(request: Any, record: Any) -> dict[str, Any]:
         rule = rule_named(request.db, kinds, record.schedule)
         if rule is not None:
             entry = request.db.timetable.get("plan", record.name)
-            found["runs"] = [run.isoformat() for run in next_runs(rule, entry, now, SHOWN_RUNS)]
+            begin = now if pause is None else instant(pause.until)
+            if begin is not None:
+                runs = next_runs(rule, entry, max(begin, now), SHOWN_RUNS)
+                found["runs"] = [run.isoformat() for run in runs]
             by = expected_by(request.db, kinds, record, now)
             found["expected"] = by.isoformat() if by else ""
     except BorgCubeError:
