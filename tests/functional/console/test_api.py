@@ -496,11 +496,12 @@ def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
     assert failed["next"] is None and plan["retries"] == 3 and log["lines"]
 
 
+@pytest.mark.timeout(400)
 def test_requests_made_from_the_description_break_nothing(console: ConsoleRig) -> None:
     """The last of this file: it changes the fleet. Longer: ``borgcube.testing.apifuzz``."""
     secret = console.call("token.add", name="fuzz", user="ada")["token"]
     # A repository would be made anywhere on this disk.
-    done = apifuzz.fuzz(console, secret, examples=2, number=1, leave_out=("repositories.create",))
+    done = apifuzz.fuzz(console, secret, examples=1, number=1, leave_out=("repositories.create",))
     assert done.returncode == 0, done.stdout
     assert re.search(r"[1-9][0-9]+ generated", done.stdout), done.stdout
     assert apifuzz.mistakes(console) == []
