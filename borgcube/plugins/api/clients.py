@@ -161,7 +161,9 @@ ENDPOINTS = [
     Endpoint(
         name="clients.host-keys", method="GET", path=f"{_ONE}/host-keys", handler=_host_keys,
         find=find, summary="Ask the host for its keys, unverified", permission=_CONFIGURE,
-        returns=given({"keys": {"type": "array", "items": KEY}, "known": yes_or_no()},
+        returns=given({"keys": {"type": "array", "items": KEY},
+                       "trusted": {"type": "array", "items": KEY},
+                       "known": yes_or_no("Whether all of them are trusted.")},
                       title="HostKeys"),
     ),
     Endpoint(

@@ -151,18 +151,38 @@ ENDPOINTS = {
     **dict.fromkeys(
         ["clients.list", "clients.show", "plans.list", "plans.show", "jobs.list", "jobs.show",
          "jobs.log", "archives.list", "archives.show", "status", "events.since", "me",
-         "tokens.list", "tokens.add", "tokens.remove", "sessions.list", "sessions.end"], ALL),
+         "tokens.list", "tokens.add", "tokens.remove", "sessions.list", "sessions.end",
+         "fleet", "fleet.plans", "plans.status", "plans.runs", "plans.retention",
+         "jobs.listing", "archives.files", "archives.deleted", "drills.list", "drills.show",
+         "drills.report"], ALL),
     **dict.fromkeys(
-        ["repositories.list", "repositories.show", "repositories.space", "doctor", "plugins"],
+        ["repositories.list", "repositories.show", "repositories.space", "doctor", "plugins",
+         "retention.list", "retention.show", "checks.show", "schedules.list", "schedules.show",
+         "schedules.runs", "schedules.preview", "tasks.list", "tasks.show", "pauses.list",
+         "slots.list", "triggers.list", "incidents.list", "incidents.show", "notifiers",
+         "deliveries.list"],
         LOOKERS),
     **dict.fromkeys(
         ["clients.add", "clients.change", "clients.remove", "clients.test", "clients.host-keys",
          "clients.trust", "clients.enrolment", "clients.enrol", "plans.add", "plans.change",
-         "plans.remove", "repositories.create", "repositories.import", "repositories.change"],
+         "plans.remove", "repositories.create", "repositories.import", "repositories.change",
+         "retention.add", "retention.change", "retention.remove", "plans.attach",
+         "repositories.adopt", "archives.pin", "archives.unpin", "archives.undelete",
+         "checks.start", "checks.change", "plans.release", "schedules.add", "schedules.change",
+         "schedules.remove", "slots.set", "triggers.add", "triggers.remove"],
         STAFF),
-    **dict.fromkeys(["plans.backup", "jobs.cancel", "jobs.again", "archives.restore"], RUNNERS),
+    # An owner of clients those of theirs; what belongs to no client is not for owners.
+    **dict.fromkeys(
+        ["plans.backup", "jobs.cancel", "jobs.again", "archives.restore", "archives.read",
+         "plans.dry-run", "plans.measure", "plans.drill", "repositories.compact", "pauses.set",
+         "pauses.end", "incidents.acknowledge", "incidents.close"], RUNNERS),
     **dict.fromkeys(
         ["archives.delete", "repositories.passphrase", "jobs.start", "audit", "users.list",
          "users.add", "users.show", "users.change", "users.remove", "users.disable",
-         "users.enable", "users.password", "users.second-factor.remove", "users.link"], ADMIN),
+         "users.enable", "users.password", "users.second-factor.remove", "users.link",
+         "repositories.forget", "plans.prune", "repositories.prune", "archives.hide",
+         "tasks.add", "tasks.change", "tasks.remove", "tasks.run", "channels.list",
+         "channels.add", "channels.show", "channels.change", "channels.remove", "channels.test",
+         "rules.list", "rules.add", "rules.show", "rules.change", "rules.remove",
+         "deliveries.retry"], ADMIN),
 }  # fmt: skip
