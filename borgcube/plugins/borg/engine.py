@@ -37,6 +37,12 @@ class BorgEngine:
             }
         )
 
+    def measure(self) -> Mapping[str, int]:
+        """Measure the modes' MACs."""
+        from borgcube.plugins.borg import speeds
+
+        return speeds.measure()
+
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path) -> RepositoryFacts:
         """Open an existing repository and list its archives."""
         return self._tool(

@@ -8,35 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from borgcube.core.errors import BorgCubeError
 from borgcube.plugins.borg import borgenv
-
-PROBE_BYTES = 8 << 20
-
-
-def faster_mode() -> str:
-    """Measure this processor and return ``repokey`` or ``repokey-blake2``."""
-    import hashlib
-    import hmac
-
-    data = os.urandom(PROBE_BYTES)
-
-    def seconds(work: Any) -> float:
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            work()
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    sha = seconds(lambda: hmac.digest(bytes(32), data, "sha256"))
-    blake = seconds(lambda: hashlib.blake2b(data, digest_size=32).digest())
-    return "repokey" if sha <= blake else "repokey-blake2"
+from borgcube.plugins.borg.speeds import faster_mode
 
 
 def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pyramid.httpexceptions import HTTPSeeOther
 
+from borgcube.core import lifecycle
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
@@ -32,6 +33,13 @@ def repository(context: RepositoryItem, request: Any) -> dict[str, Any]:
         "archive_count": request.db.archives.count(repository=record.name),
         "archives": queries.visible(request, request.db.archives, 15, repository=record.name),
         "may_reveal": request.me.may(Permission.REVEAL), "passphrase": "",
+        "savings": savings(request, record.name),
+        "sessions": [
+            queries.live_job(request, job) for state in lifecycle.ACTIVE
+            for job in queries.visible(
+                request, request.db.jobs, 20, state=state, repository=record.name
+            )
+        ],
     }  # fmt: skip
 
 
@@ -39,6 +47,35 @@ def reveal(context: RepositoryItem, request: Any) -> dict[str, Any]:
     """Show the passphrase; the journal and the audit trail note it."""
     secret = request.act("repository.passphrase", name=context.record.name)["passphrase"]
     return repository(context, request) | {"passphrase": secret}
+
+
+SUMMED = 1000  # archives, the newest, for what deduplication saves
+
+
+def savings(request: Any, name: str) -> dict[str, Any]:
+    """Return how much data the newest archives hold and how much of it was stored anew."""
+
+    def compute() -> dict[str, Any]:
+        held = stored = count = 0
+        for archive in request.db.archives.newest(SUMMED, repository=name):
+            size, new = archive.stats.get("size"), archive.stats.get("new_size")
+            if isinstance(size, int) and isinstance(new, int):
+                held, stored, count = held + size, stored + new, count + 1
+        return {"held": held, "stored": stored, "count": count,
+                "ratio": round(held / stored, 1) if stored else 0}  # fmt: skip
+
+    return queries.shared(request, f"savings:{name}", compute)
+
+
+def speeds(request: Any) -> list[dict[str, Any]]:
+    """Return the encryption modes with their speed here, the fastest first."""
+    try:
+        found = request.act("repository.measure")
+    except BorgCubeError:
+        return []
+    best = max(found.values(), default=0)
+    return [{"mode": mode, "bytes_per_s": speed, "best": speed == best}
+            for mode, speed in sorted(found.items(), key=lambda pair: -pair[1])]  # fmt: skip
 
 
 def _form(request: Any, form: Form, method: str) -> Any:
@@ -58,7 +95,8 @@ def _form(request: Any, form: Form, method: str) -> Any:
 
 def new(context: Repositories, request: Any) -> Any:
     """Create a repository."""
-    return _form(request, Form(forms.repository_fields(request)), "repository.create")
+    shown = _form(request, Form(forms.repository_fields(request)), "repository.create")
+    return {**shown, "speeds": speeds(request)} if isinstance(shown, dict) else shown
 
 
 def take_in(context: Repositories, request: Any) -> Any:

@@ -5,6 +5,7 @@ import { Feed, Regions, showPhase, showProgress } from "./live.js";
 import { startWaiting } from "./waiting.js";
 import { say } from "./words.js";
 
+const AWAY_MS = 6000;
 const root = document.documentElement;
 const body = document.body;
 
@@ -90,7 +91,17 @@ if (body.dataset.live) {
   const feed = new Feed(body.dataset.live, Number(body.dataset.seq));
   const regions = new Regions();
   const state = document.querySelector("[data-live-state]");
+  // A moment without an answer is nothing; longer, and the page says what to do.
+  const away = document.querySelector("[data-away]");
+  let missed = 0;
   feed.onState = (name) => {
+    if (name === "off") {
+      missed ||= window.setTimeout(() => { away.hidden = false; }, AWAY_MS);
+    } else {
+      window.clearTimeout(missed);
+      missed = 0;
+      away.hidden = true;
+    }
     state.dataset.state = name === "on" ? "on" : "off";
     state.firstElementChild.textContent = say(`live-${name}`);
     root.dataset.live = name;

@@ -52,8 +52,8 @@ def test_a_job_whose_client_prints_a_hundred_megabytes_and_code_shows_harmlessly
             assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", answer.text)
         page, found, _, log = answers
         assert "<script>alert" not in page.text and "&lt;script&gt;alert(1)" in page.text
-        assert "2 lines of the whole log" in found.text
-        assert "last words" in log.text and "A" * 1000 in log.text
+        assert re.search(r"[2-9] lines of the whole log have this", found.text)
+        assert "last words" in log.text and "A" * 400 in log.text
         assert (rig.home / "jobs" / job["id"] / "log.txt").stat().st_size < 200_000
         assert "<script>alert" not in visitor.get("/jobs").text + visitor.get("/").text
 

@@ -46,6 +46,9 @@ class FakeEngine:
         path.mkdir(parents="BORGCUBE_FAKE_ROOT" in os.environ)
         return RepositoryFacts("ab" * 32, encryption)
 
+    def measure(self):
+        return {"repokey": 900_000_000, "repokey-blake2": 400_000_000}
+
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path):
         old = {"id": "e1", "name": "old", "start": "2020-01-01T00:00:00+00:00", "files": 3}
         return RepositoryFacts("cd" * 32, "repokey", (old,))
