@@ -41,7 +41,7 @@ def test_no_page_has_a_fault(fleet: ConsoleRig, watch: Any) -> None:
         seen.open(path)
         if path != "/login":
             page.wait_for_selector('html[data-live="on"]')
-        name = re.sub(r"\W+", "-", path.partition("?")[0]).strip("-")[:40] or "home"
+        name = re.sub(r"\W+", "-", path.partition("?")[0]).strip("-")[:70] or "home"
         faults += seen.faults()
         seen.shot(f"{name}-wide")
         # What differs in the dark is colour, and on a phone the layout of tables and menus.
