@@ -43,6 +43,7 @@ MATRIX = {
     "Clients": View("/clients", see=ALL),
     "Clients +add": View("/clients/+add", see=STAFF, do=STAFF),
     "ClientItem": View("/clients/web", see=ALL, other="/clients/mail"),
+    "ClientItem test": View("/clients/web/test", do=STAFF),
     "ClientItem edit": View("/clients/web/edit", see=STAFF, do=STAFF),
     "ClientItem remove": View("/clients/web/remove", see=STAFF, do=STAFF),
     "ClientItem connect": View("/clients/web/connect", see=STAFF, do=STAFF),
@@ -192,29 +193,39 @@ def pages(records: dict[str, str]) -> list[str]:
 
 # The API's endpoints, alike: an owner's stop at clients of their own, where there is one.
 ENDPOINTS = {
-    **dict.fromkeys(
-        ["clients.list", "clients.show", "plans.list", "plans.show", "jobs.list", "jobs.show",
-         "jobs.log", "archives.list", "archives.show", "status", "events.since", "me",
-         "archives.deleted", "plans.retention", "drills.list", "drills.show", "drills.report",
-         "tokens.list", "tokens.add", "tokens.remove", "sessions.list", "sessions.end"], ALL),
-    **dict.fromkeys(
-        ["repositories.list", "repositories.show", "repositories.space", "doctor", "plugins",
-         "retention.list", "retention.show", "checks.show"],
-        LOOKERS),
-    **dict.fromkeys(
-        ["clients.add", "clients.change", "clients.remove", "clients.test", "clients.host-keys",
-         "clients.trust", "clients.enrolment", "clients.enrol", "plans.add", "plans.change",
-         "plans.remove", "repositories.create", "repositories.import", "repositories.change",
-         "retention.add", "retention.change", "retention.remove", "plans.attach",
-         "plans.release", "archives.pin", "archives.unpin", "archives.undelete",
-         "repositories.adopt", "checks.start", "checks.change"],
-        STAFF),
-    **dict.fromkeys(
-        ["plans.backup", "plans.drill", "plans.measure", "jobs.cancel", "jobs.again",
-         "archives.restore", "repositories.compact"], RUNNERS),
-    **dict.fromkeys(
-        ["archives.delete", "archives.hide", "plans.prune", "repositories.prune",
-         "repositories.passphrase", "jobs.start", "audit", "users.list",
-         "users.add", "users.show", "users.change", "users.remove", "users.disable",
-         "users.enable", "users.password", "users.second-factor.remove", "users.link"], ADMIN),
+    name: who for who, names in {
+        ALL: """
+            archives.deleted archives.files archives.list archives.show clients.list clients.show
+            drills.list drills.report drills.show events.since fleet fleet.plans jobs.list
+            jobs.listing jobs.log jobs.show me plans.list plans.retention plans.runs plans.show
+            plans.status sessions.end sessions.list status tokens.add tokens.list tokens.remove
+        """,
+        LOOKERS: """
+            checks.show deliveries.list doctor incidents.list incidents.show notifiers pauses.list
+            plugins repositories.list repositories.show repositories.space retention.list
+            retention.show schedules.list schedules.preview schedules.runs schedules.show
+            slots.list tasks.list tasks.show triggers.list
+        """,
+        STAFF: """
+            archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
+            clients.change clients.enrol clients.enrolment clients.host-keys clients.remove
+            clients.test clients.trust plans.add plans.attach plans.change plans.release
+            plans.remove repositories.adopt repositories.change repositories.create
+            repositories.import retention.add retention.change retention.remove schedules.add
+            schedules.change schedules.remove slots.set triggers.add triggers.remove
+        """,
+        RUNNERS: """
+            archives.read archives.restore incidents.acknowledge incidents.close jobs.again
+            jobs.cancel pauses.end pauses.set plans.backup plans.drill plans.dry-run plans.measure
+            repositories.compact
+        """,
+        ADMIN: """
+            archives.delete archives.hide audit channels.add channels.change channels.list
+            channels.remove channels.show channels.test deliveries.retry jobs.start plans.prune
+            repositories.forget repositories.passphrase repositories.prune rules.add rules.change
+            rules.list rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run
+            users.add users.change users.disable users.enable users.link users.list users.password
+            users.remove users.second-factor.remove users.show
+        """,
+    }.items() for name in names.split()
 }  # fmt: skip
