@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from borgcube.core import events_scheduling
+from borgcube.core import events_notify, events_scheduling
 from borgcube.core.envelope import VERSION as VERSION
 from borgcube.core.envelope import Envelope as Envelope
 from borgcube.core.envelope import Event as Event
@@ -527,88 +527,8 @@ class PluginQuarantined(Event):
     error: str
 
 
-@dataclass(frozen=True)
-class IncidentOpened(Event):
-    """A problem was noticed. ``kind`` is a stable word, docs/notifications.md lists them;
-    ``severity`` is ``info``, ``warning`` or ``error``."""
-
-    TYPE = "incident.opened"
-    incident: str
-    kind: str
-    severity: str
-    title: str
-    message: str = ""
-    next_step: str = ""
-    client: str = ""
-    plan: str = ""
-    repository: str = ""
-    job: str = ""
-
-
-@dataclass(frozen=True)
-class IncidentClosed(Event):
-    """A problem is over; ``reason`` says how one knows."""
-
-    TYPE = "incident.closed"
-    incident: str
-    kind: str
-    severity: str
-    title: str
-    reason: str
-    client: str = ""
-    plan: str = ""
-    repository: str = ""
-
-
-@dataclass(frozen=True)
-class IncidentAcknowledged(Event):
-    """Somebody knows of a problem; there are no more reminders of it."""
-
-    TYPE = "incident.acknowledged"
-    incident: str
-    kind: str
-    user: str
-    client: str = ""
-    plan: str = ""
-    repository: str = ""
-
-
-@dataclass(frozen=True)
-class NotificationSent(Event):
-    """A message was delivered; published only."""
-
-    TYPE = "notification.sent"
-    JOURNALLED = False
-    delivery: str
-    channel: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class NotificationFailed(Event):
-    """A message could not be delivered and was given up; ``error`` is what the last attempt
-    met."""
-
-    TYPE = "notification.failed"
-    delivery: str
-    channel: str
-    kind: str
-    attempts: int
-    error: str
-
-
-@dataclass(frozen=True)
-class NotificationConfigured(Event):
-    """A channel or rule was added, changed or removed; ``what`` and ``change`` say which."""
-
-    TYPE = "notification.configured"
-    what: str
-    name: str
-    change: str
-
-
 BUILT_IN: tuple[type[Event], ...] = (
-    *events_scheduling.EVENTS,
+    *events_scheduling.EVENTS, *events_notify.EVENTS,
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
     ArchiveAdded, ArchiveDeleted, ArchiveSuspicious, PlanReleased, CheckDamageFound,
     CheckDamageGone, DrillFinished, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
@@ -616,8 +536,6 @@ BUILT_IN: tuple[type[Event], ...] = (
     RepositoryRemoved, PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted,
     DaemonStopping,
     PluginQuarantined,
-    IncidentOpened, IncidentClosed, IncidentAcknowledged, NotificationSent, NotificationFailed,
-    NotificationConfigured,
     ArchivePruned, ArchiveUndeleted, ArchivePinned, ArchiveUnpinned, ArchiveAssigned,
     RepositoryCompacted, RetentionAdded, RetentionChanged, RetentionRemoved, RetentionAttached,
     RetentionMatchedNothing, PruneHeld,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core import letters, notices, rules
 from borgcube.core.errors import BorgCubeError, InvalidInput, NotFound
-from borgcube.core.events import NotificationConfigured, now
+from borgcube.core.events import now
+from borgcube.core.events_notify import NotificationConfigured
 from borgcube.core.model import Channel, Rule
 from borgcube.core.model.names import check_name
 from borgcube.core.notifiers import TEST, checked_options, secret_names

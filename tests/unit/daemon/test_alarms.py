@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from borgcube.core import events, planning
+from borgcube.core import events, events_notify, planning
 from borgcube.core.model import Pause
 from borgcube.core.silence import Expectations
 from tests.unit.daemon.alarmrig import FULL, Rig
@@ -184,7 +184,7 @@ def test_quiet_hours_hold_what_can_wait_and_let_through_what_cannot(rig: Rig) ->
 def test_events_are_told_when_asked_for_and_never_those_about_telling(rig: Rig) -> None:
     rig.rule(kinds=(), events=("*",))
     rig.record(events.RepositoryPassphraseRevealed(repository="main"))
-    rig.record(events.NotificationConfigured(what="rule", name="x", change="added"))
+    rig.record(events_notify.NotificationConfigured(what="rule", name="x", change="added"))
     assert rig.said() == [[("event", "repository.passphrase_revealed")]]
 
 
