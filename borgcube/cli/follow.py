@@ -56,6 +56,8 @@ def expected_bytes(control: Control, job: dict[str, Any]) -> int:
 
 def _figures(job: dict[str, Any], speed: Speed) -> str:
     progress = job["progress"]
+    if job["type"] in ("prune", "compact"):
+        return _kept_figures(progress)
     read = progress.get("bytes_read") or 0
     parts = [
         f"{output.count(progress.get('files') or 0)} files",
@@ -64,6 +66,18 @@ def _figures(job: dict[str, Any], speed: Speed) -> str:
     if job["type"] == "backup":
         parts.append(f"{output.size(progress.get('bytes_new') or 0)} new")
     parts.append(f"{output.size(speed.update(read))}/s")
+    return "  ".join(parts)
+
+
+def _kept_figures(progress: dict[str, Any]) -> str:
+    parts = []
+    if "archives_total" in progress:
+        parts.append(f"{output.count(progress.get('archives_done') or 0)} of "
+                     f"{output.count(progress['archives_total'])} archives")  # fmt: skip
+    if progress.get("bytes_freed"):
+        parts.append(f"{output.size(progress['bytes_freed'])} given back")
+    if progress.get("waiting"):
+        parts.append("waits for others that use the repository")
     return "  ".join(parts)
 
 
@@ -178,6 +192,26 @@ def _look(control: Control, job_id: str) -> dict[str, Any]:
             return shown
 
 
+def _archives(number: int) -> str:
+    return "1 archive" if number == 1 else f"{output.count(number)} archives"
+
+
+def kept_lines(result: dict[str, Any]) -> list[str]:
+    """Return what a prune or a compaction did, in words."""
+    lines = []
+    if "would_free_bytes" in result:
+        lines.append(f"{_archives(result.get('going', 0))} would go and free "
+                     f"{output.size(result['would_free_bytes'])}")  # fmt: skip
+    if "pruned" in result:
+        lines.append(f"{_archives(result['pruned'])} pruned now; "
+                     f"{_archives(result['deleted'])} deleted for good")  # fmt: skip
+    if "compacted_bytes" in result:
+        lines.append(f"{output.size(result['compacted_bytes'])} given back to the storage")
+    elif result.get("unused_bytes"):
+        lines.append(f"{output.size(result['unused_bytes'])} are unused now, until a compaction")
+    return lines
+
+
 def report(job: dict[str, Any]) -> None:
     """Print how a job ended, in a few lines."""
     out = output.console()
@@ -198,6 +232,9 @@ def report(job: dict[str, Any]) -> None:
             f"  {output.count(result['files'])} files, {output.size(result['size'])} "
             f"below {result['target']}"
         )
+    elif job["type"] in ("prune", "compact") and result:
+        for line in kept_lines(result):
+            output.say(f"  {line}")
     elif job["type"] == "check" and "slice_bytes" in result:
         output.say(
             f"  {output.size(result['slice_bytes'])} in {output.count(result['slice_chunks'])} "

@@ -15,6 +15,7 @@ from borgcube.cli.schedules import HELD
 from borgcube.core.errors import BorgCubeError, InvalidInput
 
 MAX_PASSPHRASE = 4096
+TIMES_AT_ONCE = 1000
 
 
 def read_passphrase(options: argparse.Namespace, *, ask: bool) -> str | None:
@@ -100,6 +101,9 @@ def show(control: Control, options: argparse.Namespace) -> int:
     if options.json:
         output.as_json(data)
     else:
+        if data.get("schedule"):
+            times = control.call("timetable.show", plan=options.name)
+            data.update({**times, "held": HELD.get(times["held"], "")})
         for key in ("created_at", "next_at", "expected_by"):
             if data.get(key):
                 data[key] = output.local_time(data[key])
@@ -229,12 +233,23 @@ def plan_add(control: Control, options: argparse.Namespace) -> int:
     return 0
 
 
+def _next(times: dict[str, str] | None) -> str:
+    if times is None:
+        return "-"
+    return HELD.get(times["held"]) or output.local_time(times["next_at"])
+
+
 def plan_list(control: Control, options: argparse.Namespace) -> int:
     """List plans."""
     found = every(control, "plan.list")
     if options.json:
         output.as_json(found)
     else:
+        times: dict[str, Any] = {}
+        scheduled = [p["name"] for p in found if p["schedule"]]
+        for start in range(0, len(scheduled), TIMES_AT_ONCE):
+            some = scheduled[start : start + TIMES_AT_ONCE]
+            times.update(control.call("timetable.list", plans=some))
         output.table(
             ["NAME", "CLIENT", "REPOSITORY", "SCHEDULE", "NEXT", "PATHS"],
             [
@@ -243,7 +258,7 @@ def plan_list(control: Control, options: argparse.Namespace) -> int:
                     p["client"],
                     p["repository"],
                     p["schedule"] or "-",
-                    HELD.get(p["held"]) or output.local_time(p["next_at"]),
+                    _next(times.get(p["name"])),
                     " ".join(p["paths"]),
                 )
                 for p in found

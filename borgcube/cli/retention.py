@@ -250,7 +250,8 @@ def preview(control: Control, options: argparse.Namespace) -> int:
     said = f"Policy {data['policy']} ({data['rules']}) keeps {data['kept']} of {len(rows)} archives"
     freed = measured.get("would_free_bytes")
     if freed is not None:
-        said += f"; the {data['going']} others would free {output.size(freed)}"
+        others = "the other one" if data["going"] == 1 else f"the {data['going']} others"
+        said += f"; {others} would free {output.size(freed)}"
     output.say(f"{said}.")
     if data["held"]:
         output.say(f"But a prune is held: {data['held']} {data['next_step']}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from borgcube.core import events
+from borgcube.core import events_keeping
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Archive, Client, Plan
 from borgcube.core.store import Root
@@ -260,7 +260,7 @@ def assign(root: Root, one: Assignment) -> None:
     for archive in root.archives.oldest("id", one.id):
         if archive.repository == one.repository and not archive.plan:
             root.archives.change(archive, client=one.client, plan=one.plan)
-            root.record(events.ArchiveAssigned(
+            root.record(events_keeping.ArchiveAssigned(
                 archive=archive.name, id=archive.id, repository=archive.repository,
                 client=one.client, plan=one.plan,
             ))  # fmt: skip

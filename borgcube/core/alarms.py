@@ -152,7 +152,7 @@ def _violation(data: Mapping[str, Any]) -> list[Signal]:
         severity=WARNING if kind in SOFT_VIOLATIONS else ERROR,
         client=client, plan=data["plan"], repository=data["repository"], job=data["job"],
         title=f"Client {client} broke a rule: {kind}",
-        message=f"{data['details']} It was refused, and nothing of it was kept.".strip()
+        message=f"It was refused, and nothing of it was kept: {data['details']}"
         if kind not in SOFT_VIOLATIONS else str(data["details"]),
         next_step="Look at the client before you trust it again; the guarantees page says "
         "what each kind means.",

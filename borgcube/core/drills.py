@@ -19,8 +19,9 @@ from typing import Any
 
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput, NotFound
-from borgcube.core.model import Job
+from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
+from borgcube.core.trash import in_sight
 
 PASSED, REMARKS, FAILED = "passed", "remarks", "failed"
 # As a report and the command line say it.
@@ -32,6 +33,7 @@ DEFAULT_BYTES = 4 << 30
 # Every so many drills of a plan, the whole archive is restored.
 WHOLE_EVERY = 10
 LOOKED_AT = 1000
+NEWEST = 50  # of these, some may be deleted already
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 FORMS = {"html": HTML_NAME, "json": JSON_NAME}
 MAX_REPORT = 8 << 20
@@ -61,11 +63,17 @@ def read_report(home: Path, job_id: str, sha256: str) -> dict[str, Any]:
     return {"report": report, "directory": str(directory), "genuine": genuine}
 
 
+def _newest(root: Root, plan: str, repository: str) -> list[Archive]:
+    """Return the newest archive of a plan that is not deleted, in a list, or an empty one."""
+    found = root.archives.newest(NEWEST, plan=plan, repository=repository)
+    return [archive for archive in found if in_sight(archive)][:1]
+
+
 def _plan_of(root: Root, job: Job) -> str:
     """Return the plan of the job's repository whose last drill is the longest ago."""
     known: dict[str, str] = {}
     for plan in root.plans.oldest("repository", job.repository):
-        if root.archives.newest(1, plan=plan.name, repository=job.repository):
+        if _newest(root, plan.name, job.repository):
             last = root.drills.newest(1, plan=plan.name)
             known[plan.name] = last[0].created_at if last else ""
     return min(sorted(known), key=lambda name: known[name]) if known else ""
@@ -87,11 +95,10 @@ def parameters_of(root: Root, job: Job) -> dict[str, Any]:
     name, plan_name = str(given.get("archive") or ""), str(given.get("plan") or "")
     if name:
         found = [one for one in root.archives.oldest("name", name)
-                 if one.repository == job.repository]  # fmt: skip
+                 if one.repository == job.repository and in_sight(one)]  # fmt: skip
     else:
         plan_name = plan_name or job.plan or _plan_of(root, job)
-        found = root.archives.newest(1, plan=plan_name, repository=job.repository) \
-            if plan_name else []  # fmt: skip
+        found = _newest(root, plan_name, job.repository) if plan_name else []
     if not found:
         what = f"archive {name!r}" if name else f"archive of plan {plan_name!r}" \
             if plan_name else "archive of a plan"  # fmt: skip

@@ -1,5 +1,8 @@
 """What happened, as frozen dataclasses; each docstring is the event's manual.
 
+Jobs, archives and what is set up are here; ``events_scheduling``, ``events_keeping`` and
+``events_notices`` are rooms beside it.
+
 An event travels in an envelope ``{v, seq, id, type, at, data}``. Lifecycle events are
 journalled with a gapless ``seq``; those marked ``JOURNALLED = False`` are only published
 and carry ``seq`` null. Secrets never go into an event.
@@ -10,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from borgcube.core import events_scheduling
+from borgcube.core import events_keeping, events_notices, events_scheduling
 from borgcube.core.envelope import VERSION as VERSION
 from borgcube.core.envelope import Envelope as Envelope
 from borgcube.core.envelope import Event as Event
@@ -135,155 +138,6 @@ class ArchiveDeleted(Event):
 
 
 @dataclass(frozen=True)
-class ArchiveSuspicious(Event):
-    """A new archive stands out from the history of its plan, whose pruning is on hold now.
-
-    Recorded right after its ``archive.added``. ``kinds`` are stable words, ``reasons`` say the
-    same in sentences, worst first; ``docs/checks.md`` explains them.
-    """
-
-    TYPE = "archive.suspicious"
-    archive: str
-    id: str
-    repository: str
-    client: str
-    plan: str
-    job: str
-    kinds: list[str]
-    reasons: list[str]
-
-
-@dataclass(frozen=True)
-class PlanReleased(Event):
-    """Somebody looked at what stood out: the plan may be pruned again.
-
-    ``accepted`` are the archives that now count as usual.
-    """
-
-    TYPE = "plan.released"
-    plan: str
-    accepted: list[str]
-
-
-@dataclass(frozen=True)
-class CheckDamageFound(Event):
-    """A check found damage in a repository that was not known before.
-
-    ``chunks`` is how many objects are damaged or missing. ``archives`` are the archives that
-    use them, ``files`` some of the files, as ``ARCHIVE: PATH``; both lists are cut at 100.
-    """
-
-    TYPE = "check.damage_found"
-    repository: str
-    job: str
-    check: str
-    chunks: int
-    archives: list[str]
-    files: list[str]
-    words: str
-
-
-@dataclass(frozen=True)
-class CheckDamageGone(Event):
-    """A check found that nothing in a repository is damaged any more."""
-
-    TYPE = "check.damage_gone"
-    repository: str
-    job: str
-    check: str
-
-
-@dataclass(frozen=True)
-class DrillFinished(Event):
-    """A restore drill ended and its report is kept.
-
-    ``result`` is ``passed``, ``remarks`` (passed with remarks) or ``failed``; ``sha256`` is
-    that of the report's JSON file, so that the journal vouches for it.
-    """
-
-    TYPE = "drill.finished"
-    drill: str
-    repository: str
-    client: str
-    plan: str
-    archive: str
-    job: str
-    result: str
-    files: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ArchivePruned(Event):
-    """An archive is out of sight and stays restorable until ``delete_after``, when it goes.
-
-    By its plan's ``policy``, or, without one, because a person asked; ``reason`` says why in
-    words. ``archive.deleted`` follows when it is really gone.
-    """
-
-    TYPE = "archive.pruned"
-    archive: str
-    id: str
-    repository: str
-    client: str
-    plan: str
-    policy: str
-    job: str
-    reason: str
-    delete_after: str
-
-
-@dataclass(frozen=True)
-class ArchiveUndeleted(Event):
-    """An archive that was pruned is back; its undo window was not over."""
-
-    TYPE = "archive.undeleted"
-    archive: str
-    id: str
-    repository: str
-    client: str = ""
-    plan: str = ""
-
-
-@dataclass(frozen=True)
-class ArchivePinned(Event):
-    """An archive is kept whatever its policy says; ``comment`` is why."""
-
-    TYPE = "archive.pinned"
-    archive: str
-    id: str
-    repository: str
-    client: str
-    plan: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class ArchiveUnpinned(Event):
-    """The policy decides about an archive again."""
-
-    TYPE = "archive.unpinned"
-    archive: str
-    id: str
-    repository: str
-    client: str = ""
-    plan: str = ""
-
-
-@dataclass(frozen=True)
-class ArchiveAssigned(Event):
-    """An archive that belonged to no plan was given to a client and, maybe, a plan."""
-
-    TYPE = "archive.assigned"
-    archive: str
-    id: str
-    repository: str
-    client: str
-    plan: str
-
-
-@dataclass(frozen=True)
 class ClientAdded(Event):
     """A client was added."""
 
@@ -368,90 +222,6 @@ class RepositoryRemoved(Event):
 
 
 @dataclass(frozen=True)
-class RepositoryCompacted(Event):
-    """Space that deleted archives had used was given back to the repository's storage."""
-
-    TYPE = "repository.compacted"
-    repository: str
-    job: str
-    freed_bytes: int
-
-
-@dataclass(frozen=True)
-class RetentionAdded(Event):
-    """A retention policy was added; ``rules`` says in words what it keeps."""
-
-    TYPE = "retention.added"
-    policy: str
-    rules: str
-
-
-@dataclass(frozen=True)
-class RetentionChanged(Event):
-    """A retention policy was changed; ``fields`` are the names of what changed."""
-
-    TYPE = "retention.changed"
-    policy: str
-    rules: str
-    fields: list[str]
-
-
-@dataclass(frozen=True)
-class RetentionRemoved(Event):
-    """A retention policy was removed; no plan used it."""
-
-    TYPE = "retention.removed"
-    policy: str
-
-
-@dataclass(frozen=True)
-class RetentionAttached(Event):
-    """A plan's archives are kept by ``policy`` from now on; empty: none is ever pruned."""
-
-    TYPE = "retention.attached"
-    plan: str
-    policy: str
-    client: str = ""
-    repository: str = ""
-
-
-@dataclass(frozen=True)
-class RetentionMatchedNothing(Event):
-    """A prune or a mapping of archives found nothing to work on; it may be set up wrongly.
-
-    ``what`` is ``prune`` (the plan has no archive, or the repository no plan with a policy) or
-    ``mapping`` (no archive's name fits ``pattern``).
-    """
-
-    TYPE = "retention.matched_nothing"
-    what: str
-    repository: str
-    plan: str = ""
-    policy: str = ""
-    pattern: str = ""
-    job: str = ""
-
-
-@dataclass(frozen=True)
-class PruneHeld(Event):
-    """Nothing of a plan was pruned although its policy would.
-
-    ``kind`` is ``plan-held``, ``newest-not-good`` or ``keeps-nothing``; ``reason`` and
-    ``next_step`` are for people.
-    """
-
-    TYPE = "prune.held"
-    plan: str
-    client: str
-    repository: str
-    policy: str
-    kind: str
-    reason: str
-    next_step: str
-    job: str
-
-
-@dataclass(frozen=True)
 class RepositoryPassphraseRevealed(Event):
     """Somebody was shown the passphrase of a repository."""
 
@@ -527,98 +297,11 @@ class PluginQuarantined(Event):
     error: str
 
 
-@dataclass(frozen=True)
-class IncidentOpened(Event):
-    """A problem was noticed. ``kind`` is a stable word, docs/notifications.md lists them;
-    ``severity`` is ``info``, ``warning`` or ``error``."""
-
-    TYPE = "incident.opened"
-    incident: str
-    kind: str
-    severity: str
-    title: str
-    message: str = ""
-    next_step: str = ""
-    client: str = ""
-    plan: str = ""
-    repository: str = ""
-    job: str = ""
-
-
-@dataclass(frozen=True)
-class IncidentClosed(Event):
-    """A problem is over; ``reason`` says how one knows."""
-
-    TYPE = "incident.closed"
-    incident: str
-    kind: str
-    severity: str
-    title: str
-    reason: str
-    client: str = ""
-    plan: str = ""
-    repository: str = ""
-
-
-@dataclass(frozen=True)
-class IncidentAcknowledged(Event):
-    """Somebody knows of a problem; there are no more reminders of it."""
-
-    TYPE = "incident.acknowledged"
-    incident: str
-    kind: str
-    user: str
-    client: str = ""
-    plan: str = ""
-    repository: str = ""
-
-
-@dataclass(frozen=True)
-class NotificationSent(Event):
-    """A message was delivered; published only."""
-
-    TYPE = "notification.sent"
-    JOURNALLED = False
-    delivery: str
-    channel: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class NotificationFailed(Event):
-    """A message could not be delivered and was given up; ``error`` is what the last attempt
-    met."""
-
-    TYPE = "notification.failed"
-    delivery: str
-    channel: str
-    kind: str
-    attempts: int
-    error: str
-
-
-@dataclass(frozen=True)
-class NotificationConfigured(Event):
-    """A channel or rule was added, changed or removed; ``what`` and ``change`` say which."""
-
-    TYPE = "notification.configured"
-    what: str
-    name: str
-    change: str
-
-
 BUILT_IN: tuple[type[Event], ...] = (
-    *events_scheduling.EVENTS,
+    *events_scheduling.EVENTS, *events_keeping.EVENTS, *events_notices.EVENTS,
     JobQueued, JobStarted, JobPhase, JobProgress, JobCancelRequested, JobFinished, JobLost,
-    ArchiveAdded, ArchiveDeleted, ArchiveSuspicious, PlanReleased, CheckDamageFound,
-    CheckDamageGone, DrillFinished, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
+    ArchiveAdded, ArchiveDeleted, ClientAdded, ClientChanged, ClientRemoved, ClientTrusted,
     ClientViolation, RepositoryChanged, RepositoryCreated, RepositoryPassphraseRevealed,
     RepositoryRemoved, PlanAdded, PlanChanged, PlanRemoved, PlanStale, DaemonStarted,
-    DaemonStopping,
-    PluginQuarantined,
-    IncidentOpened, IncidentClosed, IncidentAcknowledged, NotificationSent, NotificationFailed,
-    NotificationConfigured,
-    ArchivePruned, ArchiveUndeleted, ArchivePinned, ArchiveUnpinned, ArchiveAssigned,
-    RepositoryCompacted, RetentionAdded, RetentionChanged, RetentionRemoved, RetentionAttached,
-    RetentionMatchedNothing, PruneHeld,
+    DaemonStopping, PluginQuarantined,
 )  # fmt: skip

@@ -27,11 +27,11 @@ def span(first: str, last: str) -> str:
     except (ValueError, TypeError):
         return "some time"
     seconds = max(0, int(passed.total_seconds()))
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        if seconds >= length or unit == "second":
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
             number = seconds // length
             return f"{number} {unit}{'' if number == 1 else 's'}"
-    raise AssertionError
+    return "less than a minute"
 
 
 def title_of(item: Mapping[str, Any]) -> str:

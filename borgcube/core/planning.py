@@ -98,9 +98,12 @@ def subject_of(root: Root, entry: Entry) -> dict[str, str]:
 
 
 def last_success(root: Root, plan: str) -> datetime | None:
-    """Return when a plan's newest archive was begun, or None when it has none."""
+    """Return when a plan's newest archive was begun, by this server's clock as far as that is
+    known, or None when it has none."""
     for archive in root.archives.newest(1, plan=plan):
-        return instant(archive.start or archive.created_at)
+        job = root.jobs.find("id", archive.job) if archive.job else None
+        begun = job.started_at if job is not None else ""
+        return instant(begun or archive.created_at or archive.start)
     return None
 
 

@@ -99,13 +99,15 @@ def of_record(kind: type[Record], *, more: Mapping[str, Schema] | None = None) -
 
 
 def fields_of(
-    kind: type[Record], meanings: Mapping[str, str], **closer: Schema
+    kind: type[Record], names: Iterable[str] | Mapping[str, str], **closer: Schema
 ) -> dict[str, Schema]:
-    """Return the schemas of the fields of a record that ``meanings`` explains, those in
-    ``closer`` as given there."""
+    """Return the schemas of some fields of a record, those in ``closer`` as given there;
+    ``names`` may map them to what they mean."""
     hints = typing.get_type_hints(kind)
-    return {name: {**(closer.get(name) or _taken(hints[name])), "description": meaning}
-            for name, meaning in meanings.items()}  # fmt: skip
+    found = {name: closer.get(name) or _taken(hints[name]) for name in names}
+    if isinstance(names, Mapping):
+        found = {name: {**schema, "description": names[name]} for name, schema in found.items()}
+    return found
 
 
 def _of_hint(hint: Any) -> Schema:

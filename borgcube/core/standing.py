@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events
+from borgcube.core import events, events_keeping
 from borgcube.core.model import Archive, Job, Plan
 from borgcube.core.model.fleet import (
     BAD,
@@ -300,11 +300,13 @@ def _archive_left(root: Root, name: str, archive_id: str) -> None:
                 **_of_archive(root, plan, found[0] if found else None))  # fmt: skip
 
 
-def _archive_pruned(root: Root, event: events.ArchivePruned) -> None:
+def _archive_pruned(root: Root, event: events_keeping.ArchivePruned) -> None:
     _archive_left(root, event.plan, event.id)
 
 
-def _archive_came(root: Root, event: events.ArchiveUndeleted | events.ArchiveAssigned) -> None:
+def _archive_came(
+    root: Root, event: events_keeping.ArchiveUndeleted | events_keeping.ArchiveAssigned
+) -> None:
     status = root.fleet.status(event.plan) if event.plan else None
     if status is None:
         return
@@ -335,9 +337,9 @@ _MEANING: dict[type[events.Event], Callable[[Root, Any], None]] = {
     events.PlanChanged: _plan_told,
     events.PlanRemoved: _plan_removed,
     events.RepositoryRemoved: _repository_removed,
-    events.ArchivePruned: _archive_pruned,
-    events.ArchiveUndeleted: _archive_came,
-    events.ArchiveAssigned: _archive_came,
+    events_keeping.ArchivePruned: _archive_pruned,
+    events_keeping.ArchiveUndeleted: _archive_came,
+    events_keeping.ArchiveAssigned: _archive_came,
 }
 
 

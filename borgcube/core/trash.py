@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from borgcube.core import events
+from borgcube.core import events, events_keeping
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Archive
 from borgcube.core.store import Root
@@ -46,7 +46,7 @@ def hide(
     archive.deleted_because = because
     root.trash[_key(archive)] = root.archives.number_of(archive)
     root.record(
-        events.ArchivePruned(
+        events_keeping.ArchivePruned(
             archive=archive.name, id=archive.id, repository=archive.repository,
             client=archive.client, plan=archive.plan, policy=policy, job=job, reason=because,
             delete_after=archive.delete_after,
@@ -67,7 +67,7 @@ def bring_back(root: Root, archive: Archive) -> None:
     forget(root, archive)
     archive.deleted_at = archive.delete_after = archive.deleted_because = ""
     root.record(
-        events.ArchiveUndeleted(
+        events_keeping.ArchiveUndeleted(
             archive=archive.name, id=archive.id, repository=archive.repository,
             client=archive.client, plan=archive.plan,
         )
@@ -88,7 +88,7 @@ def pin(root: Root, archive: Archive, comment: str) -> None:
         )
     archive.pinned, archive.pinned_at = comment, events.now()
     root.record(
-        events.ArchivePinned(
+        events_keeping.ArchivePinned(
             archive=archive.name, id=archive.id, repository=archive.repository,
             client=archive.client, plan=archive.plan, comment=comment,
         )
@@ -101,7 +101,7 @@ def unpin(root: Root, archive: Archive) -> None:
         raise InvalidInput(f"The archive {archive.name} is not pinned.")
     archive.pinned = archive.pinned_at = ""
     root.record(
-        events.ArchiveUnpinned(
+        events_keeping.ArchiveUnpinned(
             archive=archive.name, id=archive.id, repository=archive.repository,
             client=archive.client, plan=archive.plan,
         )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any
 
-from borgcube.core import events, letters, notices
+from borgcube.core import events, events_notices, letters, notices
 from borgcube.core.alarms import Signal
 from borgcube.core.config import Config
 from borgcube.core.errors import BorgCubeError
@@ -245,7 +245,7 @@ class Courier:
                 if ok:
                     root.deliveries.change(delivery, state=SENT)
                     delivery.ended_at, delivery.receipt, delivery.error = iso(now), said, ""
-                    sent.append(events.NotificationSent(
+                    sent.append(events_notices.NotificationSent(
                         delivery=delivery.id, channel=channel_name, kind=delivery.kind
                     ))  # fmt: skip
                 else:
@@ -270,7 +270,7 @@ class Courier:
             and delivery.attempts >= STUBBORN
         ):
             outbox.give_up(root, delivery, error=said, now=now)
-            root.record(events.NotificationFailed(
+            root.record(events_notices.NotificationFailed(
                 delivery=delivery.id, channel=delivery.channel, kind=delivery.kind,
                 attempts=delivery.attempts, error=said,
             ))  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from borgcube.core import anomalies, events
 from borgcube.core.errors import InvalidInput
-from borgcube.core.events import ArchiveSuspicious, PlanReleased
+from borgcube.core.events_keeping import ArchiveSuspicious, PlanReleased
 from borgcube.core.model import Archive, Plan
 from borgcube.core.store import Root
 

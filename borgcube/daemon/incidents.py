@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from borgcube.core import events, lifecycle, notices
+from borgcube.core import events_notices, lifecycle, notices
 from borgcube.core.alarms import Signal
 from borgcube.core.model import Incident
 from borgcube.core.rules import rank, wants_incident
@@ -86,7 +86,7 @@ def _opened(desk: Desk, signal: Signal) -> Incident:
         created_at=at, last_at=at,
     )  # fmt: skip
     desk.root.incidents.add(incident)
-    desk.root.record(events.IncidentOpened(
+    desk.root.record(events_notices.IncidentOpened(
         incident=incident.id, kind=incident.kind, severity=incident.severity,
         title=incident.title, message=incident.message, next_step=incident.next_step,
         job=incident.job, **_subjects(incident),
@@ -147,7 +147,7 @@ def close(desk: Desk, incident: Incident, *, reason: str) -> None:
     """End an incident, and tell those who knew of it."""
     desk.root.incidents.change(incident, state=CLOSED)
     incident.closed_at, incident.reason = iso(desk.now), reason[:MAX_TEXT]
-    desk.root.record(events.IncidentClosed(
+    desk.root.record(events_notices.IncidentClosed(
         incident=incident.id, kind=incident.kind, severity=incident.severity,
         title=incident.title, reason=incident.reason, **_subjects(incident),
     ))  # fmt: skip
@@ -164,6 +164,6 @@ def close(desk: Desk, incident: Incident, *, reason: str) -> None:
 def acknowledge(desk: Desk, incident: Incident, *, user: str) -> None:
     """Note that somebody knows, so that reminders end."""
     incident.acknowledged_by, incident.acknowledged_at = user, iso(desk.now)
-    desk.root.record(events.IncidentAcknowledged(
+    desk.root.record(events_notices.IncidentAcknowledged(
         incident=incident.id, kind=incident.kind, user=user, **_subjects(incident)
     ))  # fmt: skip

@@ -162,7 +162,8 @@ class JobMethods:
                 )
             return self._queue(root, Job(
                 type="archive-delete", repository=repositories.pop(),
-                parameters={"archives": sorted({archive.name for archive in found})},
+                parameters={"archives": sorted({archive.name for archive in found}),
+                            "ids": {archive.name: archive.id for archive in found}},
             ))  # fmt: skip
 
     def _shown(self, job: Job) -> dict[str, Any]:

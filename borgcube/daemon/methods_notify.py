@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import letters, notices, rules
+from borgcube.core.envelope import now
 from borgcube.core.errors import BorgCubeError, InvalidInput, NotFound
-from borgcube.core.events import NotificationConfigured, now
+from borgcube.core.events_notices import NotificationConfigured
 from borgcube.core.model import Channel, Rule
 from borgcube.core.model.names import check_name
 from borgcube.core.notifiers import TEST, checked_options, secret_names

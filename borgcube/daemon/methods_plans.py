@@ -6,16 +6,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
-from borgcube.core.errors import BorgCubeError, InvalidInput
+from borgcube.core.errors import InvalidInput
 from borgcube.core.events_scheduling import TriggerRemoved
 from borgcube.core.model import Plan
 from borgcube.core.model.scheduling import PLAN
-from borgcube.core.planning import Pauses, expected_by
 from borgcube.core.store import Root
 from borgcube.daemon import checks, timetabling
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
-from borgcube.daemon.scheduler import PAUSED
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
@@ -175,33 +173,13 @@ class PlanMethods:
 
     @method("plan.list")
     def every(self, *, limit: int = checks.MAX_LISTED, after: str = "", find: str = "") -> Any:
-        """Return up to 1000 plans by name, each with when it runs next; ``after``, the last
-        one's name, gives the next."""
+        """Return up to 1000 plans by name; ``after``, the last one's name, gives the next."""
         with self._daemon.store.reading() as root:
-            pauses = Pauses.at(root, datetime.now(UTC))
-            found = checks.listed(root.plans, limit=limit, after=after, find=find)
-            return [{**data, **_times(root, data, pauses)} for data in found]
+            return checks.listed(root.plans, limit=limit, after=after, find=find)
 
     @method("plan.show")
     def show(self, *, name: str) -> dict[str, Any]:
-        """Return one plan, when it runs next, and by when it should have a newer archive."""
-        now = datetime.now(UTC)
+        """Return one plan."""
         with self._daemon.store.reading() as root:
-            plan = find(root.plans, name, what="plan")
-            try:
-                by = expected_by(root, self._daemon.registry.schedules, plan, now)
-            except BorgCubeError:
-                by = None  # doctor says what is wrong with its schedule
-            expected = timetabling.stamp(by) if by else ""
-            data: dict[str, Any] = plan.as_data()
-            times = _times(root, data, Pauses.at(root, now))
-            return {**data, **times, "expected_by": expected}
-
-
-def _times(root: Root, plan: Any, pauses: Pauses) -> dict[str, str]:
-    entry = root.timetable.get(PLAN, plan["name"])
-    if entry is None:
-        return {"next_at": "", "held": ""}
-    pause = pauses.of(plan=plan["name"], client=plan["client"], repository=plan["repository"])
-    held = PAUSED if pause is not None else entry.held
-    return {"next_at": entry.start, "held": held}
+            data: dict[str, Any] = find(root.plans, name, what="plan").as_data()
+            return data

@@ -6,7 +6,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events, lifecycle, trash
+from borgcube.core import events, events_keeping, lifecycle, trash
 from borgcube.core.adoption import assign, propose
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Job, RetentionPolicy
@@ -83,7 +83,7 @@ class RetentionMethods:
         with self._daemon.store.transact() as root:
             checks.refuse_duplicate(root.policies, name, what=WHAT)
             root.policies.add(policy)
-            root.record(events.RetentionAdded(policy=name, rules=policy.rules.words()))
+            root.record(events_keeping.RetentionAdded(policy=name, rules=policy.rules.words()))
             return self._shown(root, policy)
 
     @method("retention.set")
@@ -112,7 +112,7 @@ class RetentionMethods:
             changed = checks.change(root.policies, policy, values)
             policy.keeps_nothing = nothing
             if changed:
-                root.record(events.RetentionChanged(
+                root.record(events_keeping.RetentionChanged(
                     policy=name, rules=policy.rules.words(), fields=changed
                 ))  # fmt: skip
             return self._shown(root, policy)
@@ -130,7 +130,7 @@ class RetentionMethods:
                     next_step="Give them another one first, or detach it.",
                 )
             root.policies.remove(policy)
-            root.record(events.RetentionRemoved(policy=name))
+            root.record(events_keeping.RetentionRemoved(policy=name))
         return {"removed": name}
 
     @method("retention.list")
@@ -161,7 +161,7 @@ class RetentionMethods:
                 find_policy(root, policy)
             if found.retention != policy:
                 root.plans.change(found, retention=policy)
-                root.record(events.RetentionAttached(
+                root.record(events_keeping.RetentionAttached(
                     plan=plan, policy=policy, client=found.client, repository=found.repository
                 ))  # fmt: skip
             if not policy:
@@ -288,7 +288,7 @@ class RetentionMethods:
                 for one in found.assignments:
                     assign(root, one)
                 if not found.assignments:
-                    root.record(events.RetentionMatchedNothing(
+                    root.record(events_keeping.RetentionMatchedNothing(
                         what="mapping", repository=repository, pattern=pattern
                     ))  # fmt: skip
             return {**found.as_data(), "applied": apply}

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
 from borgcube.core import events_scheduling as told
-from borgcube.core.errors import InvalidInput, NotFound
+from borgcube.core.errors import BorgCubeError, InvalidInput, NotFound
 from borgcube.core.model import Schedule
 from borgcube.core.model.names import check_name
-from borgcube.core.planning import next_runs, rule_of
+from borgcube.core.model.scheduling import PLAN
+from borgcube.core.planning import Pauses, expected_by, next_runs, rule_of
 from borgcube.core.schedules import check_rule
 from borgcube.core.store import Root
 from borgcube.daemon import checks, timetabling
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
 from borgcube.daemon.queue import SLOTS
+from borgcube.daemon.scheduler import PAUSED
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
@@ -170,6 +172,29 @@ class ScheduleMethods:
                 "runs": [timetabling.stamp(one) for one in runs],
             }  # fmt: skip
 
+    @method("timetable.list")
+    def times(self, *, plans: list[str]) -> dict[str, dict[str, str]]:
+        """Return for each of the plans when it runs next, and what its next run waits for."""
+        now = datetime.now(UTC)
+        with self._daemon.store.reading() as root:
+            pauses = Pauses.at(root, now)
+            return {name: _times(root, name, pauses) for name in plans[: checks.MAX_LISTED]}
+
+    @method("timetable.show")
+    def time_of(self, *, plan: str) -> dict[str, str]:
+        """Return the same for one plan, and by when it should have a newer archive."""
+        now = datetime.now(UTC)
+        with self._daemon.store.reading() as root:
+            record = find(root.plans, plan, what="plan")
+            try:
+                by = expected_by(root, self._kinds, record, now)
+            except BorgCubeError:
+                by = None  # doctor says what is wrong with its schedule
+            return {
+                **_times(root, plan, Pauses.at(root, now)),
+                "expected_by": timetabling.stamp(by) if by else "",
+            }
+
     @method("slots.list")
     def slots(self) -> list[dict[str, Any]]:
         """Return how many jobs may run at once: in all, by repository, by network."""
@@ -201,3 +226,11 @@ class ScheduleMethods:
             root.after_commit(self._daemon.dispatcher.wake)
         changed: list[dict[str, Any]] = self.slots()
         return changed
+
+
+def _times(root: Root, name: str, pauses: Pauses) -> dict[str, str]:
+    plan, entry = root.plans.find("name", name), root.timetable.get(PLAN, name)
+    if plan is None or entry is None:
+        return {"next_at": "", "held": ""}
+    pause = pauses.of(plan=name, client=plan.client, repository=plan.repository)
+    return {"next_at": entry.start, "held": PAUSED if pause is not None else entry.held}

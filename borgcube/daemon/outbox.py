@@ -29,7 +29,7 @@ def iso(moment: datetime) -> str:
 def item_of(incident: Incident, what: str) -> dict[str, Any]:
     """Return an incident as an item of a message."""
     data = incident.as_data()
-    for name in ("told", "momentary", "acknowledged_by", "acknowledged_at"):
+    for name in ("momentary", "acknowledged_by", "acknowledged_at"):
         data.pop(name)
     return {"what": what, **data}
 

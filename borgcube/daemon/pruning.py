@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events, lifecycle, trash
+from borgcube.core import events_keeping, lifecycle, trash
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Job, Plan
@@ -47,7 +47,7 @@ def _plans(root: Root, job: Job) -> list[Plan]:
 
 def _hold(root: Root, job: Job, decision: Decision) -> None:
     root.record(
-        events.PruneHeld(
+        events_keeping.PruneHeld(
             plan=decision.plan, client=decision.client, repository=decision.repository,
             policy=decision.policy, kind=decision.hold, reason=decision.held,
             next_step=decision.next_step, job=job.id,
@@ -90,7 +90,7 @@ def prepare(root: Root, job: Job, *, now: datetime | None = None) -> dict[str, A
         if not decision.verdicts:
             notes.append(f"Plan {plan.name} has no archive for its policy {decision.policy}.")
             if not dry_run:
-                root.record(events.RetentionMatchedNothing(
+                root.record(events_keeping.RetentionMatchedNothing(
                     what="prune", repository=plan.repository, plan=plan.name,
                     policy=decision.policy, job=job.id,
                 ))  # fmt: skip
@@ -123,7 +123,9 @@ def prepare(root: Root, job: Job, *, now: datetime | None = None) -> dict[str, A
         notes.append(f"No plan of repository {job.repository} has a retention policy.")
         if not dry_run:
             root.record(
-                events.RetentionMatchedNothing(what="prune", repository=job.repository, job=job.id)
+                events_keeping.RetentionMatchedNothing(
+                    what="prune", repository=job.repository, job=job.id
+                )
             )
     mode = str(asked.get("compact") or "auto")
     return {
@@ -149,7 +151,9 @@ def record_maintenance(root: Root, job: Job, result: JobResult) -> None:
     freed = result.data.get("compacted_bytes")
     if job.type in (PRUNE, COMPACT) and type(freed) is int and freed > 0:
         root.record(
-            events.RepositoryCompacted(repository=job.repository, job=job.id, freed_bytes=freed)
+            events_keeping.RepositoryCompacted(
+                repository=job.repository, job=job.id, freed_bytes=freed
+            )
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from borgcube.core import checks, events, lifecycle
+from borgcube.core import checks, events, events_keeping, lifecycle
 from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Drill, Job
@@ -118,13 +118,15 @@ def record_checks(root: Root, job: Job, result: JobResult) -> None:
     before, now = proof.damage, result.damage
     proof.damage = now
     if now and set(now["ids"]) - set(before.get("ids", ())):
-        root.record(events.CheckDamageFound(
+        root.record(events_keeping.CheckDamageFound(
             repository=job.repository, job=job.id, check=kind, chunks=now["chunks"],
             archives=list(now["archives"]), files=checks.damaged_files(now),
             words=str(checks.damage_words(now)),
         ))  # fmt: skip
     elif before and not now:
-        root.record(events.CheckDamageGone(repository=job.repository, job=job.id, check=kind))
+        root.record(
+            events_keeping.CheckDamageGone(repository=job.repository, job=job.id, check=kind)
+        )
 
 
 def record_drill(root: Root, job: Job, result: JobResult) -> None:
@@ -144,7 +146,7 @@ def record_drill(root: Root, job: Job, result: JobResult) -> None:
         sha256=words(facts.get("sha256", "")),
     )  # fmt: skip
     root.drills.add(drill)
-    root.record(events.DrillFinished(
+    root.record(events_keeping.DrillFinished(
         drill=drill.id, repository=drill.repository, client=drill.client, plan=drill.plan,
         archive=drill.archive, job=job.id, result=drill.result, files=drill.files,
         size=drill.size, sha256=drill.sha256,

@@ -104,6 +104,9 @@ def _constants(node: nodes.Node, *, shown: bool) -> Iterator[str]:
             if shown or (SENTENCE.match(node.value) and not node.value.startswith("%")):
                 yield node.value
         return
+    if isinstance(node, nodes.Pair):
+        yield from _constants(node.value, shown=False)
+        return
     if isinstance(node, nodes.CondExpr):
         yield from _constants(node.expr1, shown=shown)
         if node.expr2 is not None:

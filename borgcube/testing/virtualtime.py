@@ -94,6 +94,7 @@ class Fleet:
     started: list[tuple[datetime, str, str, str]] = field(default_factory=list)
     keep_events: bool = True
     off: bool = False
+    tick_s: int = TICK_S  # nothing happens more often than this
 
     def __post_init__(self) -> None:
         self.registry.add(schedule_calendar, name="schedule_calendar")
@@ -187,8 +188,8 @@ class Fleet:
         if first:
             moments.append(datetime.fromtimestamp(first, UTC))
         if queued:  # something may wait for a window, a pause or its retry
-            moments.append(now + timedelta(seconds=60))
-        return max(now + timedelta(seconds=TICK_S), min(moments, default=until))
+            moments.append(now + timedelta(seconds=max(60, self.tick_s)))
+        return max(now + timedelta(seconds=self.tick_s), min(moments, default=until))
 
     def _start_runs(self) -> None:
         now = self.clock.now()

@@ -55,6 +55,7 @@ def test_unmarked_words_of_a_template_are_found(source: str) -> None:
     ['<p class="small soft">{{ _("Nothing here") }}</p>', "<dt>BorgCube</dt><dd>{{ x }}</dd>",
      "{% trans %}Nothing {{ here }}{% endtrans %}", '<b class="{{ "good" if x else "bad" }}">1</b>',
      '{{ ui.notice("bad", _("It failed"), "", "cross") }}', "{# Words for us #}",
+     '{% set x = {"two words": _("Two words")} %}',
      '{% if x == "some words" %}{{ x|replace("_", " ") }}{% endif %}', "&nbsp;&middot;",
      '{{ ngettext("%(n)s file", "%(n)s files", n, n=n) }}'],
 )  # fmt: skip

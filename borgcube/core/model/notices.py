@@ -72,6 +72,7 @@ class Incident(Record):
     more is heard of them for a while.
     """
 
+    PRIVATE = frozenset({"told"})
     key: str = ""
     kind: str = ""
     severity: str = ""

@@ -174,6 +174,10 @@ class Timetable(Persistent):  # type: ignore[misc]  # persistent has no types
         """Return the earliest time at which there is something to do; 0 when there is none."""
         return int(self.order.minKey()[0]) if self.order else 0
 
+    def count_using(self, schedule: str) -> int:
+        """Return how many plans and tasks have a schedule."""
+        return len(self.users.get(schedule, ()))
+
     def using(self, schedule: str) -> Iterator[Entry]:
         """Yield the entries of a schedule; safe against changes."""
         for key in list(self.users.get(schedule, ())):

@@ -162,7 +162,8 @@ ENDPOINTS = [
         name="clients.host-keys", method="GET", path=f"{_ONE}/host-keys", handler=_host_keys,
         find=find, summary="Ask the host for its keys, unverified", permission=_CONFIGURE,
         returns=given({"keys": {"type": "array", "items": KEY},
-                       "trusted": {"type": "array", "items": KEY}, "known": yes_or_no()},
+                       "trusted": {"type": "array", "items": KEY},
+                       "known": yes_or_no("Whether all of them are trusted.")},
                       title="HostKeys"),
     ),
     Endpoint(

@@ -221,6 +221,10 @@ class BorgEngine:
         """Delete archives by name; those already gone are fine."""
         from borgcube.plugins.borg.vaultclient import delete_archives
 
+        if context.order.parameters.get("ids"):
+            from borgcube.plugins.borg.upkeep import delete
+
+            return delete(context)
         names = [str(name) for name in context.order.parameters["archives"]]
         context.phase("deleting")
         deleted = delete_archives(context.order.vault_socket, names)

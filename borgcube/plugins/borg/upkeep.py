@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from borgcube.core.errors import JobCancelled, JobFailed
+from borgcube.core.errors import FailureCause, JobCancelled, JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.plugins.borg.vaultclient import follow
 
@@ -22,6 +22,10 @@ def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
     context.phase("compacting")
 
     def on_progress(figures: dict[str, Any]) -> None:
+        # For whoever draws a bar: how much of what is unused was worked off.
+        if "bytes_handled" in figures:
+            figures |= {"bytes_read": figures["bytes_handled"],
+                        "bytes_total": figures["bytes_freeable"]}  # fmt: skip
         context.progress(**figures)
         context.check_cancelled()
 
@@ -32,7 +36,40 @@ def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
 
 def compact(context: JobContext) -> JobResult:
     """Compact whatever is worth it, however little that is."""
-    return JobResult(data=_compact(context, least_share=0.0))
+    result = JobResult(data=_compact(context, least_share=0.0))
+    _warn_of_damage(result)
+    if result.warnings:
+        result.state = JOB_WARNING
+    return result
+
+
+def _warn_of_damage(result: JobResult) -> None:
+    count = int(result.data.get("damaged_segments") or 0)
+    if count:
+        result.warnings.append(
+            f"{count} damaged segments were not compacted: run a check, then see docs/checks.md."
+        )
+
+
+def delete(context: JobContext) -> JobResult:
+    """Delete archives that a person named, while backups go on. Raises JobFailed when one stays
+    that could not be deleted; what was deleted is gone."""
+    archives = {str(name): str(key) for name, key in context.order.parameters["ids"].items()}
+    result = JobResult()
+    done = _delete(context, archives, result, dry_run=False)
+    result.archives_deleted += [archives[name] for name in done["absent"]]
+    result.data = {"deleted": sorted(done["deleted"])}
+    stay = [*done["failed"].values()]
+    if done["waiting"]:
+        stay.append(f"A backup or restore needs {', '.join(done['waiting'])}.")
+    if stay:
+        result.state = "failed"
+        result.cause = FailureCause(
+            "archive-not-deleted", Problem.REPOSITORY, " ".join(stay),
+            "Delete what is left when it is over." if done["waiting"]
+            else "Run borg check on the repository.",
+        )  # fmt: skip
+    return result
 
 
 def prune(context: JobContext) -> JobResult:
@@ -100,5 +137,6 @@ def _conclude(context: JobContext, done: dict[str, Any], result: JobResult) -> N
     mode = context.order.parameters.get("compact", "auto")
     if mode == "always" or (mode == "auto" and done["deleted"]):
         result.data |= _compact(context, least_share=PAYS_FROM if mode == "auto" else 0.0)
+        _warn_of_damage(result)
         if not result.data["compacted_bytes"] and result.data["freeable_bytes"]:
             context.log("info", "not compacted: too little would come back yet")

@@ -41,6 +41,12 @@ def _proof(name: str) -> Any:
     return draw
 
 
+def _schedules(*args: Any, **values: Any) -> Any:
+    from borgcube.plugins.console.schedules import Schedules
+
+    return Schedules(*args, **values)
+
+
 @hookimpl
 def register_pages() -> list[Page]:
     """Offer the pages of the navigation."""
@@ -59,6 +65,8 @@ def register_pages() -> list[Page]:
              _include("repositories"), Permission.VIEW_SERVER, order=50),
         Page("policies", _("Retention"), "clock", made.Policies, _include("retention"),
              Permission.VIEW_SERVER, order=60),
+        Page("schedules", _("Schedules"), "clock", _schedules, _include("schedules"),
+             Permission.VIEW_SERVER, order=25),
         Page("notifications", _("Notifications"), "notify", _notifications,
              _include("notifications"), Permission.VIEW_SERVER, section=_("Server"), order=5),
         Page("events", _("Events"), "event", made.Collection, _include("server"),

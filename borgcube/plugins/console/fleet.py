@@ -14,7 +14,8 @@ from typing import Any
 
 from borgcube.core.model import PlanStatus, Standing
 from borgcube.core.model import fleet as model
-from borgcube.core.standing import STALE_AFTER, STRIP_DAYS
+from borgcube.core.planning import Pauses
+from borgcube.core.standing import STRIP_DAYS
 from borgcube.core.texts import _
 
 PAGE = 50
@@ -23,10 +24,15 @@ WORDS = {
     model.NEVER: _("Not backed up yet"),
     model.NEVER_FAILED: _("Never backed up: the last try failed"),
     model.FAILED: _("The last backup failed"),
-    model.STALE: _("No backup for more than %(days)s days", days=STALE_AFTER.days),
+    model.STALE: _("The newest backup is older than it should be"),
     model.WARNINGS: _("Backed up, but some files could not be read"),
     model.FINE: _("Backed up"),
 }
+HELD = {
+    "pause": _("paused"), "blackout": _("after a blackout"),
+    "busy": _("after the present one"), "away": _("when the client answers"),
+    "broken": _("its schedule is broken"),
+}  # fmt: skip
 URGENT = frozenset({model.NEVER_FAILED, model.FAILED, model.STALE})
 
 
@@ -45,6 +51,7 @@ class Safety:
     last_at: str = ""
     running: str = ""
     next_at: str = ""
+    held: str = ""
     archive: str = ""
     archive_at: str = ""
     size: int = 0
@@ -75,6 +82,19 @@ def shown(status: PlanStatus, today: datetime | None = None, *, strip: bool = Tr
     )  # fmt: skip
 
 
+def timed(request: Any, found: list[Safety]) -> list[Safety]:
+    """Add to each plan when it runs next, or what its next run waits for."""
+    pauses = Pauses.at(request.db, datetime.now(UTC))
+    for one in found:
+        entry = request.db.timetable.get("plan", one.plan)
+        if entry is None:
+            continue
+        pause = pauses.of(plan=one.plan, client=one.client, repository=one.repository)
+        one.next_at = entry.start
+        one.held = HELD.get("pause" if pause is not None else entry.held, "")
+    return found
+
+
 def _strip(status: PlanStatus, today: datetime) -> list[dict[str, str]]:
     known = {entry[0]: entry for entry in status.days}
     days = []
@@ -91,7 +111,7 @@ def _strip(status: PlanStatus, today: datetime) -> list[dict[str, str]]:
 
 def safety(request: Any, plan: str) -> Safety:
     """Return how safe one plan is; raises ``KeyError`` when there is no such plan."""
-    return shown(request.db.fleet.statuses[plan])
+    return timed(request, [shown(request.db.fleet.statuses[plan])])[0]
 
 
 def _groups(request: Any, group: str) -> list[Standing]:
@@ -147,10 +167,10 @@ def safeties(
         if letters and letters not in texts.get(plan, ""):
             continue
         if len(found) == limit:
-            return found, last
+            return timed(request, found), last
         found.append(shown(request.db.fleet.statuses[plan], today))
         last = f"{place}:{plan}"
-    return found, ""
+    return timed(request, found), ""
 
 
 def urgent(request: Any, limit: int) -> tuple[list[Safety], int]:

@@ -163,6 +163,10 @@ def plan_fields(request: Any) -> list[Field]:
               help=_("One path a line, as it is called on the client.")),
         Field("excludes", _("Leave out"), "lines", placeholder="*/.cache\n/home/*/Downloads",
               help=_("One pattern a line, as in borg --exclude.")),
+        Field("schedule", _("When"), "choice", choices=[
+            ("", _("when somebody starts it")),
+            *((name, name) for name in request.db.schedules.named(queries.MAX_RECORDS)),
+        ], help=_("A schedule; make one on the page Schedules.")),
         Field("compression", _("Compression"), "choice", default="zstd,3", choices=COMPRESSIONS,
               help=_("Done by the client, before anything is sent.")),
         Field("one_file_system", _("Stay on one file system"), "checkbox", default=False,

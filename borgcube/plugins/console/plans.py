@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from typing import Any
 
 from pyramid.httpexceptions import HTTPSeeOther
@@ -10,8 +11,11 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
+from borgcube.core.planning import Pauses, expected_by, instant, next_runs, rule_named
 from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import PlanItem, Plans, add
+
+SHOWN_RUNS = 5
 
 
 def command_of(request: Any, options: dict[str, Any]) -> str:
@@ -50,8 +54,31 @@ def plan(context: PlanItem, request: Any) -> dict[str, Any]:
         "plan": record, "safety": safety, "command": command_of(request, record.as_data()),
         "jobs": queries.visible(request, request.db.jobs, 10, plan=record.name),
         "archives": queries.visible(request, request.db.archives, 10, plan=record.name),
-        "may_operate": request.has_permission(Permission.OPERATE),
+        "may_operate": request.has_permission(Permission.OPERATE), **_times(request, record),
     }  # fmt: skip
+
+
+def _times(request: Any, record: Any) -> dict[str, Any]:
+    """Return what a plan's page says of time: its pause, its next runs, what is expected."""
+    now, kinds = datetime.now(UTC), request.plugins.schedules
+    found: dict[str, Any] = {"pause": None, "own_pause": False, "runs": [], "expected": ""}
+    pause = Pauses.at(request.db, now).of(
+        plan=record.name, client=record.client, repository=record.repository
+    )
+    found["pause"], found["own_pause"] = pause, pause is not None and pause.scope == "plan"
+    try:
+        rule = rule_named(request.db, kinds, record.schedule)
+        if rule is not None:
+            entry = request.db.timetable.get("plan", record.name)
+            begin = now if pause is None else instant(pause.until)
+            if begin is not None:
+                runs = next_runs(rule, entry, max(begin, now), SHOWN_RUNS)
+                found["runs"] = [run.isoformat() for run in runs]
+            by = expected_by(request.db, kinds, record, now)
+            found["expected"] = by.isoformat() if by else ""
+    except BorgCubeError:
+        pass  # doctor says what is wrong with the schedule
+    return found
 
 
 def new(context: Plans, request: Any) -> Any:

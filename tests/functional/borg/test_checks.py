@@ -108,6 +108,28 @@ def test_a_lost_file_and_a_changed_object_of_the_repository_are_found(
             assert found.damage["archives"]["t-1"]["unreadable"]
 
 
+def test_a_damaged_segment_is_left_alone_by_a_compaction(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with Rig(tmp_path / "rig") as rig:
+        for number in (1, 2):
+            (source / "file").write_bytes(os.urandom(2 * MIB))
+            (source / f"kept-{number}").write_bytes(os.urandom(MIB))
+            rig.backup(f"t-{number}", source)
+        rig.stop_vault()
+        segment = min(
+            (path for path in (rig.path / "data").glob("*/*") if path.stat().st_size > MIB),
+            key=lambda path: int(path.name),
+        )
+        flip(segment, segment.stat().st_size // 2)
+        rig.start_vault()
+        rig.engine.delete_archives(rig.context("archive-delete", archives=["t-1"]))
+        done = rig.engine.compact(rig.context("compact"))
+        assert done.state == "warning" and done.data["damaged_segments"] == 1
+        assert segment.exists()
+        assert check(rig, "archives").state == "done", "the vault did not outlive it"
+
+
 def test_a_check_goes_on_beside_a_backup_and_ends_when_cancelled(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -104,7 +104,7 @@ def test_backups_go_on_while_archives_are_pruned_and_compacted(tmp_path: Path) -
         (slow / "shared").write_bytes((source / "f1").read_bytes())
         ended: list[str] = []
         thread = threading.Thread(target=lambda: ended.append(rig.backup(
-            "b-1", slow, plan="b", domain="client:b", upload_ratelimit_kib=1200
+            "b-1", slow, plan="b", domain="client:b", upload_ratelimit_kib=700
         ).state))  # fmt: skip
         thread.start()
         wait_until(lambda: len(list((rig.path / "data").glob("*/*"))) and on_disk(rig) > 4_500_000)
@@ -112,6 +112,11 @@ def test_backups_go_on_while_archives_are_pruned_and_compacted(tmp_path: Path) -
         assert thread.is_alive(), "the two did not overlap"
         assert done.state == "done" and done.data["deleted"] == 2, done
         assert done.data["compacted_bytes"] > 500_000
+        rig.backup("c-1", source, plan="c", domain="client:c")
+        gone = rig.engine.delete_archives(
+            rig.context("archive-delete", archives=["c-1"], ids={"c-1": ids_of(rig)["c-1"]})
+        )
+        assert gone.state == "done" and gone.data["deleted"] == ["c-1"] and thread.is_alive()
         thread.join()
         assert ended == ["done"]
         check_is_clean(rig)

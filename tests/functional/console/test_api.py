@@ -20,9 +20,17 @@ ROLES = {"ada": Role.ADMINISTRATOR, "olga": Role.OPERATOR, "vera": Role.VIEWER,
          "owen": Role.OWNER}  # fmt: skip
 
 
+# What belongs to no client: an owner knows of none.
+NOBODYS = (
+    "/(repositories|retention-policies|schedules|tasks|triggers|channels|rules|incidents"
+    r"|deliveries)/\{"
+)
+
+
 @pytest.fixture(scope="module")
 def apis(console: ConsoleRig) -> dict[str, Api]:
     """A client of the API for each role, which checks all answers by the description."""
+    add_more(console)
     made = {}
     console.call("retention.add", name="spare", daily=7)
     for name in ROLES:
@@ -31,6 +39,16 @@ def apis(console: ConsoleRig) -> dict[str, Api]:
     for name in ("web", "mail"):  # they fail, having no real engine, and say so
         console.ended(console.call("drill.start", plan=f"{name}-etc")["job_id"])
     return made
+
+
+def add_more(console: ConsoleRig) -> None:
+    """One thing of each other kind."""
+    console.call("schedule.add", name="nightly", spec="daily at 02:00")
+    console.call("trigger.add", name="web", plan="web-etc")
+    options = {"url": "http://127.0.0.1:9/", "secret": "s" * 40}
+    console.call("channel.add", name="ops", notifier="webhook", options=options)
+    console.call("rule.add", name="all", channel="ops")
+    console.call("channel.set", name="ops", disabled=True)
 
 
 def limited(console: ConsoleRig, user: str, name: str, **limits: Any) -> Api:
@@ -52,6 +70,8 @@ def place(console: ConsoleRig, path: str, client: str) -> str:
     words = {"/clients/{name}": f"/clients/{client}", "/plans/{name}": f"/plans/{client}-etc",
              "/repositories/{name}": "/repositories/main", "/users/{name}": "/users/vera",
              "/retention-policies/{name}": "/retention-policies/spare",
+             "/schedules/{name}": "/schedules/nightly", "/triggers/{name}": "/triggers/web",
+             "/channels/{name}": "/channels/ops", "/rules/{name}": "/rules/all",
              "/jobs/{id}": f"/jobs/{job['id']}",
              "/drills/{id}": f"/drills/{drill['id']}",
              "/archives/{repository}/{id}": f"/archives/main/{archive['id']}"}  # fmt: skip
@@ -65,6 +85,12 @@ def operations(api: Api) -> list[tuple[str, str, dict[str, Any]]]:
             for method, operation in found.items()]  # fmt: skip
 
 
+def needs_something(api: Api, operation: dict[str, Any]) -> bool:
+    reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = api.document["components"]["schemas"][reference.rpartition("/")[2]]
+    return bool(schema.get("required") or schema.get("minProperties"))
+
+
 @pytest.mark.parametrize("user", ROLES)
 def test_a_role_is_refused_what_it_may_not_and_sees_what_it_may(
     console: ConsoleRig, apis: dict[str, Api], user: str
@@ -74,17 +100,21 @@ def test_a_role_is_refused_what_it_may_not_and_sees_what_it_may(
         if "/tokens/{id}" in path or "/sessions/{id}" in path:
             continue  # one's own only: see below
         may = Permission(operation["x-permission"]) in GRANTS[ROLES[user]]
-        if user == "owen" and path.startswith(("/repositories/{", "/retention-policies/{")):
+        if user == "owen" and "{" not in path and operation["x-permission"] != "view":
+            may = False  # it is about no client of theirs
+        if user == "owen" and re.match(NOBODYS, path):
             expected = {404}
         elif not may:
             expected = {403}
         elif method == "GET":
             expected = {200, 400}  # 400: there is no enrolment of a local client
-        elif "requestBody" in operation:
+        elif "requestBody" in operation and needs_something(api, operation):
             expected = {400}  # the empty one
         else:
             continue
         tried += 1
+        if "{" in place(console, path, "web"):
+            expected |= {404}  # there is none here
         body = {} if "requestBody" in operation else None
         answer = api.ask(method, place(console, path, "web"), body)
         if answer.status not in expected:
@@ -98,7 +128,7 @@ def test_what_an_owner_may_not_see_is_not_there(console: ConsoleRig, apis: dict[
         if re.match(r"/(clients|plans|jobs|archives|drills)/\{", path):
             answer = owen.ask(method, place(console, path, "mail"))
             assert answer.status == 404 and problem(answer)["kind"] == "not-found", path
-    for path in ("/clients", "/plans", "/jobs", "/archives", "/events?limit=500",
+    for path in ("/clients", "/plans", "/jobs", "/archives", "/events?limit=500", "/fleet/plans",
                  "/jobs?client=mail", "/archives?repository=main"):  # fmt: skip
         assert "mail" not in json.dumps(owen.get(path)), path
     assert owen.get("/me")["clients"] == ["web"]
@@ -304,6 +334,35 @@ def test_a_backup_is_begun_followed_and_found(console: ConsoleRig, apis: dict[st
     assert owen.get(f"/archives/main/{archive['id']}") == archive
 
 
+def test_how_things_stand_is_told_of_what_is_seen(apis: dict[str, Api]) -> None:
+    ada, owen = apis["ada"], apis["owen"]
+    whole = ada.get("/fleet")
+    assert sum(whole[level] for level in ("good", "warn", "bad")) == 2
+    assert sum(owen.get("/fleet")[level] for level in ("good", "warn", "bad")) == 1
+    plans = [one["plan"] for one in ada.get("/fleet/plans")["items"]]
+    first = ada.get("/fleet/plans?limit=1")
+    rest = ada.get(f"/fleet/plans?limit=1&after={first['after']}")
+    assert [first["items"][0]["plan"], rest["items"][0]["plan"]] == plans and rest["after"] == ""
+    status = owen.get("/plans/web-etc/status")
+    assert status["archive"] and status["days"][-1]["well"] >= 1
+
+
+def test_a_plan_is_put_on_a_schedule_and_paused(apis: dict[str, Api]) -> None:
+    olga = apis["olga"]
+    preview = olga.ask("POST", "/schedules/preview", {"spec": "daily at 02:30", "count": 3})
+    assert len(json.loads(preview.body)["runs"]) == 3
+    assert olga.ask("PATCH", "/plans/mail-etc", {"schedule": "nightly"}).status == 200
+    assert olga.get("/schedules/nightly")["plans"] == ["mail-etc"]
+    assert len(olga.get("/plans/mail-etc/runs?count=2")["runs"]) == 2
+    paused = olga.ask("POST", "/pauses", {"scope": "plan", "target": "mail-etc", "reason": "move"})
+    assert json.loads(paused.body)["by"] == "olga"
+    assert [one["target"] for one in olga.get("/pauses")["pauses"]] == ["mail-etc"]
+    ended = {"scope": "plan", "target": "mail-etc"}
+    assert olga.ask("POST", "/pauses/end", ended).status == 204
+    assert olga.ask("DELETE", "/schedules/nightly").status == 400
+    assert olga.ask("PATCH", "/plans/mail-etc", {"schedule": ""}).status == 200
+
+
 def test_pages_of_a_list_have_everything_once(console: ConsoleRig, apis: dict[str, Api]) -> None:
     for _ in range(5):
         console.call("backup.start", plan="mail-etc")
@@ -437,11 +496,12 @@ def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
     assert failed["next"] is None and plan["retries"] == 3 and log["lines"]
 
 
+@pytest.mark.timeout(400)
 def test_requests_made_from_the_description_break_nothing(console: ConsoleRig) -> None:
     """The last of this file: it changes the fleet. Longer: ``borgcube.testing.apifuzz``."""
     secret = console.call("token.add", name="fuzz", user="ada")["token"]
     # A repository would be made anywhere on this disk.
-    done = apifuzz.fuzz(console, secret, examples=2, number=1, leave_out=("repositories.create",))
+    done = apifuzz.fuzz(console, secret, examples=1, number=1, leave_out=("repositories.create",))
     assert done.returncode == 0, done.stdout
     assert re.search(r"[1-9][0-9]+ generated", done.stdout), done.stdout
     assert apifuzz.mistakes(console) == []

@@ -83,6 +83,8 @@ def known(console: ConsoleRig) -> dict[str, str]:
 
 def cases(known: dict[str, str]) -> Iterator[tuple[str, View, str, bool]]:
     for key, view in MATRIX.items():
+        if view.elsewhere:
+            continue
         yield key, view, view.path.format(**known), False
         if view.other:
             yield key, view, view.other.format(**known), True

@@ -96,7 +96,7 @@ def test_archives_of_strangers_are_given_to_a_plan(console: ConsoleRig) -> None:
     shown = visitor.post(path, {"pattern": "{plan}-x", "plan": "", "client": ""}, form=path)
     assert "the name does not fit" in shown.text and "would be given to anybody" in shown.text
     typed = {"pattern": "*", "plan": "web-old", "client": ""}
-    assert "Give away 1 archive" in visitor.post(path, typed, form=path).text
+    assert "Assign 1 archive" in visitor.post(path, typed, form=path).text
     assert console.call("archive.list", repository="old")[0]["plan"] == ""
     visitor.post(path, {**typed, "apply": "yes"}, form=path)
     assert console.call("archive.list", repository="old")[0]["plan"] == "web-old"

@@ -28,7 +28,7 @@ from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Store
 from borgcube.daemon.alarms import Alarms
 from borgcube.daemon.timetabling import enrol
-from borgcube.plugins import notify_mail, notify_webhook, schedule_calendar
+from borgcube.plugins import notify_apprise, notify_mail, notify_webhook, schedule_calendar
 
 BEGIN = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 NETWORK = FailureCause("host-unreachable", Problem.NETWORK, "No way to it.", "Is it up?")
@@ -43,7 +43,7 @@ class Rig:
         self.findings: list[dict[str, str]] = []
         self.keys = MasterKey(os.urandom(32))
         self.registry = Registry()
-        for plugin in (notify_mail, notify_webhook, schedule_calendar):
+        for plugin in (notify_mail, notify_webhook, notify_apprise, schedule_calendar):
             assert self.registry.add(plugin, name=plugin.__name__.rpartition(".")[2])
         settings = {"server_name": "vault", "retry_seconds": 60, "timeout_seconds": 20, **notify}
         self.config = replace(Config(), notify=NotifyConfig(**settings))

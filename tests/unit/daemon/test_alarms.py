@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from borgcube.core import events, planning
+from borgcube.core import events, events_keeping, events_notices, planning
 from borgcube.core.model import Pause
 from borgcube.core.silence import Expectations
 from tests.unit.daemon.alarmrig import FULL, Rig
@@ -184,7 +184,7 @@ def test_quiet_hours_hold_what_can_wait_and_let_through_what_cannot(rig: Rig) ->
 def test_events_are_told_when_asked_for_and_never_those_about_telling(rig: Rig) -> None:
     rig.rule(kinds=(), events=("*",))
     rig.record(events.RepositoryPassphraseRevealed(repository="main"))
-    rig.record(events.NotificationConfigured(what="rule", name="x", change="added"))
+    rig.record(events_notices.NotificationConfigured(what="rule", name="x", change="added"))
     assert rig.said() == [[("event", "repository.passphrase_revealed")]]
 
 
@@ -224,12 +224,12 @@ def test_a_disk_that_fills_is_told_worse_when_it_is_worse(rig: Rig, monkeypatch:
 def test_a_prune_that_does_nothing_is_noticed(rig: Rig) -> None:
     held = {"plan": "web", "client": "web", "repository": "main", "policy": "p", "job": "1",
             "reason": "Not good.", "next_step": "Look."}  # fmt: skip
-    rig.record(events.PruneHeld(**held, kind="plan-held"))
+    rig.record(events_keeping.PruneHeld(**held, kind="plan-held"))
     assert rig.incidents() == [], "what holds it is told of already"
-    rig.record(events.PruneHeld(**held, kind="newest-not-good"))
+    rig.record(events_keeping.PruneHeld(**held, kind="newest-not-good"))
     for values in ({"what": "prune"}, {"what": "prune", "plan": "web"},
                    {"what": "mapping", "pattern": "x*"}):  # fmt: skip
-        rig.record(events.RetentionMatchedNothing(**{"repository": "main", **values}))
+        rig.record(events_keeping.RetentionMatchedNothing(**{"repository": "main", **values}))
     assert [one["kind"] for one in rig.incidents()] == ["nothing-matched"] * 3 + ["prune-held"]
 
 
@@ -278,7 +278,7 @@ def test_a_letter_is_written_once_for_its_day_and_late_after_a_night_off(rig: Ri
 
 def test_damage_is_one_problem_until_a_check_finds_none(rig: Rig) -> None:
     rig.rule()
-    found = events.CheckDamageFound(
+    found = events_keeping.CheckDamageFound(
         repository="main", job="9", check="data", chunks=1, archives=["web-1"],
         files=["web-1: etc/passwd"], words="1 stored object is damaged: 1 file in 1 archive.",
     )  # fmt: skip
@@ -292,13 +292,13 @@ def test_damage_is_one_problem_until_a_check_finds_none(rig: Rig) -> None:
     (only,) = rig.incidents()
     assert (only["key"], only["severity"]) == ("repository-damaged:main", "error")
     assert "web-1: etc/passwd" in only["message"]
-    rig.record(events.CheckDamageGone(repository="main", job="11", check="data"))
+    rig.record(events_keeping.CheckDamageGone(repository="main", job="11", check="data"))
     assert rig.incidents(state="open") == []
 
 
 def test_an_archive_that_stands_out_is_told_until_its_plan_is_released(rig: Rig) -> None:
     rig.rule()
-    odd = events.ArchiveSuspicious(
+    odd = events_keeping.ArchiveSuspicious(
         archive="web-9", id="ab", repository="main", client="web", plan="web", job="7",
         kinds=["empty"], reasons=["It holds no file at all, usually 40."],
     )  # fmt: skip
@@ -306,7 +306,7 @@ def test_an_archive_that_stands_out_is_told_until_its_plan_is_released(rig: Rig)
     (only,) = rig.incidents()
     assert only["kind"] == "archive-suspicious" and "usually 40" in only["message"]
     assert only["next_step"].endswith("borgcube plan release web")
-    rig.record(events.PlanReleased(plan="web", accepted=["web-9"]))
+    rig.record(events_keeping.PlanReleased(plan="web", accepted=["web-9"]))
     assert rig.incidents(state="open") == []
 
 

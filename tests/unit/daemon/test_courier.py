@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from borgcube.core.notifiers import DeliveryFailed, Message
+from borgcube.plugins import notify_mail
+from borgcube.plugins.notify_webhook import http
 from borgcube.plugins.notify_webhook.signing import signature, verify
+from borgcube.testing.certificates import make_certificate
 from borgcube.testing.consolerig import free_port
 from tests.unit.daemon.alarmrig import Rig
 from tests.unit.daemon.receivers import Web, mail_server, until, web_server
@@ -65,6 +71,103 @@ def test_mail_arrives_as_text_and_html_with_one_identity(rig: Rig) -> None:
     (sent,) = rig.deliveries()
     assert sent["state"] == "sent" and sent["key"] in mail["Message-ID"]
     assert sent["receipt"] == "taken by 127.0.0.1 for 1 recipient"
+
+
+def test_a_mail_server_is_trusted_by_its_certificate_and_trusts_by_a_password(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """Over STARTTLS, which is never left out: a mail without it is not sent."""
+    certificate, key = make_certificate(tmp_path, "mail")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    base = {"host": "127.0.0.1", "security": "starttls", "user": "cube", "port": 0,
+            "sender": "cube@example.org", "recipients": ["ops@example.org"]}  # fmt: skip
+    with mail_server(context) as safe, mail_server() as plain:
+        good = {"port": safe.port, "password": "open sesame", "ca_file": str(certificate)}
+        ways = {
+            "good": good, "wrong": {**good, "password": "guess"},
+            "unknown": {**good, "ca_file": ""}, "plain": {**good, "port": plain.port},
+        }  # fmt: skip
+        said = {}
+        for name, way in ways.items():
+            options = {**base, **way}
+            message = Message(key="0" * 32, kind="test", severity="info", subject="s", text="t")
+            try:
+                said[name] = notify_mail.Mail().deliver(message, options, timeout_s=20)
+            except DeliveryFailed as error:
+                said[name] = str(error)
+        assert len(safe.mails) == 1 and safe.users == ["cube"] and plain.mails == []
+    assert said["good"].startswith("taken by")
+    assert "The login was refused" in said["wrong"]
+    assert "No safe connection" in said["unknown"] and "STARTTLS" in said["plain"]
+    assert "guess" not in "".join(said.values())
+
+
+def test_one_wrong_recipient_does_not_keep_the_others_from_it(rig: Rig) -> None:
+    with mail_server() as box:
+        box.refuse["gone@example.org"] = "550 no such user"
+        rig.channel(
+            "post", "mail", host="127.0.0.1", port=box.port, security="none", user="",
+            password="", sender="cube@example.org", ca_file="",
+            recipients=["ops@example.org", "gone@example.org"],
+        )  # fmt: skip
+        rig.rule(channel="post")
+        rig.run("web", "failed")
+        rig.settle()
+        assert [mail.given_to for mail in box.mails] == [["ops@example.org"]]
+    (sent,) = rig.deliveries()
+    assert sent["state"] == "sent" and "refused: gone@example.org" in sent["receipt"]
+
+
+def test_apprise_delivers_and_its_secrets_stay_out_of_what_it_says(rig: Rig, web: Web) -> None:
+    address = f"json://user:sesame@127.0.0.1:{web.port}/hook"
+    rig.channel("chat", "apprise", addresses=address)
+    rig.rule(channel="chat")
+    rig.run("web", "failed")
+    web.status = 500
+    rig.settle()
+    (waiting,) = rig.deliveries(channel="chat")
+    assert waiting["state"] == "queued" and "Apprise could not deliver" in waiting["error"]
+    assert "sesame" not in waiting["error"]
+    web.status = 200
+    rig.later(minutes=5)
+    rig.settle()
+    assert [one["state"] for one in rig.deliveries(channel="chat")] == ["sent"]
+    sent = json.loads(web.asked[-1][3])
+    assert sent["title"] == "[vault] Plan web: the backup failed" and sent["type"] == "failure"
+
+
+def test_the_receiver_of_the_manual_verifies_what_is_sent(rig: Rig, web: Web) -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "notifications.md").read_text("utf-8")
+    (example,) = re.findall(r"^```python\n(.+?)^```$", manual, re.MULTILINE | re.DOTALL)
+    receiver: dict[str, Any] = {}
+    exec(example, receiver)
+    hook(rig, web.url)
+    rig.rule()
+    rig.run("web", "failed")
+    rig.settle()
+    ((_, _, headers, body),) = web.asked
+    assert receiver["is_ours"](SECRET, headers, body)
+    assert not receiver["is_ours"](SECRET, headers, body.replace(b"web", b"win"))
+
+
+@pytest.mark.parametrize(
+    ("address", "reach", "refused"),
+    [
+        ("127.0.0.1", "anywhere", False),
+        ("127.0.0.1", "public", True),
+        ("10.1.2.3", "public", True),
+        ("::ffff:192.168.0.1", "public", True),
+        ("169.254.169.254", "anywhere", True),
+        ("::ffff:169.254.169.254", "anywhere", True),
+        ("fe80::1%eth0", "anywhere", True),
+        ("0.0.0.0", "anywhere", True),
+        ("224.0.0.1", "anywhere", True),
+        ("93.184.216.34", "public", False),
+    ],
+)
+def test_where_a_webhook_may_go(address: str, reach: str, refused: bool) -> None:
+    assert bool(http._refused(address, reach)) == refused
 
 
 def test_nothing_is_lost_while_the_mail_server_is_down(rig: Rig) -> None:

@@ -26,6 +26,7 @@ from borg.hashindex import ChunkIndex
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.ledger import ENTRY_BYTES
+from borgcube.plugins.borg.vault.segments import is_readable
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
@@ -267,7 +268,7 @@ def compact(
             total = _bytes_stored(vault)
         freeable = sum(unused for unused, _ in left.values())
         result = {"freeable_bytes": freeable, "repository_bytes": total, "compacted_bytes": 0,
-                  "segments": 0}  # fmt: skip
+                  "segments": 0, "damaged_segments": 0}  # fmt: skip
         if not left or freeable < least_share * total:
             return result
         handled = 0
@@ -279,6 +280,15 @@ def compact(
                 chosen.append(number)
                 if budget <= 0:
                     break
+            # Borg gives up in the middle of a commit when it meets a damaged entry.
+            damaged = [number for number in chosen if not _is_readable(vault, number)]
+            for number in damaged:
+                log.warning("segment %d is damaged and stays as it is", number)
+                handled += left.pop(number)[0]
+                chosen.remove(number)
+            result["damaged_segments"] += len(damaged)
+            if not chosen:
+                continue
             with vault.ledger.lock:
                 vault.check_alive()
                 result["compacted_bytes"] += _compact_now(vault, chosen)
@@ -287,6 +297,14 @@ def compact(
             report(bytes_freed=result["compacted_bytes"], bytes_handled=handled,
                    bytes_freeable=freeable)  # fmt: skip
     return result
+
+
+def _is_readable(vault: Vault, number: int) -> bool:
+    """Tell whether a segment can be compacted; one that is gone is left to Borg."""
+    try:
+        return is_readable(Path(vault.ledger.repository.io.segment_filename(number)))
+    except FileNotFoundError:
+        return True
 
 
 def _compact_now(vault: Vault, chosen: list[int]) -> int:

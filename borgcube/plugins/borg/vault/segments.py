@@ -72,6 +72,17 @@ def _parsed(header: bytes, left: int) -> tuple[int, int] | None:
     return size, tag
 
 
+def is_readable(path: Path) -> bool:
+    """Tell whether every entry of a segment file has its checksum; False for a file that the
+    disk does not read. Raises FileNotFoundError."""
+    try:
+        return all(not entry.problem and entry.checksum_fits for entry in entries(path, {}))
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+
+
 def entries(path: Path, live: Mapping[int, bytes]) -> Iterator[Entry]:
     """Yield all entries of a segment file, in order.
 
