@@ -101,6 +101,7 @@ def test_no_plain_english_is_left_on_any_page(disguised: ConsoleRig, tmp_path: P
     paths = [path for path in pages(make_records(disguised)) if path not in listed]
     paths += ["/clients/web/connect?state=ready", "/jobs?state=lost", "/none"]
     told = [said for one in disguised.call("doctor") for said in (one["message"], one["next_step"])]
+    told.append("faraway")  # what the fake plugin calls its transport
     told += [str(job["cause"][word]) for job in disguised.call("job.list") if job["cause"]
              for word in ("message", "next_step")]  # fmt: skip
     told.append("was not reached: Connection refused. Is it up, and is the address right?")
