@@ -181,6 +181,7 @@ def recheck(root: Root, kinds: Mapping[str, Any], key: str, now: datetime) -> No
 def keys_to_check(root: Root) -> list[str]:
     """Return the keys of all entries, and of plans and tasks that have a schedule and none."""
     found = set(root.timetable.entries.keys())
-    for subject, table in ((PLAN, root.plans), (TASK, root.tasks)):
-        found.update(f"{subject}:{r.name}" for r in table.rows.values() if r.schedule)
+    for schedule in filter(None, root.plans.values("schedule")):
+        found.update(f"{PLAN}:{plan.name}" for plan in root.plans.oldest("schedule", schedule))
+    found.update(f"{TASK}:{task.name}" for task in root.tasks.rows.values() if task.schedule)
     return sorted(found)
