@@ -167,7 +167,7 @@ class Year:
                     root.pauses.add(Pause(scope="client", target=client, until=until))
             self.fleet.live(morning + DAY)
             self._forget(morning - KEPT)
-            if day % 30 == 29:
+            if day % 10 == 9:
                 print(f"  day {day + 1}: {sum(self.watch.started.values())} runs", flush=True)
         # What is due at the very end still gets its turn.
         self.end = START + days * DAY
