@@ -139,7 +139,7 @@ class Dispatcher:
         with self._store.reading() as root:
             now = datetime.now(UTC)
             queued, active = self.open_jobs.look(root)
-            slots = queue.slots_of(root, active, free=free, job_types=self._registry.job_types)
+            slots = queue.slots_of(root, active, free=free)
             holds = queue.Holds(root, self._registry.schedules, now)
             for job in queue.select(queued, slots, holds=holds, now=now):
                 data = root.jobs.rows[job.number].as_data()

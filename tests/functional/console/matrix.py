@@ -103,6 +103,18 @@ MATRIX = {
     "PolicyItem edit": View("/policies/keep/edit", see=STAFF, do=STAFF),
     "PolicyItem remove": View("/policies/keep/remove", do=STAFF),
     "RepositoryItem passphrase": View("/repositories/main/passphrase", do=ADMIN),
+    "PlanItem pause": View("/plans/web-etc/pause", see=RUNNERS, do=RUNNERS,
+                           other="/plans/mail-etc/pause"),
+    "PlanItem resume": View("/plans/web-etc/resume", do=RUNNERS, other="/plans/mail-etc/resume"),
+    "Schedules": View("/schedules", see=LOOKERS),
+    "Schedules +month": View("/schedules/+month", see=LOOKERS),
+    "Schedules +add": View("/schedules/+add", see=STAFF, do=STAFF),
+    "Schedules +pause": View("/schedules/+pause", see=STAFF, do=STAFF),
+    "Schedules +resume": View("/schedules/+resume", do=STAFF),
+    "ScheduleItem": View("/schedules/named/nightly", see=LOOKERS),
+    "ScheduleItem edit": View("/schedules/named/nightly/edit", see=STAFF, do=STAFF),
+    "ScheduleItem remove": View("/schedules/named/nightly/remove", do=STAFF),
+    "TaskItem run": View("/schedules/tasks/weekly/run", do=STAFF),
     # Server
     "server.events": View("/events", see=LOOKERS),
     "server.plugins": View("/plugins", see=LOOKERS),
@@ -168,6 +180,8 @@ def make_records(rig: ConsoleRig) -> dict[str, str]:
     """Make what a fleet has none of yet, so that every page shows something; return what
     fills the paths of the matrix."""
     found = {name: rig.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
+    rig.call("schedule.add", name="nightly", spec="daily at 02:00")
+    rig.call("task.add", name="weekly", type="check", schedule="nightly", repository="main")
     rig.call("retention.add", name="keep", daily=7)
     rig.call("retention.attach", plan="web-etc", policy="keep")
     (rig.place / "old").mkdir()
