@@ -6,7 +6,9 @@ code with a virtual clock. Nothing here changes a record. The rules, in this ord
 1. Jobs that a person or a trigger asked for go before those of schedules; then the oldest.
 2. Slots: in all, for each repository, for each network, and sessions of each client.
 3. One backup of a plan at a time, one run of a task at a time.
-4. Jobs of schedules wait for the end of pauses, and for their windows.
+4. A job that needs its repository alone waits for the others there, and those behind it wait
+   for it.
+5. Jobs of schedules wait for the end of pauses, and for their windows.
 """
 
 from __future__ import annotations
@@ -95,9 +97,12 @@ class Slots:
     free: int
     limits: Mapping[str, int]
     client: Callable[[str], tuple[str, int]]
+    needs_alone: Callable[[str], bool] = lambda kind: False
     used: Counter[str] = field(default_factory=Counter)
     backups: set[str] = field(default_factory=set)
     tasks: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
+    fenced: set[str] = field(default_factory=set)
 
     def take(self, job: Waiting) -> None:
         """Count a job that runs, or is about to."""
@@ -109,6 +114,8 @@ class Slots:
             self.backups.add(job.plan)
         if job.task:
             self.tasks.add(job.task)
+        if job.repository and self.needs_alone(job.type):
+            self.alone.add(job.repository)
 
     def refuses(self, job: Waiting) -> str:
         """Return why a job cannot start now, empty when it can."""
@@ -116,8 +123,15 @@ class Slots:
             return "slots"
         if (job.is_backup and job.plan in self.backups) or (job.task and job.task in self.tasks):
             return "busy"
-        if job.repository and self._full(f"repository:{job.repository}"):
-            return "repository"
+        where = f"repository:{job.repository}"
+        if job.repository:
+            if job.repository in self.alone or job.repository in self.fenced:
+                return "repository"
+            if self.needs_alone(job.type) and self.used[where]:
+                self.fenced.add(job.repository)
+                return "repository"
+            if self._full(where):
+                return "repository"
         if job.client:
             network, most = self.client(job.client)
             if network and self._full(f"network:{network}"):
@@ -131,8 +145,17 @@ class Slots:
         return bool(most) and self.used[where] >= most
 
 
-def slots_of(root: Root, active: Iterable[Waiting], *, free: int) -> Slots:
-    """Return the slots as a store has them, with the active jobs counted."""
+def needs_alone(job_type: Any) -> bool:
+    """Tell whether jobs of a type run only while nobody else uses their repository."""
+    return bool(getattr(job_type, "needs_repository_alone", False))
+
+
+def slots_of(
+    root: Root, active: Iterable[Waiting], *, free: int,
+    job_types: Mapping[str, Any] | None = None,
+) -> Slots:  # fmt: skip
+    """Return the slots as a store has them, with the active jobs counted. ``job_types`` by
+    name tell which jobs need their repository alone."""
     known: dict[str, tuple[str, int]] = {}
 
     def client(name: str) -> tuple[str, int]:
@@ -141,7 +164,10 @@ def slots_of(root: Root, active: Iterable[Waiting], *, free: int) -> Slots:
             known[name] = (record.network, record.max_sessions) if record else ("", 0)
         return known[name]
 
-    slots = Slots(free, dict(root.settings.get(SLOTS, {})), client)
+    slots = Slots(
+        free, dict(root.settings.get(SLOTS, {})), client,
+        lambda kind: needs_alone((job_types or {}).get(kind)),
+    )  # fmt: skip
     for job in active:
         slots.take(job)
     return slots

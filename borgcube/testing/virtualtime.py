@@ -201,7 +201,7 @@ class Fleet:
                 return
         with self.store.transact() as root:
             queued, active = self.open_jobs.look(root)
-            slots = queue.slots_of(root, active, free=free)
+            slots = queue.slots_of(root, active, free=free, job_types={})
             holds = queue.Holds(root, self.registry.schedules, now)
             for chosen in queue.select(queued, slots, holds=holds, now=now):
                 slots.take(chosen)

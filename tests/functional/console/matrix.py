@@ -224,8 +224,10 @@ ENDPOINTS = {
         """,
         STAFF: """
             archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
-            clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys clients.remove
-            clients.test clients.trust plans.add plans.attach plans.canary plans.change plans.release
+            clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys
+            clients.remove
+            clients.test clients.trust plans.add plans.attach plans.canary plans.change
+            plans.release
             plans.remove repositories.adopt repositories.change repositories.create
             repositories.import retention.add retention.change retention.remove schedules.add
             schedules.change schedules.remove slots.set triggers.add triggers.remove
@@ -237,7 +239,8 @@ ENDPOINTS = {
         """,
         ADMIN: """
             archives.delete archives.hide audit channels.add channels.change channels.list
-            channels.remove channels.show channels.test deliveries.retry digest jobs.start metrics.revoke
+            channels.remove channels.show channels.test deliveries.retry digest jobs.start
+            metrics.revoke
             metrics.token plans.prune store.pack
             repositories.forget repositories.passphrase repositories.prune rules.add rules.change
             rules.list rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run
