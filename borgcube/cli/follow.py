@@ -246,6 +246,8 @@ def report(job: dict[str, Any]) -> None:
             f"  {output.count(result['slice_items'])} files and directories of "
             f"{output.count(result['slice_archives'])} archives looked up"
         )
+    elif job["type"] == "borg-check" and "sound" in result:
+        output.say("  borg found nothing wrong" if result["sound"] else "  borg found problems")
     elif job["type"] == "drill" and "files" in result:
         output.say(
             f"  {result['archive']}: {output.count(result['files'])} files, "

@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
 }
 # Causes that an event of their own tells of, and those that only look like the repository's.
 TOLD_BY_EVENTS = frozenset({"damage-found"})
-OF_THE_JOB = frozenset({"drill-failed"})
+OF_THE_JOB = frozenset({"drill-failed", "borg-check-failed"})
 # These may be faults and no ill will.
 SOFT_VIOLATIONS = frozenset({"client-clock", "client-silent", "client-overtime", "no-archive"})
 WHOSE = {

@@ -119,6 +119,10 @@ class Engine(Protocol):
         """Check the order's repository; parameters as ``core.checks.check_parameters``. The
         result has ``checked`` and ``damage``; damage makes it fail as ``damage-found``."""
 
+    def check_alone(self, context: JobContext) -> JobResult:
+        """Have the format's own program check the order's repository, which no vault holds;
+        ``context.passphrase()`` opens it. Parameters ``budget_s`` and ``full``."""
+
     def sample(
         self, context: JobContext, *, archive: str, files: int, most_bytes: int, canary: str,
         whole_into: str = "",

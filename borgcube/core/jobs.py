@@ -96,12 +96,19 @@ class JobContext(Protocol):
     def connect(self) -> Connection:
         """Log in to the order's client. Closed by the worker at the end."""
 
+    def passphrase(self) -> str:
+        """Return the passphrase of the order's repository. Raises JobFailed unless the job type
+        has ``needs_repository_alone`` and needs neither vault nor client."""
+
     def engine(self) -> Any:
         """Return the engine of the order's repository (``core.engines.Engine``)."""
 
 
 class JobType(Protocol):
     """A kind of job, registered by name; instances are stateless.
+
+    With ``needs_repository_alone`` and without ``needs_vault``, it runs while no vault holds the
+    repository and no other job uses it.
 
     It may have ``prepare(root, job) -> dict``: the parameters of its order, made from those
     that it was queued with. Called in the daemon, in the order's transaction, so it must be

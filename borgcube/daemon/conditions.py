@@ -10,6 +10,7 @@ import random
 import stat
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.store import Root
 
 RECENT = timedelta(days=7)
-MAX_EVENTS = 20_000
+MAX_EVENTS, MAX_LOOKED_AT = 20_000, 4000
 Finding = dict[str, str]
 
 
@@ -80,7 +81,7 @@ def repositories(records: list[tuple[str, str, str]]) -> list[Finding]:
 
 class JournalWatch:
     """Looks for gaps in the sequence numbers and for clients that broke a rule lately. Each
-    look reads only the events since the last one."""
+    look reads only events since the last one, and no more than a few thousand."""
 
     def __init__(self) -> None:
         self._expected = 0
@@ -92,7 +93,7 @@ class JournalWatch:
         journal = root.journal
         oldest = max(journal.first, journal.last - MAX_EVENTS + 1)
         self._expected = max(self._expected, oldest)
-        for seq, entry in journal.entries.items(min=self._expected):
+        for seq, entry in islice(journal.entries.items(min=self._expected), MAX_LOOKED_AT):
             if seq != self._expected:
                 self._gaps.append(seq)
             self._expected = seq + 1
@@ -134,14 +135,14 @@ def _gap(seq: int) -> Finding:
     )
 
 
-def statuses(root: Root, *, looked_at: int = 20) -> list[Finding]:
+def statuses(root: Root, *, looked_at: int = 2) -> list[Finding]:
     """Return where the kept status of some plans, chosen anew each time, is not what their
     jobs and archives say."""
     fleet = root.fleet
     names = [root.plans.rows[number].name for number in _some(root.plans.rows, looked_at)]
     wrong = standing.differences(root, plans=names)
-    if len(fleet.statuses) != root.plans.count():
-        wrong.append(f"{len(fleet.statuses)} plans have a status, {root.plans.count()} exist")
+    if fleet.group().total != root.plans.count():
+        wrong.append(f"{fleet.group().total} plans have a status, {root.plans.count()} exist")
     return [
         finding("error", f"The kept status is wrong: {one[:200]}.", "Please report this.")
         for one in wrong[:3]

@@ -75,6 +75,7 @@ class Dispatcher:
         self.open_jobs = queue.OpenJobs()
         self.progress: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, str] = {}  # job -> repository whose vault is starting
+        self._alone: set[str] = set()  # those of them that want it without a vault
         self._look_at = 0.0
         self._endings: dict[str, Ending] = {}
         self._owed: deque[Callable[[], None]] = deque()
@@ -159,13 +160,27 @@ class Dispatcher:
                 "job-type-missing", Problem.CONFIGURATION, f"There is no job type {kind!r}.",
                 "See `borgcube plugins` for plugins in quarantine.",
             ))  # fmt: skip
-        elif job_type.needs_vault:
+        elif job_type.needs_vault or (repository and queue.needs_alone(job_type)):
+            if not job_type.needs_vault:
+                self._alone.add(job_id)
             self._waiting[job_id] = repository
             self._try_vault(job_id, repository)
         else:
             self._spawn(job_id, "")
 
+    def _try_alone(self, job_id: str, repository: str) -> None:
+        """Start a job that has its repository alone, once no vault holds it any more."""
+        if repository in self.vaults.names():
+            self.vaults.retire(repository)
+            return
+        del self._waiting[job_id]
+        self._alone.discard(job_id)
+        self._spawn(job_id, "", repository=repository)
+
     def _try_vault(self, job_id: str, repository: str) -> None:
+        if job_id in self._alone:
+            self._try_alone(job_id, repository)
+            return
         try:
             try:
                 answer = self.vaults.need(repository, job_id)
@@ -229,7 +244,15 @@ class Dispatcher:
             ))  # fmt: skip
         self._waiting.pop(job_id, None)
 
-    def _spawn(self, job_id: str, vault_socket: str) -> None:
+    def _passphrase(self, root: Root, job: Job, repository: str) -> str:
+        """Return the passphrase for a worker that has its repository alone, and no client."""
+        job_type = self._registry.job_types.get(job.type)
+        found = root.repositories.find("name", repository) if repository else None
+        if found is None or job_type is None or job_type.needs_client or job.client:
+            return ""
+        return self._keys.unseal(found.passphrase, context=passphrase_context(repository))
+
+    def _spawn(self, job_id: str, vault_socket: str, *, repository: str = "") -> None:
         try:
             with self._store.transact() as root:
                 job = root.jobs.find("id", job_id)
@@ -238,7 +261,10 @@ class Dispatcher:
                     job.parameters = prepare(root, job)
                 order = build_order(root, job, vault_socket=vault_socket)
                 job.parameters = order.parameters
-            self.supervisor.start(order, log_max_bytes=self._config.jobs.log_max_bytes)
+                passphrase = self._passphrase(root, job, repository)
+            self.supervisor.start(
+                order, log_max_bytes=self._config.jobs.log_max_bytes, passphrase=passphrase
+            )
         except BorgCubeError as error:
             self.vaults.release(job_id)
             self._fail(job_id, FailureCause(
@@ -280,6 +306,7 @@ class Dispatcher:
             if job.state == lifecycle.CANCELLING and job_id in self._waiting:
                 lifecycle.finish(root, job, lifecycle.CANCELLED)
         self._waiting.pop(job_id, None)
+        self._alone.discard(job_id)
         self.supervisor.cancel(job_id, grace_s=self._config.daemon.grace_seconds)
 
     def wind_down(self) -> None:

@@ -44,7 +44,8 @@ class CheckMethods:
         with self._daemon.store.transact() as root:
             find(root.repositories, repository, what="repository")
             return self._queue(root, Job(
-                type="check", repository=repository, parameters=parameters
+                type="borg-check" if kind == "borg" else "check", repository=repository,
+                parameters=parameters,
             ))  # fmt: skip
 
     @method("check.show")

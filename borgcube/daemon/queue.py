@@ -145,10 +145,17 @@ class Slots:
         return bool(most) and self.used[where] >= most
 
 
+def needs_alone(job_type: Any) -> bool:
+    """Tell whether jobs of a type run only while nobody else uses their repository."""
+    return bool(getattr(job_type, "needs_repository_alone", False))
+
+
 def slots_of(
-    root: Root, active: Iterable[Waiting], *, free: int, job_types: Mapping[str, Any]
-) -> Slots:
-    """Return the slots as a store has them, with the active jobs counted."""
+    root: Root, active: Iterable[Waiting], *, free: int,
+    job_types: Mapping[str, Any] | None = None,
+) -> Slots:  # fmt: skip
+    """Return the slots as a store has them, with the active jobs counted. ``job_types`` by
+    name tell which jobs need their repository alone."""
     known: dict[str, tuple[str, int]] = {}
 
     def client(name: str) -> tuple[str, int]:
@@ -157,10 +164,10 @@ def slots_of(
             known[name] = (record.network, record.max_sessions) if record else ("", 0)
         return known[name]
 
-    def needs_alone(kind: str) -> bool:
-        return bool(getattr(job_types.get(kind), "needs_repository_alone", False))
-
-    slots = Slots(free, dict(root.settings.get(SLOTS, {})), client, needs_alone)
+    slots = Slots(
+        free, dict(root.settings.get(SLOTS, {})), client,
+        lambda kind: needs_alone((job_types or {}).get(kind)),
+    )  # fmt: skip
     for job in active:
         slots.take(job)
     return slots

@@ -30,7 +30,7 @@ from borgcube.daemon.queue import BY_SCHEDULE, OpenJobs, Waiting
 from borgcube.daemon.timetabling import seconds, stamp
 
 LOG = logging.getLogger(__name__)
-BATCH = 200
+BATCH = 50  # in one transaction, between which the daemon answers others
 CHECKED_AT_ONCE = 500
 LOOK_S = 60  # at least as often, for what others changed in the store
 CLOCK_JUMP_S = 60.0

@@ -73,8 +73,9 @@ class Supervisor:
     def __len__(self) -> int:
         return len(self._workers)
 
-    def start(self, order: JobOrder, *, log_max_bytes: int) -> None:
-        """Spawn the worker of a job."""
+    def start(self, order: JobOrder, *, log_max_bytes: int, passphrase: str = "") -> None:
+        """Spawn the worker of a job. ``passphrase``, of a repository that it has to itself,
+        goes with the order to its standard input and nowhere else."""
         runtime = places.runtime_dir(self._home) / f"job-{order.job_id}"
         shutil.rmtree(runtime, ignore_errors=True)
         places.private_directory(runtime)
@@ -93,6 +94,7 @@ class Supervisor:
             "home": str(self._home),
             "runtime_dir": str(runtime),
             "log_max_bytes": log_max_bytes,
+            "passphrase": passphrase,
         }
         give(process, json.dumps(start).encode())
         self._workers[order.job_id] = Worker(order.job_id, token, process, runtime)

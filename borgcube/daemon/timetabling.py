@@ -7,8 +7,9 @@ the rest. No clock is read here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from borgcube.core import standing
@@ -56,7 +57,13 @@ def enrol(
     rule = rule_named(root, kinds, schedule)
     if not entry.at and rule is not None:
         set_next(root, kinds, entry, now)
-        set_patience(root, entry, rule, rule.longest_gap_s(now), now)
+        set_patience(root, entry, rule, _gap_s(rule, now.date()), now)
+
+
+@functools.lru_cache(maxsize=256)
+def _gap_s(rule: Rule, day: date) -> int:
+    """Return the longest time between two runs; many entries share a schedule."""
+    return rule.longest_gap_s(datetime.combine(day, time(), UTC))
 
 
 def set_patience(root: Root, entry: Entry, rule: Rule, gap_s: int, now: datetime) -> None:
@@ -129,7 +136,7 @@ def offsets(root: Root, schedule: str, *, lanes: int) -> dict[str, int]:
 def reschedule(root: Root, kinds: Mapping[str, Any], schedule: str, now: datetime) -> None:
     """Give all entries of a changed schedule their next times."""
     rule = rule_named(root, kinds, schedule)
-    gap_s = rule.longest_gap_s(now) if rule else 0
+    gap_s = _gap_s(rule, now.date()) if rule else 0
     for entry in root.timetable.using(schedule):
         entry.since = stamp(now)
         entry.last_due = ""
@@ -173,7 +180,7 @@ def recheck(root: Root, kinds: Mapping[str, Any], key: str, now: datetime) -> No
         if rule is None or due is None or rule.next_after(after) != due:
             set_next(root, kinds, entry, now)
         if rule is not None and not entry.patience_s:
-            set_patience(root, entry, rule, rule.longest_gap_s(now), now)
+            set_patience(root, entry, rule, _gap_s(rule, now.date()), now)
     except BorgCubeError:
         root.timetable.move(entry, seconds(now))  # the scheduler says what is wrong with it
 
@@ -181,6 +188,7 @@ def recheck(root: Root, kinds: Mapping[str, Any], key: str, now: datetime) -> No
 def keys_to_check(root: Root) -> list[str]:
     """Return the keys of all entries, and of plans and tasks that have a schedule and none."""
     found = set(root.timetable.entries.keys())
-    for subject, table in ((PLAN, root.plans), (TASK, root.tasks)):
-        found.update(f"{subject}:{r.name}" for r in table.rows.values() if r.schedule)
+    for schedule in filter(None, root.plans.values("schedule")):
+        found.update(f"{PLAN}:{plan.name}" for plan in root.plans.oldest("schedule", schedule))
+    found.update(f"{TASK}:{task.name}" for task in root.tasks.rows.values() if task.schedule)
     return sorted(found)

@@ -104,6 +104,7 @@ class WorkerContext:
         self.state_dir = places.engine_state_dir(self.home, self._engine_name or "none")
         self._registry = registry
         self._log = log
+        self._passphrase = str(start.get("passphrase") or "")
         self._connections: list[Connection] = []
         self.reporter = Reporter(start["endpoint"], f"{self.order.job_id}.{start['token']}")
 
@@ -143,6 +144,15 @@ class WorkerContext:
         )
         self._connections.append(connection)
         return connection
+
+    def passphrase(self) -> str:
+        """Return the passphrase of the repository that this job has to itself."""
+        if not self._passphrase:
+            raise JobFailed(
+                "no-passphrase", Problem.SERVER, "This job does not get the passphrase.",
+                next_step="Only a job that has its repository alone does.",
+            )  # fmt: skip
+        return self._passphrase
 
     def engine(self) -> Any:
         """Return the engine of the order's repository."""

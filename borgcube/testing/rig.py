@@ -120,6 +120,10 @@ class RecordingContext:
         """Return the local shell."""
         return ShellConnection()
 
+    def passphrase(self) -> str:
+        """Return the rig's."""
+        return PASSPHRASE
+
     def engine(self) -> BorgEngine:
         """Return the Borg engine."""
         return BorgEngine()

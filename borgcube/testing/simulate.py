@@ -1,12 +1,12 @@
 """A simulated year of a fleet, `python -m borgcube.testing.simulate`.
 
 The daemon's own scheduler and queue policy run with a virtual clock over a store in memory;
-runs only take time, and things happen on whole minutes. "After its time" counts from when a
-run is due, with what jitter, staggering and windows add on purpose. The fleet is mixed:
-nightly plans in several zones, plans in windows,
-hourly ones, laptops that come and go. Now and then the server is off for some hours, clients
-fail, and somebody pauses something. At the end it says whether everything was started that
-had to be, whether a slot was ever exceeded, and how late runs were. Exit code 1 if not.
+runs only take time, and things happen on whole minutes. The fleet is mixed: nightly plans in
+several zones, plans in windows, others every few hours, laptops that come and go. Now and
+then the server is off for some hours, clients fail, and somebody pauses something. At the end
+it says whether everything was started that had to be, whether a slot was ever exceeded, and
+how late runs were: "after its time" counts from when a run is due, with what jitter,
+staggering and windows add on purpose. Exit code 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Year:
                     root.pauses.add(Pause(scope="client", target=client, until=until))
             self.fleet.live(morning + DAY)
             self._forget(morning - KEPT)
-            if day % 30 == 29:
+            if day % 10 == 9:
                 print(f"  day {day + 1}: {sum(self.watch.started.values())} runs", flush=True)
         # What is due at the very end still gets its turn.
         self.end = START + days * DAY

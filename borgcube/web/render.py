@@ -41,8 +41,8 @@ PROBLEMS = {
 JOB_TYPES: Mapping[str, Text] = {
     "backup": _("Backup"), "restore": _("Restore"), "archive-delete": _("Delete archives"),
     "dry-run": _("Dry run of"), "catalog": _("Read the files of"),
-    "check": _("Check"), "drill": _("Restore drill"), "prune": _("Prune"),
-    "compact": _("Compact"),
+    "check": _("Check"), "borg-check": _("Borg's check"), "drill": _("Restore drill"),
+    "prune": _("Prune"), "compact": _("Compact"),
 }  # fmt: skip
 PHASES: Mapping[str, Text] = {
     "connecting": _("connecting"), "preparing": _("preparing"),

@@ -63,7 +63,8 @@ def _make_account_tables(root: MutableMapping[str, Any]) -> None:
 INDEXES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "clients": (("id", "name", "transport"), (), ("name", "host", "domain")),
     "repositories": (("id", "name"), (), ("name", "path")),
-    "plans": (("id", "name", "client", "repository"), (), ("name", "client", "repository")),
+    "plans": (("id", "name", "client", "repository", "retention", "schedule"),
+              ("retention", "schedule"), ("name", "client", "repository")),
     "jobs": (("id", "state", "type", "client", "repository", "plan"), ("state", "type"), ()),
     "archives": (("id", "name", "client", "repository", "plan"), ("repository",), ()),
     "users": (("id", "name"), (), ()),
@@ -71,7 +72,7 @@ INDEXES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "links": (("id", "user"), (), ()),
     "tokens": (("id", "digest", "user"), (), ()),
     "audit": (("id", "user", "action"), (), ()),
-}
+}  # fmt: skip
 
 
 def _make_fleet(root: MutableMapping[str, Any]) -> None:

@@ -136,6 +136,22 @@ def _remove_token(call: Call) -> None:
     call.act("token.remove", id=call.record.id, user=user)
 
 
+def _own_password(call: Call) -> None:
+    me, body = call.me, call.body
+    stored = call.db.users.find("name", me.user).password
+    if stored and not call.act("user.check_password", name=me.user, password=body["old"])["right"]:
+        raise AccessDenied("This is not your password.", field="old")
+    call.act("user.password", name=me.user, password=body["password"], keep_session=me.session)
+
+
+def _begin_factor(call: Call) -> Any:
+    return call.act("factor.begin", user=call.me.user)
+
+
+def _confirm_factor(call: Call) -> Any:
+    return call.act("factor.confirm", user=call.me.user, code=call.body["code"])
+
+
 def _end_session(call: Call) -> None:
     user = "" if _administers(call) else call.me.user
     call.act("session.end", id=call.record.id, user=user)
@@ -155,6 +171,29 @@ ENDPOINTS = [
             "clients": {"type": ["array", "null"], "items": {"type": "string"},
                         "description": "The clients that are seen; null for all."},
         }, title="Me"),
+    ),
+    Endpoint(
+        name="me.password", method="PUT", path="/me/password", handler=_own_password,
+        tag="access", person=True, status=204,
+        summary="Change your password; your other logins end",
+        body=thing({"old": {"type": "string", "maxLength": 1024, "description": "Empty if you"
+                    " have none."}, "password": PASSWORD}, required=("old", "password"),
+                   title="OwnPassword"),
+    ),
+    Endpoint(
+        name="me.second-factor.begin", method="POST", path="/me/second-factor", tag="access",
+        handler=_begin_factor, person=True,
+        summary="Make a secret for an authenticator; it counts when it is confirmed",
+        returns=given({"secret": {"type": "string"}, "address": {"type": "string"}},
+                      title="SecondFactor"),
+    ),
+    Endpoint(
+        name="me.second-factor.confirm", method="POST", path="/me/second-factor/confirm",
+        handler=_confirm_factor, tag="access", person=True,
+        summary="Turn your second factor on with a code of the authenticator",
+        body=thing({"code": text(longest=20, shortest=1)}, required=("code",), title="Code"),
+        returns=given({"recovery_codes": {"type": "array", "items": {"type": "string"}}},
+                      title="RecoveryCodes"),
     ),
     Endpoint(
         name="users.list", method="GET", path="/users", paged=True, tag="access",

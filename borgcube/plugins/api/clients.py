@@ -159,6 +159,15 @@ ENDPOINTS = [
                       title="ClientTest"),
     ),
     Endpoint(
+        name="clients.diagnose", method="POST", path=f"{_ONE}/diagnose", find=find,
+        handler=lambda call: call.act("client.diagnose", name=call.record.name),
+        summary="Test the way to a client step by step: name, port, host key, login, shell, borg",
+        permission=_CONFIGURE,
+        returns=given({"good": yes_or_no(), "steps": {"type": "array", "items": given(
+            {key: {"type": "string"} for key in ("name", "state", "said", "next_step")},
+            title="DiagnosisStep")}}, title="Diagnosis"),
+    ),
+    Endpoint(
         name="clients.host-keys", method="GET", path=f"{_ONE}/host-keys", handler=_host_keys,
         find=find, summary="Ask the host for its keys, unverified", permission=_CONFIGURE,
         returns=given({"keys": {"type": "array", "items": KEY},

@@ -47,7 +47,13 @@ def _show(call: Call) -> Mapping[str, Any]:
 
 def _log(call: Call) -> dict[str, Any]:
     limit = int(call.query.get("limit", 1000))
-    if "offset" in call.query:
+    if "find" in call.query:
+        if "offset" in call.query:
+            raise InvalidInput("find looks at the whole log.", field="offset")
+        words = call.query["find"]
+        found = call.act("job.search", id=call.record.id, find=words, limit=min(limit, 1000))
+        following = None
+    elif "offset" in call.query:
         found = call.act("job.log", id=call.record.id, limit=limit, offset=call.query["offset"])
         following = found["next"]
     else:
@@ -106,7 +112,9 @@ ENDPOINTS = [
         summary="Show a job's log: the last lines, or those from a byte on",
         description="To follow a log, begin with `offset=0` and go on with `next_offset`.",
         query={"limit": whole(1, 10_000, "How many lines, 1000 if not given."),
-               "offset": whole(description="Begin at this byte.")},
+               "offset": whole(description="Begin at this byte."),
+               "find": text(longest=500, description="Only lines with this in them, the last"
+                            " 1000 at most.")},
         returns=given({
             "lines": {"type": "array", "items": {"type": "string"}},
             "next_offset": {"type": ["integer", "null"],

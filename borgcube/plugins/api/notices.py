@@ -186,6 +186,14 @@ ENDPOINTS = [
         status=204,
     ),
     Endpoint(
+        name="digest", method="GET", path="/digest", tag=_TAG, permission=_ADMINISTER,
+        handler=lambda call: call.act("digest.show", **call.query),
+        summary="Show the letter that a rule would send now, or one about everything",
+        query={"rule": REFERENCE, "period": one_of(("daily", "weekly"))},
+        returns=given({key: {"type": "string"} for key in (
+            "subject", "severity", "text", "html")}, title="Letter"),
+    ),
+    Endpoint(
         name="deliveries.list", method="GET", path="/deliveries", paged=True, tag=_TAG,
         handler=lambda call: common.every(call, call.db.deliveries, ("channel", "state")),
         summary="List what was sent, newest first", permission=_VIEW, returns=DELIVERY,

@@ -86,6 +86,12 @@ def _dry_run(call: Call) -> Answer:
 
 
 _ONE, _CONFIGURE = "/plans/{name}", Permission.CONFIGURE
+
+
+def _canary(call: Call) -> Answer:
+    return common.versioned(call.act("drill.set", plan=call.record.name, **call.body))
+
+
 ENDPOINTS = [
     Endpoint(
         name="plans.list", method="GET", path="/plans", paged=True, returns=PLAN,
@@ -117,6 +123,12 @@ ENDPOINTS = [
         name="plans.backup", method="POST", path=f"{_ONE}/backup", handler=_backup, find=find,
         summary="Back up now", permission=Permission.OPERATE, status=202,
         returns=common.JOB_BEGUN,
+    ),
+    Endpoint(
+        name="plans.canary", method="PUT", path=f"{_ONE}/canary", handler=_canary, find=find,
+        summary="Name the file that every drill restores; empty for none",
+        permission=_CONFIGURE, returns=PLAN,
+        body=thing({"canary": text()}, required=("canary",), title="Canary"),
     ),
     Endpoint(
         name="plans.dry-run", method="POST", path=f"{_ONE}/dry-run", handler=_dry_run,

@@ -45,6 +45,7 @@ def _events(call: Call) -> dict[str, Any]:
     found = call.db.journal.since(since, min(MAX_SINCE, int(call.query.get("limit", MAX_EVENTS))))
     return {"items": [event for event in found if _seen(call, event)],
             "next_since": found[-1]["seq"] if found else since,
+            "first_seq": int(call.db.journal.first),
             "last_seq": int(call.db.journal.last)}  # fmt: skip
 
 
@@ -54,6 +55,12 @@ def _seen(call: Call, event: dict[str, Any]) -> bool:
     return call.me.sees_event(data, client=str(job.client) if job is not None else "")
 
 
+def _revoke(call: Call) -> None:
+    call.act("metrics.revoke")
+
+
+STORE = {"type": "object", "title": "Store", "required": ["size"],
+         "properties": {"size": whole(description="Bytes of its file.")}}  # fmt: skip
 _VIEW = Permission.VIEW_SERVER
 ENDPOINTS = [
     Endpoint(
@@ -81,7 +88,30 @@ ENDPOINTS = [
         query={"since": whole(description="0 if not given: from the beginning."),
                "limit": whole(1, MAX_EVENTS)},
         returns=given({"items": {"type": "array", "items": EVENT}, "next_since": whole(),
+                       "first_seq": whole(description="The oldest that is kept."),
                        "last_seq": whole()}, title="Events"),
+    ),
+    Endpoint(
+        name="store.show", method="GET", path="/store", tag="server", permission=_VIEW,
+        handler=lambda call: call.act("store.show"), returns=STORE,
+        summary="Show how large the store is and what is in it",
+    ),
+    Endpoint(
+        name="store.pack", method="POST", path="/store/pack", tag="server",
+        handler=lambda call: call.act("store.pack"), permission=Permission.ADMINISTER,
+        summary="Pack the store's file now; jobs and pages go on",
+        returns=given({"before": whole(), "after": whole()}, title="Packed"),
+    ),
+    Endpoint(
+        name="metrics.token", method="POST", path="/metrics-token", tag="server",
+        handler=lambda call: call.act("metrics.token"), permission=Permission.ADMINISTER,
+        summary="Make a new token for metrics, shown only now; the old one ends",
+        returns=given({"token": {"type": "string"}}, title="MetricsToken"),
+    ),
+    Endpoint(
+        name="metrics.revoke", method="DELETE", path="/metrics-token", tag="server",
+        handler=_revoke, permission=Permission.ADMINISTER, status=204,
+        summary="End the token for metrics",
     ),
     Endpoint(
         name="audit", method="GET", path="/audit", paged=True, tag="access",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from borgcube.core import checks
-from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.plugins.borg.vaultclient import follow
 
@@ -21,11 +21,6 @@ def check(context: JobContext) -> JobResult:
     """Run the check of the order; see ``core.engines.Engine.check``."""
     parameters = checks.check_parameters(context.order.parameters)
     kind = parameters["kind"]
-    if kind == "borg":
-        raise JobFailed(
-            "check-not-offered", Problem.CONFIGURATION, "Borg's own check is not offered here.",
-            next_step="Use the kinds data and archives.",
-        )  # fmt: skip
     context.phase("reading" if kind == "data" else "walking archives")
 
     def on_progress(figures: dict[str, Any]) -> None:

@@ -200,6 +200,12 @@ class BorgEngine:
 
         return check(context)
 
+    def check_alone(self, context: JobContext) -> JobResult:
+        """Run ``borg check`` while nobody else has the repository."""
+        from borgcube.plugins.borg.plaincheck import check
+
+        return check(context, context.passphrase())
+
     def sample(
         self, context: JobContext, *, archive: str, files: int, most_bytes: int, canary: str,
         whole_into: str = "",

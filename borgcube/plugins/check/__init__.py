@@ -1,10 +1,15 @@
-"""The job type ``check``: is what a repository holds still what was stored?"""
+"""The job types ``check`` and ``borg-check``: is what a repository holds still what was stored?
+
+The first reads through the vault while backups go on. The second is the second opinion of the
+format's own program, which needs the repository alone.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from borgcube.core import checks
+from borgcube.core.errors import InvalidInput
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult, JobType
 
@@ -19,6 +24,9 @@ class CheckJob:
     def prepare(self, root: Any, job: Any) -> dict[str, Any]:
         """Check the parameters; the days are the repository's unless they are given."""
         parameters = checks.check_parameters(job.parameters)
+        if parameters["kind"] == "borg":
+            raise InvalidInput("Borg's own check is a job type of its own.",
+                               next_step="Use the job type borg-check.")  # fmt: skip
         repository = root.repositories.find("name", job.repository)
         if not parameters["days"] and repository is not None:
             parameters["days"] = repository.verify_days
@@ -30,7 +38,27 @@ class CheckJob:
         return result
 
 
+class BorgCheckJob:
+    """Have Borg check a repository by itself; backups into it wait."""
+
+    name = "borg-check"
+    needs_vault = False
+    needs_client = False
+    needs_repository_alone = True
+
+    def prepare(self, root: Any, job: Any) -> dict[str, Any]:
+        """Check the parameters."""
+        if not job.repository:
+            raise InvalidInput("A check needs a repository.", field="repository")
+        return checks.check_parameters({**job.parameters, "kind": "borg"})
+
+    def run(self, context: JobContext) -> JobResult:
+        """Let the repository's engine do it."""
+        result: JobResult = context.engine().check_alone(context)
+        return result
+
+
 @hookimpl
 def register_job_types() -> list[JobType]:
-    """Register ``check``."""
-    return [CheckJob()]
+    """Register both."""
+    return [CheckJob(), BorgCheckJob()]

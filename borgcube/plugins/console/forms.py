@@ -288,7 +288,7 @@ def user_fields(request: Any) -> list[Field]:
 
 def token_fields(request: Any) -> list[Field]:
     """Return the fields of a new API token."""
-    clients = [str(r.name) for r in queries.by_name(request, request.db.clients)]
+    clients = queries.choices(request, "clients") != []
     fields = [
         Field("name", _("Name"), required=True, placeholder="monitoring"),
         Field("scope", _("What it may do"), "checkboxes", default=(Permission.VIEW.value,),

@@ -134,6 +134,18 @@ def choices(request: Any, name: str) -> list[str] | None:
     return sorted(names) if len(names) <= MAX_CHOICES else None
 
 
+def plans_with(request: Any, limit: int = MAX_CHOICES, **equal: str) -> tuple[list[str], int]:
+    """Return up to ``limit`` names of plans that the user may see and whose indexed field has
+    that value, in order, and how many there are in all."""
+    plans = request.db.plans
+    if not request.me.limited:
+        found = sorted(str(plan.name) for plan in plans.newest(limit, **equal))
+        return found, plans.count(**equal)
+    found = sorted(str(plan.name) for client in request.me.clients
+                   for plan in plans.newest(MAX_RECORDS, client=client, **equal))  # fmt: skip
+    return found[:limit], len(found)
+
+
 def by_name(request: Any, table: Any) -> list[Any]:
     """Return all records of a small table that the user may see, by name."""
     records = table.newest(MAX_RECORDS)

@@ -83,14 +83,13 @@ def policy_fields(*, new: bool) -> list[Field]:
 
 def policies(context: Policies, request: Any) -> dict[str, Any]:
     """List policies with their plans."""
-    plans = queries.by_name(request, request.db.plans)
     rows = [
         {"policy": policy, "words": policy.rules.words(), "undo": span(policy.undo_hours),
-         "plans": [str(plan.name) for plan in plans if plan.retention == policy.name]}
+         "plans": queries.plans_with(request, 0, retention=policy.name)[1]}
         for policy in queries.by_name(request, request.db.policies)
     ]  # fmt: skip
-    without = [str(plan.name) for plan in plans if not plan.retention]
-    return {"rows": rows, "without": without,
+    without, total = queries.plans_with(request, 50, retention="")
+    return {"rows": rows, "without": without, "more_without": total - len(without),
             "waiting": len(waiting_for(request)),
             "may_configure": request.me.may(Permission.CONFIGURE)}  # fmt: skip
 
@@ -125,11 +124,10 @@ def new(context: Policies, request: Any) -> Any:
 def policy(context: PolicyItem, request: Any) -> dict[str, Any]:
     """Show one policy."""
     record = context.record
-    plans = queries.by_name(request, request.db.plans)
+    plans, total = queries.plans_with(request, retention=record.name)
     return {
         "policy": record, "words": record.rules.words(), "undo": span(record.undo_hours),
-        "plans": [str(plan.name) for plan in plans if plan.retention == record.name],
-        "others": [str(plan.name) for plan in plans if plan.retention != record.name],
+        "plans": plans, "more_plans": total - len(plans),
         "may_configure": request.me.may(Permission.CONFIGURE),
     }  # fmt: skip
 

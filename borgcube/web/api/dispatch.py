@@ -102,7 +102,11 @@ class Dispatcher:
             answer = problems.response(request, 415, "not-json", error.message,
                                        next_step=error.next_step)  # fmt: skip
         except BorgCubeError as error:
-            answer = problems.of_error(request, error)
+            known: Endpoint | None = getattr(request, "_api_endpoint", None)
+            answer = problems.of_error(
+                request, error, about_path=known is not None and bool(known.parameters)
+                and known.body is None and not known.query,
+            )  # fmt: skip
         except Exception:
             LOG.exception("%s %s failed", request.method, request.environ.get("PATH_INFO"))
             answer = problems.response(
@@ -120,7 +124,7 @@ class Dispatcher:
         if path == DOCUMENT and method == "GET":
             return self._document(request)
         route, words = self._match(method, path)
-        endpoint = route.endpoint
+        endpoint = request._api_endpoint = route.endpoint
         if method != "GET" and me.session:
             self._check_form_token(request)
         call = Call(request, path=words)

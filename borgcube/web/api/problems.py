@@ -61,12 +61,13 @@ def response(request: Any, status: int, kind: str, detail: str, **more: str) -> 
     return Response(body, status=status, content_type=CONTENT_TYPE)
 
 
-def of_error(request: Any, error: errors.BorgCubeError) -> Response:
-    """Return what the daemon or a handler refused."""
+def of_error(request: Any, error: errors.BorgCubeError, *, about_path: bool) -> Response:
+    """Return what the daemon or a handler refused; ``about_path`` says that nothing else but
+    the path names what may not be there."""
     name = str(getattr(error, "kind", "") or type(error).__name__)
     status = STATUS.get(name, 400)
-    if status == 404 and request.method in ("POST", "PATCH", "PUT"):
-        # What the path names was found before; what the body names was not.
+    if status == 404 and not about_path:
+        # What the path names was found before; what the body or the query names was not.
         status = 400
     made = response(request, status, kind_of(name), error.message,
                     next_step=error.next_step, field=error.field)  # fmt: skip

@@ -68,7 +68,8 @@ MATRIX = {
     "JobItem": View("/jobs/1", see=ALL, other="/jobs/2"),
     "JobItem log": View("/jobs/1/log", see=ALL, other="/jobs/2/log"),
     "JobItem cancel": View("/jobs/1/cancel", do=RUNNERS, other="/jobs/2/cancel"),
-    "JobItem again": View("/jobs/1/again", do=RUNNERS, other="/jobs/2/again"),
+    # What it needs depends on the job, so it asks itself: see test_pages.py, ACTIONS.
+    "JobItem again": View("/jobs/1/again", do=ALL, other="/jobs/2/again"),
     "Archives": View("/archives", see=ALL),
     "ArchiveItem": View("/archives/main/{web}", see=ALL, other="/archives/main/{mail}"),
     "ArchiveItem restore": View(
@@ -103,6 +104,18 @@ MATRIX = {
     "PolicyItem edit": View("/policies/keep/edit", see=STAFF, do=STAFF),
     "PolicyItem remove": View("/policies/keep/remove", do=STAFF),
     "RepositoryItem passphrase": View("/repositories/main/passphrase", do=ADMIN),
+    "PlanItem pause": View("/plans/web-etc/pause", see=RUNNERS, do=RUNNERS,
+                           other="/plans/mail-etc/pause"),
+    "PlanItem resume": View("/plans/web-etc/resume", do=RUNNERS, other="/plans/mail-etc/resume"),
+    "Schedules": View("/schedules", see=LOOKERS),
+    "Schedules +month": View("/schedules/+month", see=LOOKERS),
+    "Schedules +add": View("/schedules/+add", see=STAFF, do=STAFF),
+    "Schedules +pause": View("/schedules/+pause", see=STAFF, do=STAFF),
+    "Schedules +resume": View("/schedules/+resume", do=STAFF),
+    "ScheduleItem": View("/schedules/named/nightly", see=LOOKERS),
+    "ScheduleItem edit": View("/schedules/named/nightly/edit", see=STAFF, do=STAFF),
+    "ScheduleItem remove": View("/schedules/named/nightly/remove", do=STAFF),
+    "TaskItem run": View("/schedules/tasks/weekly/run", do=STAFF),
     # Server
     "server.events": View("/events", see=LOOKERS),
     "server.plugins": View("/plugins", see=LOOKERS),
@@ -168,6 +181,8 @@ def make_records(rig: ConsoleRig) -> dict[str, str]:
     """Make what a fleet has none of yet, so that every page shows something; return what
     fills the paths of the matrix."""
     found = {name: rig.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
+    rig.call("schedule.add", name="nightly", spec="daily at 02:00")
+    rig.call("task.add", name="weekly", type="check", schedule="nightly", repository="main")
     rig.call("retention.add", name="keep", daily=7)
     rig.call("retention.attach", plan="web-etc", policy="keep")
     (rig.place / "old").mkdir()
@@ -197,19 +212,22 @@ ENDPOINTS = {
         ALL: """
             archives.deleted archives.files archives.list archives.show clients.list clients.show
             drills.list drills.report drills.show events.since fleet fleet.plans jobs.list
-            jobs.listing jobs.log jobs.show me plans.list plans.retention plans.runs plans.show
+            jobs.listing jobs.log jobs.show me me.password me.second-factor.begin
+            me.second-factor.confirm plans.list plans.retention plans.runs plans.show
             plans.status sessions.end sessions.list status tokens.add tokens.list tokens.remove
         """,
         LOOKERS: """
             checks.show deliveries.list doctor incidents.list incidents.show notifiers pauses.list
             plugins repositories.list repositories.show repositories.space retention.list
             retention.show schedules.list schedules.preview schedules.runs schedules.show
-            slots.list tasks.list tasks.show triggers.list
+            slots.list store.show tasks.list tasks.show triggers.list
         """,
         STAFF: """
             archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
-            clients.change clients.enrol clients.enrolment clients.host-keys clients.remove
-            clients.test clients.trust plans.add plans.attach plans.change plans.release
+            clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys
+            clients.remove
+            clients.test clients.trust plans.add plans.attach plans.canary plans.change
+            plans.release
             plans.remove repositories.adopt repositories.change repositories.create
             repositories.import retention.add retention.change retention.remove schedules.add
             schedules.change schedules.remove slots.set triggers.add triggers.remove
@@ -221,7 +239,9 @@ ENDPOINTS = {
         """,
         ADMIN: """
             archives.delete archives.hide audit channels.add channels.change channels.list
-            channels.remove channels.show channels.test deliveries.retry jobs.start plans.prune
+            channels.remove channels.show channels.test deliveries.retry digest jobs.start
+            metrics.revoke
+            metrics.token plans.prune store.pack
             repositories.forget repositories.passphrase repositories.prune rules.add rules.change
             rules.list rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run
             users.add users.change users.disable users.enable users.link users.list users.password

@@ -14,7 +14,7 @@ import pytest
 from borgcube.core.access import GRANTS, Permission, Role
 from borgcube.testing import apifuzz
 from borgcube.testing.apiclient import Api
-from borgcube.testing.consolerig import ConsoleRig
+from borgcube.testing.consolerig import PASSWORD, ConsoleRig
 
 ROLES = {"ada": Role.ADMINISTRATOR, "olga": Role.OPERATOR, "vera": Role.VIEWER,
          "owen": Role.OWNER}  # fmt: skip
@@ -97,7 +97,7 @@ def test_a_role_is_refused_what_it_may_not_and_sees_what_it_may(
 ) -> None:
     api, wrong, tried = apis[user], {}, 0
     for method, path, operation in operations(api):
-        if "/tokens/{id}" in path or "/sessions/{id}" in path:
+        if "/tokens/{id}" in path or "/sessions/{id}" in path or path.startswith("/me/"):
             continue  # one's own only: see below
         may = Permission(operation["x-permission"]) in GRANTS[ROLES[user]]
         if user == "owen" and "{" not in path and operation["x-permission"] != "view":
@@ -210,6 +210,26 @@ def test_a_token_makes_no_token_but_a_login_does(console: ConsoleRig, apis: dict
     assert answer.status == 201
     for_others = visitor.ask("POST", "/api/v1/tokens", b'{"name": "x", "user": "ada"}', form)
     assert for_others.status == 403
+
+
+def test_a_password_is_changed_by_a_login_that_knows_the_old_one(
+    console: ConsoleRig, apis: dict[str, Api]
+) -> None:
+    console.user("paul", "viewer")
+    new = "another fine passphrase"
+    body = {"old": PASSWORD, "password": new}
+    refused = limited(console, "paul", "all").ask("PUT", "/me/password", body)
+    assert refused.status == 403 and problem(refused)["kind"] == "no-person"
+    visitor = console.visitor("paul")
+    form = {"X-CSRF-Token": visitor.token("/"), "Content-Type": "application/json"}
+
+    def change(old: str) -> int:
+        sent = json.dumps({"old": old, "password": new}).encode()
+        return visitor.ask("PUT", "/api/v1/me/password", sent, form).status
+
+    assert [change("not this one"), change(PASSWORD)] == [403, 204]
+    assert console.visitor().log_in("paul", new).status == 303
+    console.call("user.remove", name="paul")
 
 
 def test_tokens_and_logins_of_others_are_not_there(
@@ -416,6 +436,7 @@ BAD = [
     ("PATCH", "/plans/web-etc", b"\xff\xfe{", "not valid JSON"),
     ("POST", "/plans/web-etc/backup", {"now": True}, "has no body"),
     ("GET", "/jobs?colour=red", None, "no parameter"),
+    ("GET", "/digest?rule=none", None, "no rule"),
     ("GET", "/jobs?limit=0", None, "at least 1"),
     ("GET", "/jobs?limit=many", None, "of the type integer"),
     ("GET", "/jobs?limit=1&limit=2", None, "twice"),
@@ -443,7 +464,14 @@ def test_other_requests_that_cannot_be_served_say_why(apis: dict[str, Api]) -> N
     assert large.status == 413 and problem(large)["kind"] == "too-large"
     method = ada.ask("DELETE", "/jobs/1")
     assert method.status == 405 and method.headers["allow"] == "GET, HEAD"
-    for path in ("/nothing", "/jobs/1/nothing", "/clients/no%ff", "/", "/clients/"):
+    for path in (
+        "/nothing",
+        "/jobs/%0A%C2%9B",
+        "/jobs/1/nothing",
+        "/clients/no%ff",
+        "/",
+        "/clients/",
+    ):
         assert problem(ada.ask("GET", path))["kind"] == "not-found", path
     head = ada.ask("HEAD", "/clients")
     assert head.status == 200 and head.body == b"" and head.headers["etag"]

@@ -32,8 +32,14 @@ def test_a_server_proves_what_it_holds(cube: Cube) -> None:
     assert cube.ended(job["job_id"])["state"] == "done"
     said = cube.ok("check", "run", "main", "--wait")
     assert "are verified by now" in said
+    # Borg's own check gets the repository from the vault, and the passphrase on a descriptor.
+    job = cube.ended(cube.call("check.start", repository="main", kind="borg")["job_id"])
+    assert job["state"] == "done" and job["result"]["sound"], job["cause"]
+    secret = cube.call("repository.passphrase", name="main")["passphrase"]
+    for file in (cube.home / "jobs" / job["id"]).iterdir():
+        assert secret not in file.read_text()
     shown = cube.call("check.show", repository="main")
-    assert [one["level"] for one in shown["states"]] == ["good", "good"]
+    assert [one["level"] for one in shown["states"]] == ["good", "good", "good"]
 
     # A sample, then all of it; both leave nothing behind but a report.
     cube.ended(cube.call("drill.start", repository="main")["job_id"])
@@ -70,6 +76,8 @@ def test_a_server_proves_what_it_holds(cube: Cube) -> None:
         byte = file.read(1)[0]
         file.seek(-1, 1)
         file.write(bytes([byte ^ 1]))
+    job = cube.ended(cube.call("check.start", repository="main", kind="borg")["job_id"])
+    assert job["cause"]["kind"] == "borg-check-failed", job
     done = cube.cli("check", "run", "main", "--wait")
     assert done.returncode == 2 and "1 stored object is damaged" in done.stderr
     said = cube.ok("check", "show", "main")

@@ -13,7 +13,7 @@ from borgcube.core.model.scheduling import PLAN, TASK
 from borgcube.core.planning import expected_by, next_runs, rule_named
 from borgcube.daemon import timetabling
 from borgcube.daemon.queue import SLOTS
-from borgcube.testing.virtualtime import UNREACHABLE, Fleet, Run, VirtualClock
+from borgcube.testing.virtualtime import UNREACHABLE, Fleet, Run, VirtualClock, told_by
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
@@ -347,3 +347,20 @@ def test_what_is_previewed_is_what_happens(fleet: Fleet) -> None:
     fleet.live(shown[-1] + MINUTE)
     begun = fleet.starts_of("web")
     assert all(abs(a - b) <= timedelta(seconds=1) for a, b in zip(begun, shown, strict=True))
+
+
+def test_what_somebody_started_goes_before_what_a_schedule_did(fleet: Fleet) -> None:
+    fleet.max_running = 1
+    fleet.runs = lambda job, now: Run(1800)
+    fleet.add(nightly(), ["a", "b", "c"])
+    fleet.live(night(2, 2, 10))
+    with told_by(fleet.clock), fleet.store.transact() as root:
+        lifecycle.queue(root, Job(type="restore", client="a", repository="main"))
+    fleet.live(night(2, 4))
+    kinds = [root_type(fleet, job_id) for *_, job_id in fleet.started]
+    assert kinds == ["backup", "restore", "backup", "backup"]
+
+
+def root_type(fleet: Fleet, job_id: str) -> str:
+    with fleet.store.reading() as root:
+        return str(root.jobs.find("id", job_id).type)

@@ -212,7 +212,7 @@ class Ledger:
         Raises JobFailed ``repository-damaged``, before anything is changed, for a chunk that
         has fewer references than are to be taken.
         """
-        chunks, delete = self.chunks, self.repository.delete
+        chunks, delete = self.chunks, self.repository.delete_known
         for chunk_id, entry in references.iteritems():
             held = chunks.get(chunk_id)
             if held is None or held[0] < entry[0]:
@@ -231,7 +231,7 @@ class Ledger:
                 chunks[chunk_id] = (held - entry[0], size, csize)
             else:
                 del chunks[chunk_id]
-                delete(chunk_id)
+                delete(chunk_id, csize + ENTRY_BYTES)
                 freed += csize + ENTRY_BYTES
         return freed
 

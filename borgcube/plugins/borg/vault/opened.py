@@ -58,6 +58,22 @@ class VaultRepository(Repository):  # type: ignore[misc]  # borg has no types
         finally:
             self.append_only = own
 
+    def delete_known(self, chunk_id: bytes, size: int) -> None:
+        """Delete an object that takes ``size`` bytes of its segment, as Borg does, but without
+        reading its header back for that figure. Raises Repository.ObjectNotFound."""
+        if not self._active_txn:
+            self.prepare_txn(self.get_transaction_id())
+        try:
+            segment, _ = self.index.pop(chunk_id)
+        except KeyError:
+            raise self.ObjectNotFound(chunk_id, self.path) from None
+        self.shadow_index.setdefault(chunk_id, []).append(segment)
+        self.segments[segment] -= 1
+        self.compact[segment] += size
+        segment, size = self.io.write_delete(chunk_id)
+        self.compact[segment] += size
+        self.segments.setdefault(segment, 0)
+
     def sparse_segments(self, threshold: float) -> dict[int, tuple[int, int]]:
         """Return segments with a larger share of unused bytes than ``threshold`` (0 to 1), as
         number -> (unused bytes, size)."""
