@@ -181,7 +181,8 @@ def make_records(rig: ConsoleRig) -> dict[str, str]:
     """Make what a fleet has none of yet, so that every page shows something; return what
     fills the paths of the matrix."""
     found = {name: rig.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
-    rig.call("schedule.add", name="nightly", spec="daily at 02:00")
+    rig.call("schedule.add", name="nightly", spec="0 3 29 2 *")
+    rig.call("plan.set", name="web-etc", schedule="nightly")
     rig.call("task.add", name="weekly", type="check", schedule="nightly", repository="main")
     rig.call("retention.add", name="keep", daily=7)
     rig.call("retention.attach", plan="web-etc", policy="keep")
