@@ -6,12 +6,15 @@ a few to find a time.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from borgcube.core.access import Identity
 from borgcube.core.model.table import Found, Table, Where
+
+MAX_LOOKED_AT = 20_000
 
 
 def visible(
@@ -22,13 +25,7 @@ def visible(
     of which ``where`` is true."""
     if not me.limited:
         return table.newest(limit, where, before=before, **equal)
-    wanted = equal.pop("client", None)
-    merged: list[tuple[int, Any]] = []
-    for client in me.clients if wanted is None else me.clients & {wanted}:
-        mine = table.newest(limit, where, before=before, client=client, **equal)
-        merged += [(table.number_of(record), record) for record in mine]
-    merged.sort(key=lambda pair: -pair[0])
-    return [record for _, record in merged[:limit]]
+    return _page(me, table, limit, where, before, None, equal).records
 
 
 def page(
@@ -40,17 +37,29 @@ def page(
     fields: dict[str, Any] = dict(equal)
     if not me.limited:
         return table.page(limit, where, before=before, above=above, **fields)
+    return _page(me, table, limit, where, before, above, fields)
+
+
+def _page(
+    me: Identity, table: Table, limit: int, where: Where | None, before: int | None,
+    above: int | None, equal: dict[str, Any],
+) -> Found:  # fmt: skip
+    """Return a page for somebody who sees some clients only: their numbers are merged, and no
+    record is read but those that are shown or that ``where`` looks at."""
+    fields = dict(equal)
     wanted = fields.pop("client", None)
-    pages = [table.page(limit, where, before=before, above=above, client=client, **fields)
-             for client in (me.clients if wanted is None else me.clients & {wanted})]  # fmt: skip
-    # Below this number, one of the pages does not know its records yet.
-    floor = max((one.before for one in pages if one.before is not None), default=None)
-    merged = [(table.number_of(record), record) for one in pages for record in one.records]
-    merged = sorted((pair for pair in merged if floor is None or pair[0] >= floor),
-                    key=lambda pair: -pair[0])  # fmt: skip
-    if len(merged) > limit:
-        return Found([record for _, record in merged[:limit]], merged[limit - 1][0])
-    return Found([record for _, record in merged], floor)
+    clients = me.clients if wanted is None else me.clients & {wanted}
+    walks = [table.walk(before=before, client=client, **fields) for client in clients]
+    records: list[Any] = []
+    for looked_at, number in enumerate(heapq.merge(*walks, reverse=True)):
+        if above is not None and number <= above:
+            break
+        if len(records) == limit or looked_at == MAX_LOOKED_AT:
+            return Found(records, number + 1)
+        record = table.rows[number]
+        if where is None or where(record):
+            records.append(record)
+    return Found(records)
 
 
 def number_at(table: Table, moment: datetime, *, when: Callable[[Any], str]) -> int:

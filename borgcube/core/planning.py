@@ -6,7 +6,7 @@ daemon's scheduler and control methods call them, and so may notifiers and pages
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,24 +155,3 @@ def next_runs(rule: Rule, entry: Entry | None, now: datetime, count: int) -> lis
         # A run that had to wait stands for all that became due meanwhile.
         due = rule.next_after(max(due, begin) if begin > due + shift else due)
     return found
-
-
-def planned_between(
-    root: Root, kinds: Mapping[str, Any], begin: datetime, end: datetime, *, most: int = 5000
-) -> Iterator[tuple[datetime, Entry]]:
-    """Yield what is due from ``begin`` (or now) to ``end``: instant and entry, by schedule.
-
-    Every entry of one schedule shares its due instants, so a schedule is computed once.
-    """
-    given = 0
-    for record in root.schedules.newest(10_000):
-        entries = list(root.timetable.using(record.name))
-        if not entries:
-            continue
-        rule = rule_of(kinds, record)
-        for due in rule.due_between(begin, end, most=most):
-            for entry in entries:
-                yield due, entry
-                given += 1
-                if given >= most:
-                    return

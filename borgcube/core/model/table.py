@@ -169,6 +169,20 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
         """
         return self._page(limit, before, above, leaps, equal, where)
 
+    def walk(self, *, before: int | None = None, **equal: str) -> Iterator[int]:
+        """Yield the numbers of records whose indexed fields match, the largest first; reads
+        no record."""
+        sets: list[Any] = [self._set(*pair) for pair in equal.items()] or [self.rows]
+        if any(found is None for found in sets):
+            return
+        bound = None if before is None else before - 1
+        while True:
+            number, _, _ = _leap(sets, bound, None)
+            if number is None:
+                return
+            yield number
+            bound = number - 1
+
     def _page(
         self, limit: int, before: int | None, above: int | None, leaps: int | None,
         equal: dict[str, str], where: Where | None,

@@ -181,7 +181,8 @@ def make_records(rig: ConsoleRig) -> dict[str, str]:
     """Make what a fleet has none of yet, so that every page shows something; return what
     fills the paths of the matrix."""
     found = {name: rig.call("archive.list", client=name)[0]["id"] for name in ("web", "mail")}
-    rig.call("schedule.add", name="nightly", spec="daily at 02:00")
+    rig.call("schedule.add", name="nightly", spec="0 3 29 2 *")
+    rig.call("plan.set", name="web-etc", schedule="nightly")
     rig.call("task.add", name="weekly", type="check", schedule="nightly", repository="main")
     rig.call("retention.add", name="keep", daily=7)
     rig.call("retention.attach", plan="web-etc", policy="keep")
@@ -213,24 +214,22 @@ ENDPOINTS = {
             archives.deleted archives.files archives.list archives.show clients.list clients.show
             drills.list drills.report drills.show events.since fleet fleet.plans jobs.list
             jobs.listing jobs.log jobs.show me me.password me.second-factor.begin
-            me.second-factor.confirm plans.list plans.retention plans.runs plans.show
-            plans.status sessions.end sessions.list status tokens.add tokens.list tokens.remove
+            me.second-factor.confirm plans.list plans.retention plans.runs plans.show plans.status
+            sessions.end sessions.list status tokens.add tokens.list tokens.remove
         """,
         LOOKERS: """
             checks.show deliveries.list doctor incidents.list incidents.show notifiers pauses.list
             plugins repositories.list repositories.show repositories.space retention.list
-            retention.show schedules.list schedules.preview schedules.runs schedules.show
-            slots.list store.show tasks.list tasks.show triggers.list
+            retention.show schedules.list schedules.preview schedules.runs schedules.show slots.list
+            store.show tasks.list tasks.show triggers.list
         """,
         STAFF: """
             archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
             clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys
-            clients.remove
-            clients.test clients.trust plans.add plans.attach plans.canary plans.change
-            plans.release
-            plans.remove repositories.adopt repositories.change repositories.create
-            repositories.import retention.add retention.change retention.remove schedules.add
-            schedules.change schedules.remove slots.set triggers.add triggers.remove
+            clients.remove clients.test clients.trust plans.add plans.attach plans.canary
+            plans.change plans.release plans.remove repositories.adopt repositories.change
+            repositories.create repositories.import retention.add retention.change retention.remove
+            schedules.add schedules.change schedules.remove slots.set triggers.add triggers.remove
         """,
         RUNNERS: """
             archives.read archives.restore incidents.acknowledge incidents.close jobs.again
@@ -240,11 +239,10 @@ ENDPOINTS = {
         ADMIN: """
             archives.delete archives.hide audit channels.add channels.change channels.list
             channels.remove channels.show channels.test deliveries.retry digest jobs.start
-            metrics.revoke
-            metrics.token plans.prune store.pack
-            repositories.forget repositories.passphrase repositories.prune rules.add rules.change
-            rules.list rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run
-            users.add users.change users.disable users.enable users.link users.list users.password
+            metrics.revoke metrics.token plans.prune store.pack repositories.forget
+            repositories.passphrase repositories.prune rules.add rules.change rules.list
+            rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run users.add
+            users.change users.disable users.enable users.link users.list users.password
             users.remove users.second-factor.remove users.show
         """,
     }.items() for name in names.split()

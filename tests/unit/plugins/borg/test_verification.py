@@ -65,3 +65,12 @@ def test_a_torn_state_is_an_empty_one(tmp_path):
     assert State.load(tmp_path).heals() == {b"\1" * 32}
     state.path.write_text(state.path.read_text()[:-5])
     assert State.load(tmp_path).damaged == {}
+
+
+def test_what_would_be_too_old_before_the_next_slice_is_taken_whatever_it_takes():
+    known = dict.fromkeys(range(10), 5 * GIB)
+    now = 1e9
+    verified = dict.fromkeys(range(10), int(now - 29.5 * DAY_S))
+    assert len(due_segments(known, verified, days=30, now=now, gap_days=1)) == 10
+    verified = dict.fromkeys(range(10), int(now - 27.5 * DAY_S))
+    assert len(due_segments(known, verified, days=30, now=now, gap_days=1)) == 1
