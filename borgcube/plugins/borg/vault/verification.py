@@ -55,6 +55,7 @@ BATCH_BYTES = 2 << 20  # what one thread checks at a time
 BATCHES_IN_FLIGHT = 4
 REPORT_EVERY_S = 0.5
 SAVE_EVERY_S = 10.0
+BUSY_S = 5.0  # how long a check waits for the end of another one
 MAX_DAMAGED = 100_000
 CHECK_NICE = 10  # backups come first where the processors are busy
 Report = Callable[..., None]
@@ -205,7 +206,8 @@ class DataSlice:
         kind = "blake2b" if self.ledger.opened.blake2 else "hmac-sha256"
         self._id_hash = id_hash_for(kind, self.key.id_key)
         self._borgs = threading.Lock()
-        self._pace = Pace(order, vault.check_alive)
+        self._pace = Pace(order, self._step)
+        self.planned_bytes = 0
         self.chunks = self.bytes = self.done_segments = 0
         self.found: dict[bytes, tuple[str, bool]] = {}
         self._reported = self._saved = time.monotonic()
@@ -360,6 +362,10 @@ class DataSlice:
     def _took(self, count: int) -> None:
         self.bytes += count
         self._pace.took(count)
+
+    def _step(self) -> None:
+        """Report, which fails when the worker is gone; also while waiting for the pace."""
+        self.vault.check_alive()
         if time.monotonic() - self._reported > REPORT_EVERY_S:
             self._reported = time.monotonic()
             self._report(
@@ -537,8 +543,8 @@ def run_slice(vault: Vault, order: Order, report: Report) -> dict[str, Any]:
     """
     from borgcube.plugins.borg.vault.damage import account_for
 
-    # One that was cancelled hears of it when it reports next.
-    if not vault.verifying.acquire(timeout=4 * REPORT_EVERY_S):
+    # One that was cancelled hears of it when it reports next, and finishes its batches.
+    if not vault.verifying.acquire(timeout=BUSY_S):
         raise JobFailed(
             "repository-busy", Problem.REPOSITORY, "Another check of this repository runs.",
             next_step="Wait for its end.",
