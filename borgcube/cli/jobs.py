@@ -117,6 +117,10 @@ def archive_show(control: Control, options: argparse.Namespace) -> int:
         output.as_json(data)
         return 0
     stats = data.pop("stats")
+    roots = stats.pop("roots", {})
+    if roots:
+        data["files below"] = ", ".join(f"{path} {files:,}" for path, files in roots.items())
+    data["stands out"] = " ".join(one["words"] for one in data.pop("suspicions", ()))
     for key in ("start", "end", "created_at"):
         data[key] = output.local_time(data[key])
     for key, value in stats.items():

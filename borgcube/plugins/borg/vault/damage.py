@@ -20,7 +20,7 @@ from borgcube.plugins.borg.vault.ledger import Ledger
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
-    from borgcube.plugins.borg.vault.verification import State
+    from borgcube.plugins.borg.vault.verified import State
 
 log = logging.getLogger("borgcube.vault")
 REPORT_EVERY_S = 0.5

@@ -42,7 +42,7 @@ class Vault:
         self, opened: Any, state_dir: Path, *, space: FreeSpace, partial_age: timedelta
     ) -> None:
         from borgcube.plugins.borg.vault.ledger import Ledger
-        from borgcube.plugins.borg.vault.verification import State
+        from borgcube.plugins.borg.vault.verified import State
 
         self.ledger = Ledger(opened)
         self.state_dir = state_dir

@@ -27,6 +27,7 @@ from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
 from borgcube.plugins.borg.vault.restore import RestoreSession
 from borgcube.plugins.borg.vault.sample import draw
+from borgcube.plugins.borg.vault.verified import Order
 from borgcube.plugins.borg.wire import (
     COMMIT,
     DATA,
@@ -273,7 +274,7 @@ class SessionServer:
             self.wire.send_json({"progress": figures})
 
         try:
-            order = verification.Order(
+            order = Order(
                 kind=str(request["kind"]), budget_s=float(request["budget_s"]),
                 days=int(request["days"]), bytes_per_s=int(request["bytes_per_s"]),
                 full=bool(request["full"]),

@@ -2,9 +2,9 @@
 
 One slice reads whole segment files, those verified longest ago first, and checks each object
 that the index refers to: checksum, authentication, decompression, and that its ID is the keyed
-MAC of its content. Another kind walks the lists of files of archives and looks every chunk up.
-What was verified when is kept in ``verification.json`` of the vault's directory, so that the
-next slice goes on where this one ended, and so is what is damaged.
+MAC of its content. The other kind of slice is in ``archivewalk.py``. What was verified when is
+kept in ``verified.py``'s file, so that the next slice goes on where this one ended, and so is
+what is damaged.
 
 Called by the vault's server, one at a time. Reads with handles and threads of its own; takes
 the ledger's lock only to look at the index, and writes nothing into the repository.
@@ -12,16 +12,13 @@ the ledger's lock only to look at the index, and writes nothing into the reposit
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +27,7 @@ from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected, decompress, id_hash_for
-from borgcube.plugins.borg.vault.causes import home_writes
-from borgcube.plugins.borg.vault.items import ArchiveRefused, read_items
+from borgcube.plugins.borg.vault.archivewalk import ArchivesSlice
 from borgcube.plugins.borg.vault.segments import (
     PUT,
     PUT_BYTES,
@@ -40,159 +36,30 @@ from borgcube.plugins.borg.vault.segments import (
     segment_path,
     segment_sizes,
 )
+from borgcube.plugins.borg.vault.verified import (
+    DAY_S,
+    MAX_DAMAGED,
+    Order,
+    Pace,
+    Report,
+    State,
+    due_segments,
+    epoch_text,
+    now_text,
+)
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
 
 log = logging.getLogger("borgcube.vault")
-DAY_S = 86400
-FILE_NAME = "verification.json"
 # Segments whose live objects are looked up at once: one walk over the index each.
 GROUP_BYTES = 16 << 30
-LEAST_SLICE_BYTES = 1 << 30
-LEAST_SLICE_ARCHIVES = 10
 BATCH_BYTES = 2 << 20  # what one thread checks at a time
 BATCHES_IN_FLIGHT = 4
 REPORT_EVERY_S = 0.5
 SAVE_EVERY_S = 10.0
-MAX_DAMAGED = 100_000
+BUSY_S = 5.0  # how long a check waits for the end of another one
 CHECK_NICE = 10  # backups come first where the processors are busy
-Report = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What one slice is to do: ``budget_s`` seconds at most (0: no limit), so much that every
-    byte is verified within ``days``, at most ``bytes_per_s`` (0: no limit)."""
-
-    kind: str = "data"
-    budget_s: float = 0
-    days: int = 30
-    bytes_per_s: int = 0
-    full: bool = False
-
-
-def now_text() -> str:
-    """Return the time as an ISO 8601 string in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _text(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")
-
-
-@dataclass
-class State:
-    """What was verified when, and what is damaged; times in seconds since 1970.
-
-    ``damaged`` maps a chunk ID (hex) to ``why``, ``at`` and ``heals``: whether a client that
-    uploads the same chunk again mends it. ``slack`` counts damaged entries nobody refers to.
-    """
-
-    path: Path
-    segments: dict[str, list[int]] = field(default_factory=dict)  # number -> [when, bytes]
-    archives: dict[str, int] = field(default_factory=dict)
-    damaged: dict[str, dict[str, Any]] = field(default_factory=dict)
-    slack: dict[str, str] = field(default_factory=dict)  # segment -> what is wrong
-    slices: dict[str, int] = field(default_factory=dict)  # kind -> when the last one began
-    affected: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, directory: Path) -> State:
-        """Read the state of a vault's directory; a missing or damaged file is an empty one."""
-        made = cls(directory / FILE_NAME)
-        try:
-            data = json.loads(made.path.read_text())
-            for name in ("segments", "archives", "damaged", "slack", "slices", "affected"):
-                value = data.get(name)
-                if isinstance(value, dict):
-                    setattr(made, name, value)
-        except (OSError, ValueError, AttributeError):
-            return cls(made.path)
-        return made
-
-    def save(self) -> None:
-        """Write it, whole or not at all."""
-        data = {key: value for key, value in vars(self).items() if key != "path"}
-        temporary = self.path.with_suffix(".new")
-        with home_writes():
-            with temporary.open("w") as file:
-                json.dump(data, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-
-    def note(self, chunk_id: bytes, why: str, *, heals: bool = False) -> None:
-        """Note a damaged or missing chunk."""
-        if len(self.damaged) < MAX_DAMAGED:
-            known = self.damaged.get(chunk_id.hex(), {})
-            self.damaged[chunk_id.hex()] = {
-                "why": why, "at": known.get("at") or now_text(), "heals": heals
-            }  # fmt: skip
-
-    def heals(self) -> set[bytes]:
-        """Return the damaged chunks that an upload mends."""
-        return {bytes.fromhex(key) for key, one in self.damaged.items() if one.get("heals")}
-
-
-def share_due(total: float, *, days: int, since_last_days: float) -> float:
-    """Return how much of ``total`` a slice has to do to get through all of it in ``days``.
-
-    Spread evenly: the part of a day's slice, times the days since the last one.
-    """
-    return total * min(1.0, max(1.0, since_last_days) / max(1, days))
-
-
-def due_segments(
-    sizes: Mapping[int, int], verified: Mapping[int, int], *, days: int, now: float,
-    gap_days: float,
-) -> list[int]:  # fmt: skip
-    """Return the segments that a slice verifies, in order: those verified longest ago first.
-
-    As many as an even share of all bytes needs, and every one that would be verified too long
-    ago before the next slice, which is ``gap_days`` away as the last one was; a small
-    repository as a whole.
-    """
-    queue = sorted(sizes, key=lambda number: (verified.get(number, 0), number))
-    share = share_due(sum(sizes.values()), days=days, since_last_days=gap_days)
-    target = max(share, LEAST_SLICE_BYTES)
-    due_before = now - (days - max(1.0, gap_days)) * DAY_S
-    planned, total = [], 0
-    for number in queue:
-        when = verified.get(number, 0)
-        if total >= target and not 0 < when < due_before:
-            continue
-        planned.append(number)
-        total += sizes[number]
-    return planned
-
-
-class Pace:
-    """Keeps a slice below its rate and within its budget."""
-
-    def __init__(self, order: Order, step: Callable[[], None]) -> None:
-        self._order, self._step = order, step
-        self._begin = time.monotonic()
-        self._bytes = 0
-
-    @property
-    def spent(self) -> float:
-        """Return the seconds since the beginning."""
-        return time.monotonic() - self._begin
-
-    @property
-    def over(self) -> bool:
-        """Whether the budget of time is used up."""
-        return bool(self._order.budget_s) and self.spent >= self._order.budget_s
-
-    def took(self, count: int) -> None:
-        """Count bytes that were read; waits when it went too fast."""
-        self._step()
-        self._bytes += count
-        if self._order.bytes_per_s:
-            while (ahead := self._bytes / self._order.bytes_per_s - self.spent) > 0:
-                time.sleep(min(ahead, 0.2))
-                self._step()
 
 
 class DataSlice:
@@ -205,7 +72,8 @@ class DataSlice:
         kind = "blake2b" if self.ledger.opened.blake2 else "hmac-sha256"
         self._id_hash = id_hash_for(kind, self.key.id_key)
         self._borgs = threading.Lock()
-        self._pace = Pace(order, vault.check_alive)
+        self._pace = Pace(order, self._step)
+        self.planned_bytes = 0
         self.chunks = self.bytes = self.done_segments = 0
         self.found: dict[bytes, tuple[str, bool]] = {}
         self._reported = self._saved = time.monotonic()
@@ -360,6 +228,10 @@ class DataSlice:
     def _took(self, count: int) -> None:
         self.bytes += count
         self._pace.took(count)
+
+    def _step(self) -> None:
+        """Report, which fails when the worker is gone; also while waiting for the pace."""
+        self.vault.check_alive()
         if time.monotonic() - self._reported > REPORT_EVERY_S:
             self._reported = time.monotonic()
             self._report(
@@ -397,7 +269,7 @@ class DataSlice:
         times = [when for when, _ in done.values()]
         return {
             "kind": "data", "at": now_text(),
-            "oldest_at": _text(min(times)) if times else "",
+            "oldest_at": epoch_text(min(times)) if times else "",
             "bytes_total": sum(sizes.values()),
             "bytes_verified": sum(sizes[number] for number in done),
             "segments_total": len(sizes), "segments_verified": len(done),
@@ -428,107 +300,6 @@ def _be_nice() -> None:
         log.debug("the priority of a thread cannot be changed")
 
 
-class ArchivesSlice:
-    """One slice over the lists of files: is every chunk that an archive uses there?"""
-
-    def __init__(self, vault: Vault, state: State, order: Order, report: Report) -> None:
-        self.vault, self.state, self.order, self._report = vault, state, order, report
-        self.ledger = vault.ledger
-        self._pace = Pace(order, vault.check_alive)
-        self.archives = self.items = self.references = 0
-        self._reported = time.monotonic()
-
-    def run(self) -> None:
-        """Walk what is due, or all there is, until the budget is used up."""
-        state = self.state
-        began = int(time.time())
-        present = self._present()
-        state.archives = {k: v for k, v in state.archives.items() if k in present}
-        queue = sorted(present, key=lambda key: (state.archives.get(key, 0), present[key]))
-        last = state.slices.get("archives", 0)
-        gap_days = (began - last) / DAY_S if last else 1.0
-        share = share_due(len(queue), days=self.order.days, since_last_days=gap_days)
-        target = max(share, LEAST_SLICE_ARCHIVES)
-        state.slices["archives"] = began
-        for key in queue:
-            never = key not in state.archives
-            if not (self.order.full or never or self.archives < target):
-                break
-            # One that cannot be read is tried again by every slice.
-            if self._archive(bytes.fromhex(key)):
-                state.archives[key] = int(time.time())
-            else:
-                state.archives.pop(key, None)
-            self.archives += 1
-            if self._pace.over:
-                break
-
-    def _present(self) -> dict[str, str]:
-        with self.ledger.lock:
-            return {info.id.hex(): info.name for info in self.ledger.manifest.archives.list()}
-
-    def _archive(self, archive_id: bytes) -> bool:
-        """Walk one archive; False when its list of files cannot be read to its end."""
-        ledger = self.ledger
-        try:
-            metadata = ledger.archive_metadata(archive_id)
-        except JobFailed:
-            self._lost(archive_id)
-            return False
-
-        def readable() -> Iterator[bytes]:
-            for chunk_id in metadata[b"items"]:
-                try:
-                    plain = ledger.read(chunk_id)
-                except JobFailed:
-                    self._lost(chunk_id)
-                    raise
-                self._pace.took(len(plain))
-                yield plain
-
-        try:
-            for item in read_items(readable()):
-                self.items += 1
-                ids = [entry[0] for entry in item.get(b"chunks") or ()]
-                self.references += len(ids)
-                with ledger.lock:
-                    index = ledger.index
-                    lost = [chunk_id for chunk_id in ids if chunk_id not in index]
-                for chunk_id in lost:
-                    self.state.note(chunk_id, "it is missing")
-                if time.monotonic() - self._reported > REPORT_EVERY_S:
-                    self._reported = time.monotonic()
-                    self._report(files=self.items, archives=self.archives,
-                                 damaged=len(self.state.damaged))  # fmt: skip
-        except JobFailed as error:
-            self.vault.check_alive()
-            log.warning("archive %s: %s", archive_id.hex()[:16], error)
-            return False
-        except ArchiveRefused as error:
-            log.warning("archive %s: %s", archive_id.hex()[:16], error)
-            self.state.note(archive_id, f"its list of files cannot be read: {error}")
-            return False
-        return True
-
-    def _lost(self, chunk_id: bytes) -> None:
-        with self.ledger.lock:
-            there = chunk_id in self.ledger.index
-        self.state.note(chunk_id, "it cannot be read" if there else "it is missing", heals=there)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what is verified now, in figures."""
-        present = self._present()
-        times = [when for key, when in self.state.archives.items() if key in present]
-        return {
-            "kind": "archives", "at": now_text(),
-            "oldest_at": _text(min(times)) if times else "",
-            "archives_total": len(present), "archives_verified": len(times),
-            "slice_archives": self.archives, "slice_items": self.items,
-            "slice_references": self.references, "seconds": round(self._pace.spent, 2),
-            "damaged": len(self.state.damaged),
-        }  # fmt: skip
-
-
 def run_slice(vault: Vault, order: Order, report: Report) -> dict[str, Any]:
     """Do one slice and return ``checked`` and ``damage`` as a check job reports them.
 
@@ -537,8 +308,8 @@ def run_slice(vault: Vault, order: Order, report: Report) -> dict[str, Any]:
     """
     from borgcube.plugins.borg.vault.damage import account_for
 
-    # One that was cancelled hears of it when it reports next.
-    if not vault.verifying.acquire(timeout=4 * REPORT_EVERY_S):
+    # One that was cancelled hears of it when it reports next, and finishes its batches.
+    if not vault.verifying.acquire(timeout=BUSY_S):
         raise JobFailed(
             "repository-busy", Problem.REPOSITORY, "Another check of this repository runs.",
             next_step="Wait for its end.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from borgcube.plugins.borg.vault.verification import (
+from borgcube.plugins.borg.vault.verified import (
     DAY_S,
     LEAST_SLICE_BYTES,
     State,
