@@ -32,6 +32,7 @@ from borgcube.plugins import notify_apprise, notify_mail, notify_webhook, schedu
 
 BEGIN = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 NETWORK = FailureCause("host-unreachable", Problem.NETWORK, "No way to it.", "Is it up?")
+LOGIN = FailureCause("login-refused", Problem.CLIENT, "It lets nobody in.", "Put the key back.")
 FULL = FailureCause("repository-low-space", Problem.REPOSITORY, "It is full.", "Make room.")
 
 

@@ -13,7 +13,7 @@ import pytest
 from borgcube.core import events, events_keeping, events_notices, planning
 from borgcube.core.model import Pause
 from borgcube.core.silence import Expectations
-from tests.unit.daemon.alarmrig import FULL, Rig
+from tests.unit.daemon.alarmrig import FULL, LOGIN, Rig
 
 
 @pytest.fixture
@@ -165,6 +165,69 @@ def test_expectations_of_a_fleet_are_those_of_each_plan(rig: Rig, pause: str | N
             for name in names:
                 plan = root.plans.find("name", name)
                 assert expected.due_by(plan) == planning.expected_by(root, kinds, plan, now), name
+
+
+def test_a_day_of_trouble_reaches_the_right_people_once(rig: Rig) -> None:
+    """The server is off for six hours, two clients are away, one fails, one is silently empty."""
+    names = ("shop", "away1", "away2", "sick", "empty")
+    rig.fleet(*names)
+    for name in names:
+        rig.schedule(name, "every 6 hours")
+        rig.run(name)
+    rig.rule("boss", severity="error", group_s=300, remind_hours=24)
+    rig.rule("laptops", clients=("away*",), group_s=300, remind_hours=0)
+    rig.rule("guards", kinds=("archive-suspicious",), severity="info", group_s=0)
+
+    def send() -> None:
+        rig.later(minutes=10)
+        with rig.store.transact() as root:
+            for one in list(root.deliveries.oldest("state", "queued")):
+                if one.due_at <= rig.at:
+                    root.deliveries.change(one, state="sent")
+
+    with rig.store.transact() as root:
+        root.plans.remove(root.plans.find("name", "web"))
+        root.plans.remove(root.plans.find("name", "mail"))
+    rig.kill()
+    rig.later(hours=6, minutes=30)  # off; what was missed is caught up afterwards
+    rig.open()
+    for name in ("shop", "empty"):
+        rig.run(name)
+    rig.run("sick", "failed", cause=LOGIN)
+    for name in ("away1", "away2"):
+        rig.run(name, "failed", retry=True)
+    rig.record(events_keeping.ArchiveSuspicious(
+        archive="empty-2", id="x", repository="main", client="empty", plan="empty", job="9",
+        kinds=["empty"], reasons=["It holds no file."],
+    ))  # fmt: skip
+    for _ in range(6):
+        rig.look()
+        send()
+    told = [(one["rule"], sorted((i["what"], i["plan"]) for i in one["items"]))
+            for one in rig.deliveries()]  # fmt: skip
+    # The away ones are retried, so they are heard of when they are overdue. The sick one has
+    # failed, and then has no archive in time either.
+    assert sorted(told) == [
+        ("boss", [("opened", "away1"), ("opened", "away2"), ("opened", "sick")]),
+        ("boss", [("opened", "sick")]),
+        ("guards", [("opened", "empty")]),
+        ("laptops", [("opened", "away1"), ("opened", "away2")]),
+    ]
+    # The laptops come back, the sick one is mended, somebody looks at the empty one.
+    for name in ("away1", "away2", "sick", "shop"):
+        rig.run(name)
+    rig.record(events_keeping.PlanReleased(plan="empty", accepted=["empty-2"]))
+    for _ in range(4):
+        send()
+        rig.look()
+    over = [(one["rule"], sorted((i["what"], i["plan"]) for i in one["items"]))
+            for one in rig.deliveries()[len(told):]]  # fmt: skip
+    assert sorted(over) == [
+        ("boss", [("over", "away1"), ("over", "away2"), ("over", "sick"), ("over", "sick")]),
+        ("guards", [("over", "empty")]),
+        ("laptops", [("over", "away1"), ("over", "away2")]),
+    ]
+    assert rig.incidents(state="open") == []
 
 
 def test_a_removed_plan_is_nobodys_problem(rig: Rig) -> None:
