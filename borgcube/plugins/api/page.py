@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from markupsafe import Markup
+from pyramid.renderers import render
+
 from borgcube.core.access import Permission
 from borgcube.core.api import BASE
 from borgcube.core.openapi import KINDS, document
@@ -12,6 +15,7 @@ from borgcube.core.texts import _
 from borgcube.plugins.api import ApiPage
 
 IN = {"path": _("in the path"), "header": _("in a header")}
+TEMPLATES = "borgcube.plugins.api:templates"
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -61,38 +65,54 @@ def _answer(operation: dict[str, Any]) -> tuple[str, str]:
     return "", ""
 
 
-def reference(context: ApiPage, request: Any) -> dict[str, Any]:
-    """Show every operation by tag, the schemas, and the kinds of problems."""
+def _drawn(request: Any) -> tuple[Markup, int]:
+    """Return all operations, schemas and problems, drawn, and how many operations there are."""
     endpoints = sorted(request.registry.api_endpoints, key=lambda e: (e.path, e.method))
     made = document(endpoints, server=request.path_to(*BASE.strip("/").split("/")))
     schemas = made["components"]["schemas"]
     tags: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in made["tags"]}
     for path, operations in made["paths"].items():
         for method in METHODS:
-            if method not in operations:
-                continue
-            operation = operations[method]
-            status, answer = _answer(operation)
-            tags[operation["tags"][0]].append({
-                "method": method.upper(), "path": path, "operation": operation,
-                "parameters": [
-                    {"name": p["name"], "type": type_of(p["schema"]),
-                     "note": IN.get(p["in"], ""),
-                     "description": p.get("description", "")}
-                    for p in operation.get("parameters", ())
-                ],
-                "body": _body(operation, schemas), "status": status, "answer": answer,
-            })  # fmt: skip
-    return {
-        "tags": tags, "kinds": KINDS, "server": made["servers"][0]["url"],
-        "address": request.host_url, "count": sum(map(len, tags.values())),
+            if method in operations:
+                operation = operations[method]
+                tags[operation["tags"][0]].append(_row(method, path, operation, schemas))
+    body = render(f"{TEMPLATES}/reference_body.jinja2", {
+        "tags": tags, "kinds": KINDS,
         "schemas": {name: fields_of(schema) for name, schema in schemas.items()},
+    }, request)  # fmt: skip
+    return Markup(body), len(endpoints)
+
+
+def _row(
+    method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]
+) -> dict[str, Any]:
+    status, answer = _answer(operation)
+    return {
+        "method": method.upper(), "path": path, "operation": operation,
+        "parameters": [
+            {"name": p["name"], "type": type_of(p["schema"]), "note": IN.get(p["in"], ""),
+             "description": p.get("description", "")}
+            for p in operation.get("parameters", ())
+        ],
+        "body": _body(operation, schemas), "status": status, "answer": answer,
     }  # fmt: skip
+
+
+def reference(context: ApiPage, request: Any) -> dict[str, Any]:
+    """Show every operation by tag, the schemas, and the kinds of problems."""
+    drawn = request.registry.settings.setdefault("borgcube.api_reference", {})
+    # Drawing takes long and says the same to everybody who reads the same language.
+    key = (request.locale_name, request.script_name)
+    if key not in drawn:
+        drawn[key] = _drawn(request)
+    body, count = drawn[key]
+    return {"body": body, "count": count, "address": request.host_url,
+            "server": request.path_to(*BASE.strip("/").split("/"))}  # fmt: skip
 
 
 def includeme(config: Any) -> None:
     """Add the view."""
     config.add_view(
         reference, context=ApiPage, permission=Permission.VIEW, request_method="GET",
-        renderer="borgcube.plugins.api:templates/reference.jinja2",
+        renderer=f"{TEMPLATES}/reference.jinja2",
     )  # fmt: skip
