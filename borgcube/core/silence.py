@@ -12,7 +12,7 @@ from typing import Any
 
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.model.scheduling import PLAN
-from borgcube.core.planning import Pauses, instant, offset_s, rule_named
+from borgcube.core.planning import Pauses, instant, last_success, offset_s, rule_named
 from borgcube.core.schedules import Rule, deadline, predicted_s
 from borgcube.core.store import Root
 
@@ -38,7 +38,9 @@ class Expectations:
     def last_archive_at(self, plan: str) -> datetime | None:
         """Return when a plan's newest archive was begun, or None when it has none."""
         status = self._root.fleet.status(plan)
-        return moment(status.archive_at) if status is not None else None
+        if status is not None and not status.archive:
+            return None
+        return last_success(self._root, plan)
 
     def due_by(self, plan: Any) -> datetime | None:
         """Return the moment by which a plan should have a newer archive than it has; it is

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from borgcube.core import notices
@@ -38,6 +38,7 @@ def item(what: str, **values: object) -> dict[str, object]:
     }  # fmt: skip
 
 
+@settings(deadline=None)
 @given(NASTY, NASTY, NASTY)
 def test_a_letter_runs_nothing_and_breaks_no_header(title: str, said: str, cell: str) -> None:
     items = [item("opened", title=title, message=said), item("reminder", title=said),
@@ -53,6 +54,7 @@ def test_a_letter_runs_nothing_and_breaks_no_header(title: str, said: str, cell:
     assert letter.subject.isprintable() and len(letter.subject) <= 160
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.tuples(st.text(), st.text()), max_size=3))
 def test_a_letter_survives_the_store(text: str, rows: list[tuple[str, str]]) -> None:
     letter = Letter("t", text, blocks=(Block("h", (text,), ("a", "b"), tuple(rows), link="l"),))

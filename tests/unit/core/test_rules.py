@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from borgcube.core import rules
@@ -27,6 +27,7 @@ def rule(**values: Any) -> Rule:
     return Rule(**{"name": "x", "channel": "y", **values})
 
 
+@settings(deadline=None)
 @given(ZONES, CLOCKS, CLOCKS, MOMENTS)
 def test_quiet_hours_hold_until_their_end_and_no_longer(
     zone: str, begin: str, end: str, moment: datetime
@@ -53,6 +54,7 @@ def test_quiet_hours_hold_until_their_end_and_no_longer(
     assert rules.may_leave(quiet, moment, "error") == moment
 
 
+@settings(deadline=None)
 @given(ZONES, CLOCKS, MOMENTS, st.sampled_from(["daily", "weekly"]), st.sampled_from(rules.DAYS))
 def test_a_letter_comes_once_a_day_or_week_at_its_time(
     zone: str, at: str, moment: datetime, period: str, day: str
@@ -77,6 +79,7 @@ def test_a_letter_comes_once_a_day_or_week_at_its_time(
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 7200))
 def test_waits_grow_and_end_at_an_hour(failures: int, first_s: int) -> None:
     now, then = (rules.retry_delay_s(n, first_s) for n in (failures, failures + 1))
@@ -84,6 +87,7 @@ def test_waits_grow_and_end_at_an_hour(failures: int, first_s: int) -> None:
     assert then in (2 * now, max(3600, first_s))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(rules.SEVERITIES), st.sampled_from(rules.SEVERITIES),
        st.sampled_from(sorted(KINDS)), st.lists(st.sampled_from(sorted(KINDS))),
        st.sampled_from(["web", "mail", ""]),

@@ -117,6 +117,7 @@ class Rig:
                                             repository=record.repository))  # fmt: skip
             lifecycle.take(root, job)
             lifecycle.start(root, job)
+            job.started_at = self.at  # the life of a job goes by the real clock
             if state == "done":
                 lifecycle.add_archive(root, Archive(
                     id=f"a{job.id}", name=f"{plan}-{job.id}", plan=plan, client=plan,
