@@ -4,6 +4,7 @@ offered it may do."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -158,11 +159,15 @@ def crawl(visitor: Visitor) -> tuple[dict[str, int], dict[str, int]]:
     came of them. Of many records of a kind the first are enough."""
     pages: dict[str, int] = {}
     actions: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     waiting = ["/"]
     while waiting:
         path = waiting.pop(0)
-        if path in pages:
+        place = path.partition("?")[0]
+        # A calendar leads from month to month for ever.
+        if path in pages or seen[place] >= 2:
             continue
+        seen[place] += 1
         answer = visitor.get(path)
         pages[path] = answer.status
         links, forms = offered(answer.text)
