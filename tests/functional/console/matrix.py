@@ -184,6 +184,7 @@ def make_records(rig: ConsoleRig) -> dict[str, str]:
     rig.call("schedule.add", name="nightly", spec="0 3 29 2 *")
     rig.call("plan.set", name="web-etc", schedule="nightly")
     rig.call("task.add", name="weekly", type="check", schedule="nightly", repository="main")
+    rig.call("plan.set", name="web-etc", schedule="nightly")
     rig.call("retention.add", name="keep", daily=7)
     rig.call("retention.attach", plan="web-etc", policy="keep")
     (rig.place / "old").mkdir()
