@@ -106,11 +106,11 @@ def test_from_the_link_to_a_restored_file(watch: Any, machine: Any, tmp_path: Pa
         expect(page.locator("h1")).to_contain_text("web1-data-2")
         look("11-archive")
 
-        page.get_by_role("link", name="Restore").click()
+        page.get_by_role("link", name="Restore", exact=True).click()
         page.fill("#f-paths", str(tree / "d3" / "f3").lstrip("/"))
         page.fill("#f-directory", str(tmp_path / "restored"))
         look("12-restore-form")
-        page.get_by_role("button", name="Restore").click()
+        page.get_by_role("button", name="Restore", exact=True).click()
         expect(page.locator("#top .badge")).to_have_text("Done")
         look("13-restored")
         back = tmp_path / "restored" / str(tree).lstrip("/") / "d3" / "f3"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from borgcube.plugins.schedule_calendar import Calendar
 from borgcube.testing import catalog
 from borgcube.testing.consolerig import Answer, ConsoleRig
 from tests.functional.console.conftest import FAKE, REAL, add_fleet
@@ -101,6 +102,8 @@ def test_no_plain_english_is_left_on_any_page(disguised: ConsoleRig, tmp_path: P
     paths = [path for path in pages(make_records(disguised)) if path not in listed]
     paths += ["/clients/web/connect?state=ready", "/jobs?state=lost", "/none"]
     told = [said for one in disguised.call("doctor") for said in (one["message"], one["next_step"])]
+    # The calendar's words for a cron expression are its library's.
+    told.append(Calendar().describe("0 3 29 2 *"))
     told.append("faraway")  # what the fake plugin calls its transport
     told += [str(job["cause"][word]) for job in disguised.call("job.list") if job["cause"]
              for word in ("message", "next_step")]  # fmt: skip

@@ -201,7 +201,10 @@ def test_a_full_home_neither_kills_the_daemon_nor_loses_a_job(bare: Cube) -> Non
         job_id = cube.begin("tree")
         cube.transferring(job_id)
         with disk.kept_full():
-            refused = cube.cli("backup", "tree")
+            for _ in range(10):  # a loaded machine may be late to fill what became free
+                refused = cube.cli("backup", "tree")
+                if refused.returncode != 0:
+                    break
             assert refused.returncode == 2 and "cannot write its home" in refused.stderr, refused
             deadline = time.monotonic() + 60
             while cube.part_or_none("daemon.worker") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,13 @@ from tests.functional.daemon.conftest import ROOT, Cube
 
 
 def test_hello_adds_its_job_type_and_observer(bare: Cube) -> None:
-    target = bare.place / "site"
+    target, source = bare.place / "site", bare.place / "hello"
+    # pip builds beside the sources; other tests would then find the plugin there.
+    left = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "plugins-contrib" / "hello", source, ignore=left)
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
-         "--target", str(target), str(ROOT / "plugins-contrib" / "hello")],
+         "--target", str(target), str(source)],
         check=True, timeout=100, capture_output=True,
     )  # fmt: skip
     bare.python_path.append(str(target))
@@ -22,8 +26,8 @@ def test_hello_adds_its_job_type_and_observer(bare: Cube) -> None:
     listed = json.loads(bare.ok("plugins", "--json"))
     hello = [plugin for plugin in listed["plugins"] if plugin["name"] == "hello"]
     assert hello and hello[0]["hooks"] == [
-        "observe_event", "register_cards", "register_job_types", "register_pages",
-        "register_tabs",
+        "observe_event", "register_cards", "register_endpoints", "register_job_types",
+        "register_pages", "register_tabs",
     ]  # fmt: skip
     started = json.loads(bare.ok("job", "start", "hello", "--set", "name=Ada", "--json"))
     job = bare.ended(started[0]["job_id"])
