@@ -142,7 +142,7 @@ def schedules(context: Schedules, request: Any) -> dict[str, Any]:
         "rows": rows, "tasks": tasks, "pauses": pauses, "scopes": dict(SCOPES),
         "month": months.month(request, ""), "weekdays": months.WEEKDAYS,
         "may_configure": request.me.may(Permission.CONFIGURE),
-        "may_operate": request.me.may(Permission.OPERATE),
+        "may_run": request.me.may(Permission.DELETE),
     }  # fmt: skip
 
 
@@ -314,7 +314,8 @@ def includeme(config: Any) -> None:
     add(config, edit, ScheduleItem, "edit", template="schedule_edit", permission=configure,
         posts=True)  # fmt: skip
     add(config, remove, ScheduleItem, "remove", permission=configure, posts=True)
-    add(config, run_task, TaskItem, "run", permission=operate, posts=True)
+    # A task may prune, which only those do who may delete; as in the API.
+    add(config, run_task, TaskItem, "run", permission=Permission.DELETE, posts=True)
     add(config, pause, Schedules, "+pause", template="pause", permission=configure, posts=True)
     add(config, resume, Schedules, "+resume", permission=configure, posts=True)
     add(config, pause_plan, PlanItem, "pause", template="pause", permission=operate, posts=True)

@@ -115,7 +115,7 @@ MATRIX = {
     "ScheduleItem": View("/schedules/named/nightly", see=LOOKERS),
     "ScheduleItem edit": View("/schedules/named/nightly/edit", see=STAFF, do=STAFF),
     "ScheduleItem remove": View("/schedules/named/nightly/remove", do=STAFF),
-    "TaskItem run": View("/schedules/tasks/weekly/run", do=STAFF),
+    "TaskItem run": View("/schedules/tasks/weekly/run", do=ADMIN),
     # Server
     "server.events": View("/events", see=LOOKERS),
     "server.plugins": View("/plugins", see=LOOKERS),
