@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
 from borgcube.testing.consolerig import PASSWORD, ConsoleRig
 from borgcube.testing.sshd import PrivateSSHD
@@ -68,6 +68,16 @@ class Watcher:
 
     def faults(self, *rules: str) -> list[str]:
         """Return axe's violations, of these rules or of all, in words."""
+        try:
+            return self._faults(rules)
+        except Error as error:
+            # A page that waits for something goes on by itself when it is there.
+            if "Execution context was destroyed" not in str(error):
+                raise
+            self.page.wait_for_load_state()
+            return self._faults(rules)
+
+    def _faults(self, rules: tuple[str, ...]) -> list[str]:
         # Through the debugger: the page's own policy lets no foreign script in.
         self.page.evaluate(AXE.read_text("utf-8"))
         found = self.page.evaluate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from borgcube.testing.nonces import Findings, read_segment, segment_files
 from borgcube.testing.trees import compare_trees
 from tests.functional.daemon.conftest import DEBIAN_BORG, STOCK_BORG, Cube
 
@@ -196,10 +196,13 @@ def test_what_a_repair_lost_is_uploaded_again_and_heals_the_archives(cube: Cube)
 
 
 def _damage(cube: Cube) -> None:
-    """Change one byte in the largest object of the repository's segments."""
-    largest = max(cube.repository.glob("data/*/*"), key=lambda path: path.stat().st_size)
-    data = bytearray(largest.read_bytes())
-    data[len(data) // 2 + random.Random(1).randrange(1000)] ^= 0xFF
-    copy = largest.with_suffix(".new")
+    """Change one byte in the largest object of the repository."""
+    found = Findings()
+    for path in segment_files(cube.repository):
+        read_segment(path, found)
+    largest = max(found.uses, key=lambda use: use.length)
+    data = bytearray(largest.segment.read_bytes())
+    data[largest.at + largest.length // 2] ^= 0xFF
+    copy = largest.segment.with_suffix(".new")
     copy.write_bytes(data)
-    shutil.move(copy, largest)
+    shutil.move(copy, largest.segment)
