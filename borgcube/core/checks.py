@@ -25,6 +25,8 @@ MAX_ARCHIVES = 100
 MAX_FILES = 100
 MAX_IDS = 1000
 MAX_DAYS = 3650
+MAX_BUDGET_S = 30 * 86400
+MAX_MIB_S = 1 << 20
 GOOD, WARNING, BAD = "good", "warning", "bad"
 
 
@@ -53,7 +55,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if found["kind"] not in KINDS:
         raise InvalidInput(f"There is no kind of check {str(found['kind'])[:40]!r}.",
                            next_step=f"One of: {', '.join(KINDS)}.", field="kind")  # fmt: skip
-    for name, most in (("budget_s", 30 * 86400), ("days", MAX_DAYS), ("max_mib_s", 1 << 20)):
+    for name, most in (("budget_s", MAX_BUDGET_S), ("days", MAX_DAYS), ("max_mib_s", MAX_MIB_S)):
         try:
             value = int(found[name])
         except (TypeError, ValueError):

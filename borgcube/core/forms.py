@@ -23,7 +23,8 @@ MANY_KINDS = ("checkboxes",)
 @dataclass(frozen=True)
 class Field:
     """One field. ``kind`` is text, password, code, number, size (bytes, typed as ``10G``,
-    nothing is 0), choice, checkbox, checkboxes or lines (one value a line)."""
+    nothing is 0), choice, checkbox, checkboxes or lines (one value a line). With ``when``,
+    the name of another field and a value, it is taken only while that field has that value."""
 
     name: str
     label: str
@@ -37,6 +38,7 @@ class Field:
     placeholder: str = ""
     autocomplete: str = "off"
     group: str = ""
+    when: tuple[str, str] | None = None
 
 
 @dataclass
@@ -76,6 +78,9 @@ class Form:
                 raw = str(posted.get(spec.name, absent)).replace("\r\n", "\n")
                 raw = raw[: MAX_TEXT * (MAX_LINES if spec.kind == "lines" else 1)]
             self.values[spec.name] = "" if spec.kind in SECRET_KINDS else raw
+            if spec.when is not None and str(posted.get(spec.when[0], "")) != spec.when[1]:
+                checked[spec.name] = spec.default
+                continue
             problem, value = _checked(spec, raw)
             if problem:
                 self.errors[spec.name] = problem

@@ -20,15 +20,17 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_job_types() -> list[Any]:
-    """Register: return job types (``core.jobs.JobType``). All processes, no transaction;
-    an exception quarantines the plugin."""
+    """Register: return job types (``core.jobs.JobType``), which may bring the form
+    fields of their parameters. All processes, no transaction; an exception quarantines the
+    plugin."""
     return []
 
 
 @hookspec
 def register_transports() -> list[Any]:
-    """Register: return transports (``core.transports.Transport``). All processes, no
-    transaction; an exception quarantines the plugin."""
+    """Register: return transports (``core.transports.Transport``), which may bring the
+    form fields of their options. All processes, no transaction; an exception quarantines the
+    plugin."""
     return []
 
 

@@ -113,6 +113,10 @@ class JobType(Protocol):
     It may have ``prepare(root, job) -> dict``: the parameters of its order, made from those
     that it was queued with. Called in the daemon, in the order's transaction, so it must be
     quick and only read; what it raises (BorgCubeError) fails the job.
+
+    It may have ``parameter_fields() -> Sequence[core.forms.Field]``: the parameters that a task
+    may set, as fields named like the parameters. The console draws them in the form of a task,
+    and the daemon refuses values that do not fit them. Called often, so it must be quick.
     """
 
     name: str

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from borgcube.core.errors import BorgCubeError, InvalidInput
-from borgcube.core.forms import MANY_KINDS, MAX_LINES, MAX_TEXT, SECRET_KINDS, Field
+from borgcube.core.forms import SECRET_KINDS, Field
+from borgcube.core.options import checked_value
 
 INFO, WARNING, ERROR = "info", "warning", "error"
 SEVERITIES = (INFO, WARNING, ERROR)
@@ -100,64 +101,6 @@ def checked_options(notifier: Notifier, given: Mapping[str, Any]) -> dict[str, A
                 f"{notifier.name} has no option {str(name)[:60]!r}.",
                 next_step=f"Its options are: {', '.join(specs)}.",
             )
-    options = {name: _checked(spec, given.get(name)) for name, spec in specs.items()}
+    options = {name: checked_value(spec, given.get(name)) for name, spec in specs.items()}
     notifier.check(options)
     return options
-
-
-def _refuse(spec: Field, what: str) -> InvalidInput:
-    return InvalidInput(f"{spec.label}: {what}", field=spec.name)
-
-
-def _checked(spec: Field, value: Any) -> Any:
-    many = spec.kind == "lines" or spec.kind in MANY_KINDS
-    if value is None or value == "":
-        value = spec.default
-        if many:
-            value = list(value) if isinstance(value, list | tuple) else []
-    if many:
-        return _checked_list(spec, value)
-    if spec.kind == "checkbox":
-        if value in ("", None):
-            return False
-        if type(value) is not bool:
-            raise _refuse(spec, "this must be true or false.")
-        return value
-    if spec.kind == "number":
-        return _checked_number(spec, value)
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise _refuse(spec, f"this must be text of at most {MAX_TEXT} characters.")
-    if any(not char.isprintable() for char in value):
-        raise _refuse(spec, "this must be one line of printable text.")
-    if spec.required and not value:
-        raise _refuse(spec, "this is needed.")
-    if spec.kind == "choice" and value not in {key for key, _ in spec.choices}:
-        raise _refuse(spec, f"choose one of {', '.join(key for key, _ in spec.choices)}.")
-    return value
-
-
-def _checked_list(spec: Field, value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _refuse(spec, "this must be a list of texts.")
-    if len(value) > MAX_LINES or any(len(item) > MAX_TEXT for item in value):
-        raise _refuse(spec, f"at most {MAX_LINES} lines of {MAX_TEXT} characters.")
-    lines = [item.strip() for item in value if item.strip()]
-    if any(not char.isprintable() for line in lines for char in line):
-        raise _refuse(spec, "this must be printable text.")
-    if spec.required and not lines:
-        raise _refuse(spec, "at least one is needed.")
-    if spec.kind in MANY_KINDS and not set(lines) <= {key for key, _ in spec.choices}:
-        raise _refuse(spec, "choose from the list.")
-    return lines
-
-
-def _checked_number(spec: Field, value: Any) -> int:
-    if isinstance(value, str) and value.lstrip("-").isascii() and value.lstrip("-").isdigit():
-        value = int(value[:20])
-    if type(value) is not int:
-        raise _refuse(spec, "this must be a whole number.")
-    if spec.least is not None and value < spec.least:
-        raise _refuse(spec, f"at least {spec.least}.")
-    if spec.most is not None and value > spec.most:
-        raise _refuse(spec, f"at most {spec.most}.")
-    return int(value)

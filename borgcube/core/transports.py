@@ -90,7 +90,13 @@ class Connection(Protocol):
 
 
 class Transport(Protocol):
-    """A way to reach clients, registered by name."""
+    """A way to reach clients, registered by name.
+
+    It may have ``option_fields() -> Sequence[core.forms.Field]``: the options of a client that
+    it reads, as fields named like the options. The console draws them in a group named after
+    the transport, and the daemon refuses values that do not fit them. Called often, so it must
+    be quick. Options that no field describes are text, and the transport's own to check.
+    """
 
     name: str
 

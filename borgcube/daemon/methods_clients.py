@@ -11,6 +11,7 @@ from borgcube.core import events
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Client
+from borgcube.core.options import checked_options
 from borgcube.core.transports import TransportContext
 from borgcube.daemon import checks, hostkeys
 from borgcube.daemon.control import Later, method
@@ -42,7 +43,9 @@ class ClientMethods:
             max_duration_s=max_duration_s, max_sessions=max_sessions, network=network,
             created_at=events.now(),
         )  # fmt: skip
-        checks.check_client(client.as_data(), transports=self._daemon.registry.transports)
+        transports = self._daemon.registry.transports
+        checks.check_client(client.as_data(), transports=transports)
+        client.options = checked_options(transports[transport], client.options)
         checks.check_identity(identity)
         with self._daemon.store.transact() as root:
             checks.refuse_duplicate(root.clients, name, what="client")
@@ -79,6 +82,9 @@ class ClientMethods:
             checks.check_client(
                 {**client.as_data(), **values}, transports=self._daemon.registry.transports
             )
+            if "options" in values or values.get("transport", client.transport) != client.transport:
+                chosen = self._daemon.registry.transports[values.get("transport", client.transport)]
+                values["options"] = checked_options(chosen, values.get("options", client.options))
             fields = checks.change(root.clients, client, values)
             checks.record_change(root, events.ClientChanged, name, fields, what="client")
             root.after_commit(self._daemon.dispatcher.wake)

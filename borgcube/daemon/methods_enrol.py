@@ -78,6 +78,7 @@ class EnrolMethods:
     def enrol(
         self, *, name: str, host: str, transport: str = "openssh", port: int = 22,
         user: str = "root", borg: str = "borg", domain: str = "",
+        options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Add a client with a key of its own and return it with the line to paste there."""
         check_name(name, what="client")
@@ -91,7 +92,7 @@ class EnrolMethods:
         try:
             made: dict[str, Any] = self._clients.add(
                 name=name, host=host, transport=transport, port=port, user=user, borg=borg,
-                domain=domain, identity=str(directory / KEY_NAME),
+                domain=domain, identity=str(directory / KEY_NAME), options=options,
             )  # fmt: skip
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)

@@ -10,7 +10,8 @@ from borgcube.core import events_scheduling as told
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Job, Task
 from borgcube.core.model.names import check_name
-from borgcube.core.model.scheduling import TASK
+from borgcube.core.model.scheduling import NOT_FOR_TASKS, TASK
+from borgcube.core.options import checked_options
 from borgcube.core.store import Root
 from borgcube.daemon import checks, timetabling
 from borgcube.daemon.control import method
@@ -19,13 +20,6 @@ from borgcube.daemon.orders import find
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
-# What has another way onto a schedule, or none.
-NOT_FOR_TASKS = {
-    "backup": "Give the plan a schedule: borgcube plan set PLAN --schedule NAME",
-    "restore": "Start it yourself: borgcube restore",
-    "archive-delete": "Archives are named one by one: borgcube archive delete",
-}
-
 
 class TaskMethods:
     """task.*"""
@@ -33,7 +27,8 @@ class TaskMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    def _check(self, root: Root, task: Task) -> None:
+    def _check(self, root: Root, task: Task) -> dict[str, Any]:
+        """Check a task as a whole; return its parameters in their plain form."""
         check_name(task.name, what="task")
         if task.type in NOT_FOR_TASKS:
             raise InvalidInput(f"A task cannot be a {task.type}.", field="type",
@@ -51,6 +46,7 @@ class TaskMethods:
             raise InvalidInput(f"A {task.type} needs a repository.", field="repository")
         if job_type.needs_client and not task.client:
             raise InvalidInput(f"A {task.type} needs a client.", field="client")
+        return checked_options(job_type, task.parameters)
 
     def _enrol(self, root: Root, task: Task) -> None:
         timetabling.enrol(
@@ -82,7 +78,7 @@ class TaskMethods:
             checks.refuse_duplicate(root.tasks, name, what="task")
             if plan and not repository:
                 task.repository = find(root.plans, plan, what="plan").repository
-            self._check(root, task)
+            task.parameters = self._check(root, task)
             root.tasks.add(task)
             self._enrol(root, task)
             root.record(told.TaskAdded(task=name, job_type=type, schedule=schedule))
@@ -101,9 +97,11 @@ class TaskMethods:
         })  # fmt: skip
         with self._daemon.store.transact() as root:
             task = find(root.tasks, name, what="task")
-            self._check(root, Task(**{
+            plain = self._check(root, Task(**{
                 **{field: getattr(task, field) for field in Task.field_names()}, **values
             }))  # fmt: skip
+            if "parameters" in values:
+                values["parameters"] = plain
             changed = checks.change(root.tasks, task, values)
             if "schedule" in changed:
                 self._enrol(root, task)

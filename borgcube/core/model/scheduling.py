@@ -16,6 +16,14 @@ from persistent import Persistent
 from borgcube.core.model.records import Record
 
 PLAN, TASK = "plan", "task"
+# What has another way onto a schedule, or none.
+NOT_FOR_TASKS = {
+    "backup": "Give the plan a schedule: borgcube plan set PLAN --schedule NAME",
+    "restore": "Start it yourself: borgcube restore",
+    "archive-delete": "Archives are named one by one: borgcube archive delete",
+    "dry-run": "Start it yourself: borgcube plan dry-run PLAN",
+    "catalog": "It is read when somebody looks at the files of an archive.",
+}
 
 
 class Schedule(Record):

@@ -192,7 +192,7 @@ ENDPOINTS = [
         tag="clients", permission=_CONFIGURE,
         summary="Add a client with a key of its own and the line to paste there",
         body=thing({"name": NAME, **{key: FIELDS[key] for key in (
-            "host", "transport", "port", "user", "borg", "domain")}},
+            "host", "transport", "port", "user", "borg", "domain", "options")}},
             required=("name", "host"), title="NewEnrolment"),
         returns=ENROLLED,
     ),

@@ -6,12 +6,18 @@ format's own program, which needs the repository alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from borgcube.core import checks
 from borgcube.core.errors import InvalidInput
+from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult, JobType
+from borgcube.core.texts import _
+
+BUDGET = Field("budget_s", _("A run may take (s)"), "number", default=0, least=0,
+               most=checks.MAX_BUDGET_S, help=_("0 means no limit."))  # fmt: skip
 
 
 class CheckJob:
@@ -20,6 +26,22 @@ class CheckJob:
     name = "check"
     needs_vault = True
     needs_client = False
+
+    def parameter_fields(self) -> Sequence[Field]:
+        """Return what a task may set."""
+        return (
+            Field("kind", _("What is checked"), "choice", default="data", choices=(
+                ("data", _("the stored bytes, in slices")),
+                ("archives", _("the lists of files of archives")),
+            )),
+            BUDGET,
+            Field("days", _("Verify every byte within (days)"), "number", default=0, least=0,
+                  most=checks.MAX_DAYS, help=_("0 means what the repository promises.")),
+            Field("max_mib_s", _("Read at most (MiB/s)"), "number", default=0, least=0,
+                  most=checks.MAX_MIB_S, help=_("0 means as fast as it can.")),
+            Field("full", _("Everything in every run"), "checkbox", default=False,
+                  help=_("Not only the slice whose turn it is.")),
+        )  # fmt: skip
 
     def prepare(self, root: Any, job: Any) -> dict[str, Any]:
         """Check the parameters; the days are the repository's unless they are given."""

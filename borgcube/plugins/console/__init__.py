@@ -65,7 +65,7 @@ def register_pages() -> list[Page]:
              _include("repositories"), Permission.VIEW_SERVER, order=50),
         Page("policies", _("Retention"), "clock", made.Policies, _include("retention"),
              Permission.VIEW_SERVER, order=60),
-        Page("schedules", _("Schedules"), "clock", _schedules, _include("schedules"),
+        Page("schedules", _("Schedules"), "clock", _schedules, _include("schedules", "tasks"),
              Permission.VIEW_SERVER, order=25),
         Page("notifications", _("Notifications"), "notify", _notifications,
              _include("notifications"), Permission.VIEW_SERVER, section=_("Server"), order=5),

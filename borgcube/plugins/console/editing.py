@@ -29,7 +29,7 @@ MAX_SEEN = 20_000
 Values = dict[str, Any]
 
 
-def _same(data: Mapping[str, Any]) -> Values:
+def _same(_request: Any, data: Mapping[str, Any]) -> Values:
     return dict(data)
 
 
@@ -42,8 +42,8 @@ class Kind:
     name: str
     place: str
     fields: Callable[[Any, Mapping[str, Any]], list[Field]]
-    shown: Callable[[Mapping[str, Any]], Values] = _same
-    meant: Callable[[Mapping[str, Any]], Values] = _same
+    shown: Callable[[Any, Mapping[str, Any]], Values] = _same
+    meant: Callable[[Any, Mapping[str, Any]], Values] = _same
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Edit:
         self.typed: Values | None = None
 
     def _shown(self, data: Mapping[str, Any]) -> Values:
-        shown = self.kind.shown(data)
+        shown = self.kind.shown(self.request, data)
         return {spec.name: shown[spec.name] for spec in self.fields}
 
     def read(self) -> None:
@@ -168,7 +168,8 @@ class Edit:
 
     def _set(self, version: str) -> None:
         assert self.typed is not None
-        before, after = self.kind.meant(self.now), self.kind.meant(self.typed)
+        before = self.kind.meant(self.request, self.now)
+        after = self.kind.meant(self.request, self.typed)
         # A field that others changed and the user did not touch stays as it is now.
         changes = {key: value for key, value in after.items() if value != before[key]}
         if changes:

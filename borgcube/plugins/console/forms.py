@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from borgcube.core import options
 from borgcube.core.access import CALLED, EXPLAINED, Permission, Role
-from borgcube.core.errors import InvalidInput
 from borgcube.core.forms import Field
 from borgcube.core.texts import _
 from borgcube.plugins.console import queries
@@ -41,11 +41,31 @@ FILES_CACHE = (
 )
 
 
+TRANSPORTS = {"openssh": _("SSH (the system's ssh)"), "local": _("this server itself"),
+              "paramiko": _("SSH without an ssh program")}  # fmt: skip
+
+
+def transport_fields(request: Any) -> list[Field]:
+    """Return the fields that transports bring for their options, those of each in a group of
+    its own, taken only from the transport that is chosen."""
+    return [
+        spec for name, transport in sorted(request.plugins.transports.items())
+        for spec in options.fields_of(
+            transport, when=("transport", name),
+            group=_("Options: %(transport)s", transport=TRANSPORTS.get(name, name)),
+        )
+    ]  # fmt: skip
+
+
+def options_field() -> Field:
+    """Return the field of the options that no other field describes."""
+    return Field("options", _("Other options of the transport"), "lines", group=MORE,
+                 placeholder="NAME=VALUE", help=_("One NAME=VALUE a line."))  # fmt: skip
+
+
 def client_fields(request: Any) -> list[Field]:
-    """Return the fields of a new client."""
+    """Return the fields of a new client but for its transport's options."""
     known = sorted(request.plugins.transports)
-    names = {"openssh": _("SSH (the system's ssh)"), "local": _("this server itself"),
-             "paramiko": _("SSH without an ssh program")}  # fmt: skip
     first = [name for name in ("openssh", "paramiko", "local") if name in known]
     order = [*first, *(name for name in known if name not in first)]
     return [
@@ -58,7 +78,7 @@ def client_fields(request: Any) -> list[Field]:
               help=_("root can read everything. Any user works for what that user can read.")),
         Field("port", _("Port"), "number", default="22", least=1, most=65535, group=MORE),
         Field("transport", _("How to reach it"), "choice", default=order[0] if order else "",
-              choices=[(name, names.get(name, name)) for name in order], group=MORE),
+              choices=[(name, TRANSPORTS.get(name, name)) for name in order], group=MORE),
         Field("borg", _("borg on the client"), default="borg", group=MORE,
               help=_("The program's name or path there. Versions 1.2 to 1.4 work.")),
         Field("domain", _("Domain"), group=MORE,
@@ -109,27 +129,33 @@ def client_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
         Field("identity", _("Private key on this server"), group=MORE,
               help=_("The path of the key file that logs in. Clients that were added here have"
                      " one of their own.")),
-        Field("options", _("Options of the transport"), "lines", group=MORE,
-              placeholder="NAME=VALUE", help=_("One NAME=VALUE a line.")),
+        options_field(),
+        *transport_fields(request),
         *limit_fields(),
     ]  # fmt: skip
-    return [_with_stored(spec, data.get(spec.name)) for spec in fields]
+    now = client_shown(request, data)
+    return [_with_stored(spec, now.get(spec.name)) for spec in fields]
 
 
-def client_shown(data: Mapping[str, Any]) -> dict[str, Any]:
+def client_shown(request: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a client's data as values of the edit form."""
-    return {**data, "options": [f"{key}={value}" for key, value in data["options"].items()]}
+    found, rest = dict(data), dict(data["options"])
+    for name, transport in request.plugins.transports.items():
+        if name == data["transport"]:
+            values, rest = options.shown(transport, data["options"])
+        else:
+            values, _rest = options.shown(transport, {})
+        found |= values
+    return {**found, "options": [f"{key}={value}" for key, value in rest.items()]}
 
 
-def client_meant(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that the edit form's values mean; raises InvalidInput."""
-    options = {}
-    for line in values["options"]:
-        name, equals, value = line.partition("=")
-        if not name.strip() or not equals:
-            raise InvalidInput(f"{line[:80]!r} is not NAME=VALUE.", field="options")
-        options[name.strip()] = value.strip()
-    return {**values, "options": options}
+def client_meant(request: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a form's values mean; raises InvalidInput."""
+    specs = {spec.name for spec in transport_fields(request)}
+    found = {key: value for key, value in values.items() if key not in specs}
+    transport = request.plugins.transports.get(values["transport"])
+    meant = options.meant(transport, values, values["options"], field="options")
+    return {**found, "options": meant}
 
 
 def plan_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:

@@ -142,7 +142,7 @@ def schedules(context: Schedules, request: Any) -> dict[str, Any]:
         "rows": rows, "tasks": tasks, "pauses": pauses, "scopes": dict(SCOPES),
         "month": months.month(request, ""), "weekdays": months.WEEKDAYS,
         "may_configure": request.me.may(Permission.CONFIGURE),
-        "may_run": request.me.may(Permission.DELETE),
+        "may_delete": request.me.may(Permission.DELETE),
     }  # fmt: skip
 
 
@@ -236,12 +236,6 @@ def remove(context: ScheduleItem, request: Any) -> Any:
     return HTTPSeeOther(request.path_to("schedules"))
 
 
-def run_task(context: TaskItem, request: Any) -> Any:
-    """Run a task now."""
-    job = request.act("task.run", name=context.record.name)["job_id"]
-    return HTTPSeeOther(request.path_to("jobs", job))
-
-
 def pause_fields(request: Any, *, scope: bool) -> list[Field]:
     """Return the fields of a pause; with ``scope`` also what is paused."""
     which = [
@@ -314,8 +308,6 @@ def includeme(config: Any) -> None:
     add(config, edit, ScheduleItem, "edit", template="schedule_edit", permission=configure,
         posts=True)  # fmt: skip
     add(config, remove, ScheduleItem, "remove", permission=configure, posts=True)
-    # A task may prune, which only those do who may delete; as in the API.
-    add(config, run_task, TaskItem, "run", permission=Permission.DELETE, posts=True)
     add(config, pause, Schedules, "+pause", template="pause", permission=configure, posts=True)
     add(config, resume, Schedules, "+resume", permission=configure, posts=True)
     add(config, pause_plan, PlanItem, "pause", template="pause", permission=operate, posts=True)

@@ -3,11 +3,14 @@ compares them with what the archive says, measures how long it took, and files a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from borgcube.core import drills
+from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult, JobType
+from borgcube.core.texts import _
 
 
 class DrillJob:
@@ -16,6 +19,16 @@ class DrillJob:
     name = "drill"
     needs_vault = True
     needs_client = False
+
+    def parameter_fields(self) -> Sequence[Field]:
+        """Return what a task may set."""
+        return (
+            Field("files", _("Files to restore"), "number", default=drills.DEFAULT_FILES, least=1,
+                  most=drills.MAX_FILES, help=_("Chosen anew in every run.")),
+            Field("whole", _("Restore the whole archive"), "choice", default="", choices=(
+                ("", _("every so often")), ("yes", _("in every run")), ("no", _("never")),
+            )),
+        )  # fmt: skip
 
     def prepare(self, root: Any, job: Any) -> dict[str, Any]:
         """Choose the archive: the one that was named, or the newest of the plan."""

@@ -6,8 +6,18 @@ What a prune deletes was decided by the daemon when it made the order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult, JobType
+from borgcube.core.texts import _
+
+THRESHOLD = Field(
+    "threshold_percent", _("Rewrite files of which this much is unused (%%)"), "number",
+    default=10, least=1, most=99,
+    help=_("Less gives more space back, and reads and writes more for it."),
+)  # fmt: skip
 
 
 class PruneJob:
@@ -16,6 +26,17 @@ class PruneJob:
     name = "prune"
     needs_vault = True
     needs_client = False
+
+    def parameter_fields(self) -> Sequence[Field]:
+        """Return what a task may set; the policies say what goes."""
+        return (
+            Field("dry_run", _("Only measure what would be freed"), "checkbox", default=False,
+                  help=_("Nothing is deleted.")),
+            Field("compact", _("Give the space back afterwards"), "choice", default="auto",
+                  choices=(("auto", _("when enough would come back")), ("always", _("always")),
+                           ("never", _("never: a task of its own compacts")))),
+            THRESHOLD,
+        )  # fmt: skip
 
     def run(self, context: JobContext) -> JobResult:
         """Let the repository's engine do it."""
@@ -29,6 +50,10 @@ class CompactJob:
     name = "compact"
     needs_vault = True
     needs_client = False
+
+    def parameter_fields(self) -> Sequence[Field]:
+        """Return what a task may set."""
+        return (THRESHOLD,)
 
     def run(self, context: JobContext) -> JobResult:
         """Let the repository's engine do it."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 
+from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.streams import check_address, host_unreachable
+from borgcube.core.texts import _
 from borgcube.core.transports import ClientAddress, Connection, TransportContext
 from borgcube.plugins.transport_openssh.connection import OpenSSHConnection
 
@@ -14,6 +17,16 @@ class OpenSSHTransport:
     """Reaches clients with the system's ssh."""
 
     name = "openssh"
+
+    def option_fields(self) -> Sequence[Field]:
+        """Return the one option: a file for ``ssh -F``."""
+        return (
+            Field("ssh_config", _("Configuration for ssh"),
+                  placeholder="/etc/borgcube/ssh_config",
+                  help=_("A file on this server, in the format of ssh_config(5), for a jump host or"
+                         " a proxy. Whoever may edit a client may name it, and ssh does what it"
+                         " says. Leave it empty for none.")),
+        )  # fmt: skip
 
     def connect(self, address: ClientAddress, context: TransportContext) -> Connection:
         """Log in; raises JobFailed as the contract says, InvalidInput for a bad address."""

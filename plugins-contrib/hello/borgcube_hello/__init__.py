@@ -1,17 +1,19 @@
 """Hello: the smallest useful BorgCube plugin, to copy from.
 
 It logs every new archive, offers a job type ``hello`` that says who it greets, shows in the
-console a page, a card of the dashboard and a tab of every client, and lists its greetings in
-the API.
+console a page, a card of the dashboard, a tab of every client and the field of its job's
+parameter, and lists its greetings in the API.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from borgcube.core.access import Permission
 from borgcube.core.api import Call, Endpoint
+from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
 from borgcube.core.schemas import given
@@ -27,6 +29,10 @@ class Hello:
     name = "hello"
     needs_vault = False
     needs_client = False
+
+    def parameter_fields(self) -> Sequence[Field]:
+        """Offer the parameter in the form of a task."""
+        return (Field("name", _("Whom to greet"), default="world"),)
 
     def run(self, context: JobContext) -> JobResult:
         """Greet; the parameter ``name`` says whom."""

@@ -115,7 +115,10 @@ MATRIX = {
     "ScheduleItem": View("/schedules/named/nightly", see=LOOKERS),
     "ScheduleItem edit": View("/schedules/named/nightly/edit", see=STAFF, do=STAFF),
     "ScheduleItem remove": View("/schedules/named/nightly/remove", do=STAFF),
+    "Schedules +task": View("/schedules/+task", see=ADMIN, do=ADMIN),
+    "TaskItem edit": View("/schedules/tasks/weekly/edit", see=ADMIN, do=ADMIN),
     "TaskItem run": View("/schedules/tasks/weekly/run", do=ADMIN),
+    "TaskItem remove": View("/schedules/tasks/weekly/remove", do=ADMIN),
     # Server
     "server.events": View("/events", see=LOOKERS),
     "server.plugins": View("/plugins", see=LOOKERS),

@@ -71,6 +71,12 @@ def test_a_plugin_shows_its_page_card_and_tab_and_a_rude_one_spoils_nothing(
         assert client.status == 200 and "Hello, web." in client.text
         assert "tab-rude" not in client.text
         assert visitor.get("/rude").status == 404
+        rig.call("schedule.add", name="nightly", spec="daily at 02:00")
+        form = "/schedules/+task?type=hello"
+        assert 'name="hello.name"' in visitor.get(form).text
+        typed = {"name": "greet", "schedule": "nightly", "hello.name": "<Bob>"}
+        assert visitor.post(form, typed, form=form).status == 303
+        assert rig.call("task.show", name="greet")["parameters"] == {"name": "<Bob>"}
         api = Api(rig.port, rig.call("token.add", name="t", user="ada")["token"])
         api.document = api.get("/openapi.json")
         assert api.get("/greetings") == {"greeted": ["<Ada>"]}

@@ -1,0 +1,112 @@
+"""Options of transports and parameters of job types have form fields, which plugins bring."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from borgcube.testing.consolerig import ConsoleRig
+from tests.functional.console.conftest import FAKE
+from tests.functional.console.test_edit_pages import filled, send
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleRig]:
+    """A console with the real SSH transport and upkeep; the fake has the rest."""
+    real = ("borg", "backup", "restore", "prune", "transport_local")
+    place: Path = tmp_path_factory.mktemp("fields")
+    with ConsoleRig(place, python_path=(str(FAKE),), disabled=real) as made:
+        made.call("repository.create", name="main", path=str(place / "repo"), passphrase="right")
+        made.call("schedule.add", name="nightly", spec="daily at 02:00")
+        made.user("ada")
+        made.user("olga", "operator")
+        yield made
+
+
+def test_a_transport_brings_the_fields_of_its_options_to_a_new_client(rig: ConsoleRig) -> None:
+    visitor, path = rig.visitor("olga"), "/clients/+add"
+    page = visitor.get(path).text
+    assert "Options: SSH (the system&#39;s ssh)" in page and 'name="openssh.ssh_config"' in page
+    typed = {**filled(page), "name": "ssh1", "host": "127.0.0.1", "port": "9",
+             "openssh.ssh_config": "/etc/jump", "options": "extra=1"}  # fmt: skip
+    assert send(visitor, path, typed).status == 303
+    assert rig.call("client.show", name="ssh1")["options"] == {
+        "ssh_config": "/etc/jump", "extra": "1",
+    }  # fmt: skip
+
+
+def test_only_the_fields_of_the_chosen_transport_are_taken(rig: ConsoleRig) -> None:
+    rig.call("client.add", name="ssh2", transport="openssh", host="127.0.0.1",
+             options={"ssh_config": "/a", "other": "b"})  # fmt: skip
+    visitor, path = rig.visitor("olga"), "/clients/ssh2/edit"
+    values = filled(visitor.get(path).text)
+    assert values["openssh.ssh_config"] == "/a" and values["options"] == "other=b"
+    assert send(visitor, path, {**values, "openssh.ssh_config": "/c"}).status == 303
+    assert rig.call("client.show", name="ssh2")["options"] == {"ssh_config": "/c", "other": "b"}
+    values = filled(visitor.get(path).text)
+    assert send(visitor, path, {**values, "transport": "paramiko"}).status == 303
+    assert rig.call("client.show", name="ssh2")["options"] == {"other": "b"}
+
+
+def test_a_free_line_for_an_option_with_a_field_is_refused(rig: ConsoleRig) -> None:
+    rig.call("client.add", name="ssh3", transport="openssh", host="127.0.0.1")
+    visitor, path = rig.visitor("olga"), "/clients/ssh3/edit"
+    values = {**filled(visitor.get(path).text), "options": "ssh_config=/x"}
+    answer = send(visitor, path, values)
+    assert answer.status == 400
+    assert re.search(r'id="f-options-error">.*has a field of its own', answer.text)
+    assert rig.call("client.show", name="ssh3")["options"] == {}
+
+
+def test_what_the_daemon_refuses_of_an_option_stands_beside_its_field(rig: ConsoleRig) -> None:
+    visitor, path = rig.visitor("olga"), "/clients/ssh3/edit"
+    values = {**filled(visitor.get(path).text), "openssh.ssh_config": "/x\x07"}
+    answer = send(visitor, path, values)
+    assert answer.status == 400
+    assert re.search(r'id="f-openssh.ssh_config-error">.*one line of printable', answer.text)
+
+
+def test_a_task_is_added_changed_run_and_removed_with_fields_of_its_job(rig: ConsoleRig) -> None:
+    visitor = rig.visitor("ada")
+    assert "+task?type=drill" in visitor.get("/schedules/+task").text
+    path = "/schedules/+task?type=check"
+    typed = {**filled(visitor.get(path).text), "name": "weekly", "schedule": "nightly",
+             "repository": "main", "check.kind": "archives", "check.days": "30"}  # fmt: skip
+    wrong = visitor.post(path, {**typed, "check.days": "many"}, form=path)
+    assert wrong.status == 400 and 'id="f-check.days-error"' in wrong.text
+    assert visitor.post(path, typed, form=path).status == 303
+    task = rig.call("task.show", name="weekly")
+    assert task["parameters"] == {"kind": "archives", "days": 30}
+    assert "/schedules/tasks/weekly/edit" in visitor.get("/schedules").text
+
+    path = "/schedules/tasks/weekly/edit"
+    values = filled(visitor.get(path).text)
+    assert (values["check.kind"], values["check.days"]) == ("archives", "30")
+    assert send(visitor, path, values).status == 303
+    assert rig.call("task.show", name="weekly") == task, "saved as it came"
+    assert send(visitor, path, {**values, "check.full": "yes", "check.days": "0"}).status == 303
+    assert rig.call("task.show", name="weekly")["parameters"] == {"kind": "archives", "full": True}
+
+    assert re.fullmatch(r"/jobs/\w+", visitor.post("/schedules/tasks/weekly/run").location)
+    assert rig.visitor("olga").post("/schedules/tasks/weekly/remove").status == 403
+    assert visitor.post("/schedules/tasks/weekly/remove").status == 303
+    assert rig.call("task.list") == []
+
+
+def test_parameters_that_do_not_fit_are_refused_by_the_daemon_and_named(rig: ConsoleRig) -> None:
+    visitor, path = rig.visitor("ada"), "/schedules/+task?type=drill"
+    typed = {**filled(visitor.get(path).text), "name": "proof", "schedule": "nightly",
+             "repository": "main", "parameters": "files=0"}  # fmt: skip
+    answer = visitor.post(path, typed, form=path)
+    assert "has a field of its own" in unescape(answer.text)
+    for parameters, words in (({"files": "0"}, "at least 1"), ({"whole": "maybe"}, "choose one")):
+        with pytest.raises(Exception, match=words):
+            rig.call("task.add", name="proof", type="drill", schedule="nightly",
+                     repository="main", parameters=parameters)  # fmt: skip
+    made = rig.call("task.add", name="proof", type="drill", schedule="nightly",
+                    repository="main", parameters={"files": "7", "odd": "kept"})  # fmt: skip
+    assert made["parameters"] == {"files": 7, "odd": "kept"}
