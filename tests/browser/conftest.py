@@ -56,7 +56,14 @@ class Watcher:
             self.errors.append(message.text)
 
     def open(self, path: str) -> Page:
-        self.page.goto(self.url + path)
+        try:
+            self.page.goto(self.url + path)
+        except Error as error:
+            # The page before it was just going on by itself, as the one that waits does.
+            if "ERR_ABORTED" not in str(error):
+                raise
+            self.page.wait_for_load_state()
+            self.page.goto(self.url + path)
         return self.page
 
     def log_in(self, name: str) -> None:

@@ -29,7 +29,7 @@ SSH = [OpenSSHTransport(), ParamikoTransport()]
 
 @pytest.fixture
 def context() -> Iterator[TransportContext]:
-    with tempfile.TemporaryDirectory(prefix="bc") as name:
+    with tempfile.TemporaryDirectory(prefix="bc", ignore_cleanup_errors=True) as name:
         (Path(name) / "known_hosts").touch()
         yield TransportContext(Path(name) / "known_hosts", Path(name), 5.0)
 

@@ -72,6 +72,7 @@ export class Regions {
     this.timer = 0;
     this.wanted = new Set();
     this.busy = false;
+    this.failures = 0;
   }
 
   hear(event) {
@@ -104,14 +105,24 @@ export class Regions {
     this.busy = true;
     try {
       const answer = await fetch(window.location.href, { headers: { "X-Region": "yes" } });
+      if (answer.status >= 500) throw new Error(String(answer.status));
+      this.failures = 0;
       if (!answer.ok || answer.redirected) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const id of ids) this.replace(id, fresh);
     } catch {
-      // The feed says that the server is away; the next event tries again.
+      this.later(ids);
     } finally {
       this.busy = false;
     }
+  }
+
+  // The server is going or away: there may be no further event about what it told last.
+  later(ids) {
+    for (const id of ids) this.wanted.add(id);
+    this.failures = Math.min(this.failures + 1, 6);
+    const pause = 500 * 2 ** this.failures * (0.5 + Math.random());
+    if (!this.timer) this.timer = window.setTimeout(() => this.draw(), Math.min(pause, LONGEST_PAUSE_MS));
   }
 
   replace(id, fresh) {

@@ -14,6 +14,7 @@ from borgcube.core.config import ConsoleConfig
 from borgcube.web import asgi, service
 from borgcube.web.asgi import FrontDoor
 from borgcube.web.settings import WebSettings
+from tests.unit.web.loops import run
 
 
 class Pages:
@@ -75,7 +76,7 @@ def test_a_page_gets_its_body_whole_and_no_thread_before() -> None:
         await task
         assert pages.bodies == [b"abcdef"] and request.status == 200
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +89,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         assert pages.bodies == [] and request.status == 408
         assert json.loads(request.sent[1]["body"])["kind"] == "timeout"
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_visitor_who_hangs_up_is_forgotten() -> None:
@@ -98,7 +99,7 @@ def test_a_visitor_who_hangs_up_is_forgotten() -> None:
         await door(pages)(request.scope, request.parts.get, request.send)
         assert pages.bodies == [] and request.sent == []
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_logins_wait_in_line_and_other_pages_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_logins_wait_in_line_and_other_pages_do_not(monkeypatch: pytest.MonkeyPa
         await asyncio.gather(*tasks)
         assert [one.status for one in requests[:-2]] == [200] * 5 and other.status == 200
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_large_bodies_are_few_at_a_time_and_small_ones_pass(
@@ -152,7 +153,7 @@ def test_large_bodies_are_few_at_a_time_and_small_ones_pass(
         await asyncio.gather(*tasks)
         assert [r.status for r in stuck] == [200, 200]
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_what_is_too_large_is_refused_in_the_form_of_its_place(path: str, kind: 
         headers = dict(request.sent[0]["headers"])
         assert request.status == 413 and headers[b"content-type"].decode() == kind
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_answers_on_an_open_connection_are_not_held_back() -> None:
@@ -187,4 +188,4 @@ def test_answers_on_an_open_connection_are_not_held_back() -> None:
             writer.close()
         return found
 
-    assert asyncio.run(scenario()) != 0
+    assert run(scenario()) != 0

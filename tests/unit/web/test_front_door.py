@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from borgcube.core.errors import ConfigurationError
 from borgcube.web import render
 from borgcube.web.asgi import FrontDoor
 from borgcube.web.settings import WebSettings
+from tests.unit.web.loops import run
 
 
 def through(config: ConsoleConfig, *, path: str = "/jobs", peer: str = "10.0.0.1", **headers: str):
@@ -35,7 +35,7 @@ def through(config: ConsoleConfig, *, path: str = "/jobs", peer: str = "10.0.0.1
         "headers": [(k.encode(), v.encode()) for k, v in named.items()],
     }  # fmt: skip
     door = FrontDoor(WebSettings.of(config), pages=pages, live=live)
-    asyncio.run(door(scope, None, send))  # type: ignore[arg-type]
+    run(door(scope, None, send))  # type: ignore[arg-type]
     return seen[0]
 
 
