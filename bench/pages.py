@@ -111,7 +111,7 @@ def _cpu_ns(path: Path) -> int:
 def addresses(server: Server) -> dict[str, str]:
     """Return the pages to ask for, by what they are."""
     call = server.call
-    newest = call("job.list", limit=1)[0]
+    newest = call("job.list", type="backup", state="done", limit=1)[0]
     total = int(newest["id"])
     failed = call("job.list", state="failed", limit=1)[0]
     plan, client, repository = newest["plan"], newest["client"], newest["repository"]
@@ -184,7 +184,7 @@ def measure_pages(
 
 def measure_calls(server: Server, rounds: int) -> dict[str, Any]:
     """Ask the control methods that the command line's listings use."""
-    newest = server.call("job.list", limit=1)[0]
+    newest = server.call("job.list", type="backup", state="done", limit=1)[0]
     calls: dict[str, tuple[str, dict[str, Any]]] = {
         "job.list": ("job.list", {}),
         "job.list, failed of a client": (

@@ -23,7 +23,7 @@ from borgcube.core.config import Config
 from borgcube.core.letters import Letter
 from borgcube.core.notifiers import ERROR, WARNING
 from borgcube.core.registry import Registry
-from borgcube.core.silence import Expectations, moment
+from borgcube.core.silence import Deadlines, Expectations, moment
 from borgcube.core.store import Root, Store
 from borgcube.daemon import digest
 from borgcube.daemon.incidents import MAX_RULES, OPEN, reminder_due
@@ -31,7 +31,6 @@ from borgcube.daemon.incidents import MAX_RULES, OPEN, reminder_due
 LOG = logging.getLogger(__name__)
 MOMENTARY_AFTER = timedelta(days=7)
 DOCTOR_EVERY = timedelta(minutes=10)
-MAX_PLANS = 100_000
 MAX_OPEN = 50_000
 MAX_REPOSITORIES = 1000
 # A disk that hovers at the limit must not open and close all day.
@@ -70,6 +69,7 @@ class Watch:
         self._config, self._store, self._registry = config, store, registry
         self._doctor, self._clock, self._server = doctor, clock, server
         self._doctor_at: datetime | None = None
+        self._deadlines = Deadlines()
         self._found: queue.SimpleQueue[Found] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -134,13 +134,14 @@ class Watch:
     def _silence(self, root: Root, now: datetime) -> Iterator[Found]:
         known = self._open(root, "plan-silent")
         expected = self.expected(root, now)
-        for plan in root.plans.newest(MAX_PLANS):
-            key = f"plan-silent:{plan.name}"
-            due = expected.due_by(plan)
-            if due is not None and due < now:
-                if key not in known:
-                    yield _silent(plan, key, due, expected.last_archive_at(plan.name))
-            elif key in known:
+        late = self._deadlines.late(root, expected, now)
+        for name, due in late.items():
+            key = f"plan-silent:{name}"
+            if key not in known:
+                plan = root.plans.find("name", name)
+                yield _silent(plan, key, due, expected.last_archive_at(name))
+        for key, incident in known.items():
+            if incident.plan not in late and root.plans.find("name", incident.plan) is not None:
                 yield Signal(key, "plan-silent", over=True, reason="Nothing is overdue any more.")
 
     def _disks(self, root: Root, _now: datetime) -> Iterator[Found]:

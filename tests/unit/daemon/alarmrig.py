@@ -103,7 +103,7 @@ class Rig:
         """Give a plan a schedule of its own."""
         with self.store.transact() as root:
             root.schedules.add(Schedule(name=f"of-{plan}", spec=spec, grace_s=3600, **values))
-            root.plans.find("name", plan).schedule = f"of-{plan}"
+            root.plans.change(root.plans.find("name", plan), schedule=f"of-{plan}")
             enrol(root, self.registry.schedules, subject="plan", name=plan,
                   schedule=f"of-{plan}", now=self.now)  # fmt: skip
 

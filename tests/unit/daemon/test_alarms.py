@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from borgcube.core import events, events_keeping, events_notices, planning
+from borgcube.core import events, events_keeping, events_notices, planning, silence
+from borgcube.core.events_scheduling import PauseEnded, PauseSet
 from borgcube.core.model import Pause
-from borgcube.core.silence import Expectations
+from borgcube.core.silence import Deadlines, Expectations
 from tests.unit.daemon.alarmrig import FULL, LOGIN, Rig
 
 
@@ -165,6 +167,58 @@ def test_expectations_of_a_fleet_are_those_of_each_plan(rig: Rig, pause: str | N
             for name in names:
                 plan = root.plans.find("name", name)
                 assert expected.due_by(plan) == planning.expected_by(root, kinds, plan, now), name
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_remembered_deadlines_are_those_of_a_look_at_everything(
+    rig: Rig, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens between two looks: its events alone suffice."""
+    monkeypatch.setattr(silence, "ANEW_AFTER", timedelta(days=400))
+    chance = random.Random(seed)
+    names = [f"plan{number}" for number in range(6)]
+    rig.fleet(*names)
+    remembered, kinds = Deadlines(), rig.registry.schedules
+    anew, nothing_due = 0, 0
+    for step in range(60):
+        name = chance.choice(names)
+        match chance.randrange(7):
+            case 0 | 1:
+                rig.run(name, chance.choice(("done", "done", "failed")))
+            case 2 if step % 3 == 0:
+                with rig.store.transact() as root:
+                    scope, target = chance.choice([("everything", ""), ("plan", name)])
+                    until = (rig.now + timedelta(hours=chance.randrange(1, 90))).isoformat()
+                    root.pauses.add(Pause(scope=scope, target=target, until=until))
+                    root.record(PauseSet(scope=scope, target=target, until=until, reason=""))
+            case 3:
+                with rig.store.transact() as root:
+                    for pause in root.pauses.newest(1):
+                        root.pauses.remove(pause)
+                        root.record(PauseEnded(scope=pause.scope, target=pause.target))
+            case 4:
+                with rig.store.reading() as root:
+                    has_one = root.plans.find("name", name).schedule
+                if not has_one:
+                    rig.schedule(name, chance.choice(("daily at 02:00", "hourly", "every 6 hours")))
+                    rig.record(events.PlanChanged(plan=name, fields=["schedule"]))
+            case 5 if step > 40:
+                with rig.store.transact() as root:
+                    plan = root.plans.find("name", name)
+                    if plan is not None and len(names) > 2:
+                        names.remove(name)
+                        root.plans.remove(plan)
+                        root.record(events.PlanRemoved(plan=name))
+        rig.later(minutes=chance.choice((1, 1, 1, 10, 50, 400)))
+        with rig.store.reading() as root:
+            expected = Expectations(root, kinds, rig.now, days=3)
+            everything = {plan.name: expected.due_by(plan) for plan in root.plans.newest(100)}
+            anew += remembered._touched(root, rig.now) is None
+            late = remembered.late(root, expected, rig.now)
+        wanted = {name: due for name, due in everything.items() if due and due < rig.now}
+        assert late == wanted, step
+        nothing_due += not wanted
+    assert 0 < anew < 50 and nothing_due < 50, "both ways were taken"
 
 
 def test_a_day_of_trouble_reaches_the_right_people_once(rig: Rig) -> None:
