@@ -212,6 +212,12 @@ def kept_lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def unused_lines(result: dict[str, Any]) -> list[str]:
+    """Return what there is to say of exclusions that matched nothing."""
+    found = (result.get("exclusions") or {}).get("unused") or []
+    return [f"no path matches the exclusion {output.harmless(text)}" for text in found[:20]]
+
+
 def report(job: dict[str, Any]) -> None:
     """Print how a job ended, in a few lines."""
     out = output.console()
@@ -254,6 +260,8 @@ def report(job: dict[str, Any]) -> None:
             f"{output.size(result['size'])} restored in {result['seconds']:.1f} s and compared: "
             f"{result['result']}"
         )
+    for line in unused_lines(result):
+        output.say(f"  {line}")
     if job["cause"] and job["state"] not in ("done", "warning"):
         output.complain(job["cause"]["message"], job["cause"]["next_step"])
     warnings = job["warnings"]

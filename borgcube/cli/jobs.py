@@ -120,6 +120,9 @@ def archive_show(control: Control, options: argparse.Namespace) -> int:
     roots = stats.pop("roots", {})
     if roots:
         data["files below"] = ", ".join(f"{path} {files:,}" for path, files in roots.items())
+    unused = (stats.pop("exclusions", None) or {}).get("unused") or []
+    if unused:
+        data["matched nothing"] = ", ".join(unused)
     data["stands out"] = " ".join(one["words"] for one in data.pop("suspicions", ()))
     for key in ("start", "end", "created_at"):
         data[key] = output.local_time(data[key])

@@ -7,7 +7,7 @@ from typing import Any
 
 from borgcube.cli import output
 from borgcube.cli.control import Control
-from borgcube.cli.follow import EXIT_CODES, follow, report
+from borgcube.cli.follow import EXIT_CODES, follow, report, unused_lines
 
 PAGE = 1000
 
@@ -47,5 +47,7 @@ def _print(control: Control, job: dict[str, Any], *, every: bool) -> None:
         f"A backup would take {output.count(result['included'])} files and directories{size}; "
         f"{output.count(result['excluded'])} are left out."
     )
+    for line in unused_lines(result):
+        output.say(f"note: {line}")
     if result["cut"]:
         output.say(f"The list has the first {output.count(result['kept'])} of them only.")

@@ -219,13 +219,20 @@ def _rule_params(options: argparse.Namespace) -> dict[str, Any]:
 def rule_add(control: Control, options: argparse.Namespace) -> int:
     """Add a rule: who is told of what."""
     data = control.call("rule.add", name=options.name, **_rule_params(options))
+    _warn_of(data)
     return _done(options, data, f"Rule {options.name} added; it {_about(data)}.")
 
 
 def rule_set(control: Control, options: argparse.Namespace) -> int:
     """Change what is given of a rule."""
     data = control.call("rule.set", name=options.name, **_rule_params(options))
+    _warn_of(data)
     return _done(options, data, f"Rule {options.name} changed; it {_about(data)}.")
+
+
+def _warn_of(rule: Mapping[str, Any]) -> None:
+    for remark in rule.get("remarks") or ():
+        output.complain(f"note: {remark} yet.")
 
 
 def _about(rule: Mapping[str, Any]) -> str:

@@ -8,9 +8,11 @@ counts once, the first time.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
+from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,6 +21,7 @@ from borgcube.core.errors import InvalidInput
 from borgcube.core.model.names import check_name
 from borgcube.core.notifiers import SEVERITIES
 
+SPECIAL = re.compile(r"[*?\[]")
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 NEVER = "never"
@@ -51,6 +54,26 @@ def about_its_subjects(rule: Any, subject: Mapping[str, Any]) -> bool:
         not getattr(rule, many) or _any(getattr(rule, many), str(subject.get(one) or ""))
         for many, one in SUBJECTS.items()
     )
+
+
+def matching_nothing(rule: Any, names: Mapping[str, Callable[[str], Iterable[str]]]) -> list[str]:
+    """Return, in words, the patterns of a rule that fit nothing there is.
+
+    ``names`` has for clients, plans and repositories a function that yields the names from a
+    given one on, in order; of a pattern, only those that begin like it are looked at.
+    """
+    found = []
+    for many, one in SUBJECTS.items():
+        for pattern in getattr(rule, many):
+            begin = SPECIAL.split(pattern, maxsplit=1)[0]
+            candidates = takewhile(partial(_begins, begin), names[many](begin))
+            if not any(fnmatchcase(name, pattern) for name in candidates):
+                found.append(f"no {one} is called {pattern}")
+    return found
+
+
+def _begins(begin: str, name: str) -> bool:
+    return name.startswith(begin)
 
 
 def wants_incident(rule: Any, incident: Mapping[str, Any]) -> bool:

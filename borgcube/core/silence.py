@@ -96,7 +96,8 @@ class Deadlines:
     """The deadlines of all plans, remembered from look to look.
 
     What moves one nearer is told by an event (of its plan, of a schedule, of a pause), or is
-    the end of a pause. What moves it away is found when the remembered one is over. Not safe for several threads.
+    the end of a pause. What moves it away is found when the remembered one is over. Not safe
+    for several threads.
     """
 
     def __init__(self) -> None:

@@ -33,6 +33,8 @@ from borgcube.core.model.fleet import (
 
 if TYPE_CHECKING:
     from borgcube.core.store import Root
+from borgcube.core.rules import matching_nothing
+from borgcube.core.untrusted import words
 
 BACKUP = "backup"  # the job type whose runs say how a plan stands
 STRIP_DAYS = 30
@@ -348,6 +350,26 @@ def follow(root: Root, event: events.Event) -> None:
     meaning = _MEANING.get(type(event))
     if meaning is not None:
         meaning(root, event)
+
+
+def unused_exclusions(root: Root, plan: Plan) -> list[str]:
+    """Return the exclusions of a plan, as it has them now, that matched nothing when its
+    newest archive was made, as far as its engine could say."""
+    now = {words(text) for text in (*plan.excludes, *plan.patterns)}
+    for archive in root.archives.newest(1, plan=plan.name):
+        found = (archive.stats.get("exclusions") or {}).get("unused") or ()
+        return [text for text in found if text in now]
+    return []
+
+
+def rule_remarks(root: Root, rule: Any) -> list[str]:
+    """Return, in words, the patterns of a notification rule that fit nothing there is."""
+
+    def names(table: Any) -> Callable[[str], Iterator[str]]:
+        return lambda begin: table.values("name", least=begin)
+
+    return matching_nothing(rule, {"clients": names(root.clients), "plans": names(root.plans),
+                                   "repositories": names(root.repositories)})  # fmt: skip
 
 
 def make(root: Root, *, now: datetime | None = None) -> None:

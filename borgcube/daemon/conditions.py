@@ -20,6 +20,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.store import Root
 
 RECENT = timedelta(days=7)
+MAX_RULES = 1000
 MAX_EVENTS, MAX_LOOKED_AT = 20_000, 4000
 Finding = dict[str, str]
 
@@ -147,6 +148,16 @@ def statuses(root: Root, *, looked_at: int = 2) -> list[Finding]:
         finding("error", f"The kept status is wrong: {one[:200]}.", "Please report this.")
         for one in wrong[:3]
     ]
+
+
+def rules(root: Root) -> list[Finding]:
+    """Return which notification rules are about things that there are not."""
+    return [
+        finding("warning", f"Rule {rule.name}: {remark}.",
+                "Correct the pattern, or nobody hears of what it was meant for.")
+        for rule in root.rules.newest(MAX_RULES) if not rule.disabled
+        for remark in standing.rule_remarks(root, rule)[:3]
+    ]  # fmt: skip
 
 
 def _some(rows: Any, count: int) -> set[int]:

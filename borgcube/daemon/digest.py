@@ -17,6 +17,7 @@ from borgcube.core.letters import BAD, GOOD, PLAIN, TONES, WARN, Block, Letter, 
 from borgcube.core.notices import counted, span
 from borgcube.core.rules import about_its_subjects, rank, worst
 from borgcube.core.silence import Expectations, moment
+from borgcube.core.standing import unused_exclusions
 from borgcube.core.store import Root
 
 PERIOD = {"daily": timedelta(days=1), "weekly": timedelta(days=7)}
@@ -46,6 +47,7 @@ class Figures:
     never: list[str] = field(default_factory=list)
     silent: list[tuple[str, str, str]] = field(default_factory=list)
     empty: list[tuple[str, str, str]] = field(default_factory=list)
+    unused: list[tuple[str, str, str]] = field(default_factory=list)
     protected: int = 0
     ran: dict[str, int] = field(default_factory=dict)
     failed: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +88,8 @@ def _look_at_plans(
             found.protected += status.size
             if not status.size and _holds_nothing(root, status):
                 found.empty.append((plan.name, plan.client, last))
+            if (plan.excludes or plan.patterns) and (missed := unused_exclusions(root, plan)):
+                found.unused.append((plan.name, plan.client, ", ".join(missed)))
         due = expected.due_by(plan)
         if due is not None and due < now:
             found.silent.append((plan.name, plan.client, last or "never"))
@@ -215,6 +219,11 @@ def _blocks(found: Figures, *, url: str, zone: str, period: str, now: datetime) 
                              found.empty, paragraphs=(
             "Their newest archive holds no file: a mount may be missing, or a pattern leaves "
             "everything out.",)))  # fmt: skip
+    if found.unused:
+        blocks.append(_table("Exclusions that match nothing", ("Plan", "Client", "Exclusion"),
+                             found.unused, paragraphs=(
+            "No path of their newest backup matches them: it may be a slip of the pen.",
+            )))  # fmt: skip
     grew = sorted(((new, name) for name, new in found.grew.items() if new), reverse=True)[:5]
     if grew:
         blocks.append(_table("What grew", ("Plan", "Stored anew"),

@@ -14,6 +14,7 @@ from borgcube.core.events_notices import NotificationConfigured
 from borgcube.core.model import Channel, Rule
 from borgcube.core.model.names import check_name
 from borgcube.core.notifiers import TEST, checked_options, secret_names
+from borgcube.core.standing import rule_remarks
 from borgcube.daemon import checks, digest, outbox
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.courier import secrets_context, utc_now
@@ -223,7 +224,7 @@ class NotifyMethods:
                 rule.next_digest_at = iso(rules.next_letter(rule, utc_now()))
             root.rules.add(rule)
             root.record(NotificationConfigured(what="rule", name=name, change="added"))
-            return rule.as_data()
+            return rule.as_data() | {"remarks": rule_remarks(root, rule)}
 
     def _check_channel(self, root: Any, name: str) -> None:
         channel = find(root.channels, name, what="channel")
@@ -266,7 +267,7 @@ class NotifyMethods:
                     what="rule", name=name, change="changed"
                 ))  # fmt: skip
             data: dict[str, Any] = rule.as_data()
-            return data
+            return data | {"remarks": rule_remarks(root, rule)}
 
     @method("rule.remove")
     def rule_remove(self, *, name: str) -> dict[str, Any]:

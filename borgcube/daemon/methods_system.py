@@ -119,6 +119,7 @@ class SystemMethods:
             with self._looking:
                 found += self._journal.look(root)
             found += conditions.statuses(root)
+            found += conditions.rules(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
         found += self._daemon.scheduler.findings()
         found += conditions.private_files(self._daemon.home)

@@ -66,8 +66,11 @@ def limits_of(root: Root, client: Client) -> dict[str, Any]:
 def backup_parameters(root: Root, plan: Plan, client: Client) -> dict[str, Any]:
     """Return the parameters of a backup order."""
     options = {name: plan.as_data()[name] for name in PLAN_OPTIONS}
+    newest = root.archives.newest(1, plan=plan.name)
     return {
         **options,
+        # Which exclusions matched nothing, as the engine said of the last archive.
+        "exclusions": newest[0].stats.get("exclusions") if newest else None,
         "plan": plan.name,
         "archive": archive_name(root, plan.name),
         "domain": client.domain or f"client:{client.name}",

@@ -218,9 +218,11 @@ class Table(Persistent):  # type: ignore[misc]  # persistent has no types
             return 0 if found is None else len(found)
         return int(self.size)
 
-    def values(self, field: str, *, after: str = "") -> Iterator[str]:
-        """Yield the values of an indexed field in order, those above ``after``."""
-        for name, value in self.index.keys(min=(field, after), excludemin=bool(after)):
+    def values(self, field: str, *, after: str = "", least: str = "") -> Iterator[str]:
+        """Yield the values of an indexed field in order, those above ``after``, or from
+        ``least`` on."""
+        begin = (field, after or least)
+        for name, value in self.index.keys(min=begin, excludemin=bool(after)):
             if name != field:
                 return
             yield value

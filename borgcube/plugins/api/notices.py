@@ -25,6 +25,10 @@ NAMES = {"type": "array", "items": {"type": "string"}}
 CHANNEL = of_record(Channel, more={"secrets_set": {
     **NAMES, "description": "The secret options that have a value."}})  # fmt: skip
 RULE, INCIDENT, DELIVERY = of_record(Rule), of_record(Incident), of_record(Delivery)
+SAVED_RULE = of_record(Rule, more={"remarks": {
+    "type": "array", "items": {"type": "string"},
+    "description": "Its patterns that fit nothing there is, in words.",
+}})  # fmt: skip
 OPTIONS = {"type": "object", "maxProperties": 50, "description": "The notifier's own; secrets are"
            " sealed and never shown again."}  # fmt: skip
 MEANINGS = {
@@ -166,7 +170,7 @@ ENDPOINTS = [
         summary="List rules: who is told of what", returns=RULE,
     ),
     Endpoint(
-        name="rules.add", method="POST", path="/rules", status=201, returns=RULE, tag=_TAG,
+        name="rules.add", method="POST", path="/rules", status=201, returns=SAVED_RULE, tag=_TAG,
         handler=_added("rule.add", "rules"), permission=_ADMINISTER, summary="Add a rule",
         body=thing({"name": NAME, **FIELDS}, required=("name", "channel"), title="NewRule"),
     ),
@@ -176,7 +180,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         name="rules.change", method="PATCH", path="/rules/{name}", find=find_rule,
-        handler=_on("rule.set"), permission=_ADMINISTER, returns=RULE, tag=_TAG,
+        handler=_on("rule.set"), permission=_ADMINISTER, returns=SAVED_RULE, tag=_TAG,
         summary="Change what is given of a rule",
         body=thing({**FIELDS, "disabled": yes_or_no()}, least=1, title="RuleChange"),
     ),

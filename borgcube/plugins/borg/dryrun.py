@@ -24,7 +24,7 @@ from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.core.listings import DIRECTORY, EXCLUDED, FILE, OTHER, Entry, ListingWriter
 from borgcube.core.transports import Completed, Connection
 from borgcube.core.untrusted import words
-from borgcube.plugins.borg import remote
+from borgcube.plugins.borg import exclusions, remote
 from borgcube.plugins.borg.hearing import ClientOutput, Outcome
 from borgcube.plugins.borg.pull import DONE_CODES, create_command
 from borgcube.plugins.borg.rpcrun import Limits, RemoteBorg
@@ -57,7 +57,9 @@ class LoneSession(VaultSession):
 
 def dry_command(borg: str, options: Mapping[str, Any]) -> list[str]:
     """Return the argv of the dry run of a plan's ``borg create``."""
-    argv = create_command(borg, {**options, "archive": "dry-run"})
+    # All is listed anyway, what is left out too.
+    known = {"digest": exclusions.digest(options), "unused": []}
+    argv = create_command(borg, {**options, "archive": "dry-run", "exclusions": known})
     argv.remove("--progress")
     argv[2:2] = ["--dry-run", "--list"]
     return argv
@@ -128,13 +130,28 @@ def dry_run(context: JobContext) -> JobResult:
     silent = [path for path in missing if not any(text.startswith(f"{path}:") for text in said)]
     warnings = [*(f"{path}: not there" for path in silent), *said]
     state = JOB_WARNING if warnings else JOB_DONE
+    data = _keep(context, listing, sizes) | {"exclusions": _unused(context, listing)}
     return JobResult(
-        state=state, data=_keep(context, listing, sizes), warnings=warnings,
+        state=state, data=data,
+        warnings=warnings,
         cause=None if state == JOB_DONE else FailureCause(
             "backup-warnings", Problem.CLIENT, f"{len(warnings)} warnings on the client.",
             "A backup would take everything else.",
         ),
     )  # fmt: skip
+
+
+def _unused(context: JobContext, listing: Listing) -> dict[str, Any]:
+    if not exclusions.are_in(context.order.parameters):
+        return {}
+    excluded = exclusions.Excluded(cut=listing.cut)
+    for path, left_out in listing.kept:
+        if left_out:
+            excluded.add(path)
+    found = exclusions.judge(context.order.parameters, excluded)
+    if said := exclusions.remark(found):
+        context.log("warning", said)
+    return found
 
 
 def _listen(context: JobContext, run: RemoteBorg, listing: Listing, limits: Limits) -> Outcome:

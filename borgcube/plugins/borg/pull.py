@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from borgcube.core.errors import FailureCause, JobFailed, Problem, Violation
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.core.untrusted import words
-from borgcube.plugins.borg import remote
+from borgcube.plugins.borg import exclusions, remote
 from borgcube.plugins.borg.hearing import Outcome, archive_progress
 from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
+MAX_KEPT = 4000
 # Borg's exit codes for a run that wrote its archive: success, and the modern warnings.
 DONE_CODES = (0, *range(100, 128))
 
@@ -49,8 +51,16 @@ def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
         argv.append(f"--exclude={pattern}")
     if options.get("upload_ratelimit_kib"):
         argv += ["--upload-ratelimit", str(int(options["upload_ratelimit_kib"]))]
+    if exclusions.wanted(options):
+        argv += ["--list", "--filter", "x"]
     argv += ["--", f"{remote.REPOSITORY_URL}::{options['archive']}", *options["paths"]]
     return argv
+
+
+def command_line(options: Mapping[str, Any]) -> str:
+    """Return what ran on the client, as one line of up to 4,000 characters to be kept."""
+    named = "borg" if options.get("borg") in (None, "", DEPLOY) else str(options["borg"])
+    return shlex.join(create_command(named, options))[:MAX_KEPT]
 
 
 def backup(context: JobContext) -> JobResult:
@@ -78,7 +88,8 @@ def backup(context: JobContext) -> JobResult:
     )
     context.log("info", f"{session.terms['files_known']} files are known from the last archive")
     run = RemoteBorg(context, connection, session, mode="backup")
-    run.on_message = lambda message: _progress(context, message)
+    excluded = exclusions.Excluded() if exclusions.wanted(options) else None
+    run.on_message = lambda message: _take(context, message, excluded)
     try:
         missing = run.prepare(create_command(borg, options), wanted=options["paths"])
         if len(missing) == len(options["paths"]):
@@ -97,7 +108,19 @@ def backup(context: JobContext) -> JobResult:
     finally:
         session.close()
         run.clean_up()
+    if admitted is not None:
+        admitted["exclusions"] = _judge_exclusions(context, excluded)
     return judge(outcome, admitted, missing=missing, options=options, client=run.client)
+
+
+def _judge_exclusions(context: JobContext, excluded: exclusions.Excluded | None) -> dict[str, Any]:
+    """Return what is known of the plan's exclusions, for the archive's record."""
+    if excluded is None:
+        return dict(context.order.parameters.get("exclusions") or {})
+    found = exclusions.judge(context.order.parameters, excluded)
+    if said := exclusions.remark(found):
+        context.log("warning", said)
+    return found
 
 
 def _end(session: VaultSession, outcome: Outcome, *, client: str) -> dict[str, Any] | None:
@@ -118,7 +141,11 @@ def _end(session: VaultSession, outcome: Outcome, *, client: str) -> dict[str, A
         ) from error
 
 
-def _progress(context: JobContext, message: Mapping[str, Any]) -> None:
+def _take(
+    context: JobContext, message: Mapping[str, Any], excluded: exclusions.Excluded | None
+) -> None:
+    if excluded is not None:
+        excluded.take(message)
     figures = archive_progress(dict(message))
     if figures:
         context.progress(**figures)
@@ -167,7 +194,8 @@ def judge(
     facts = dict(admitted)
     superseded = facts.pop("superseded", [])
     facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in,
-              "missing_paths": [words(path) for path in missing]}  # fmt: skip
+              "missing_paths": [words(path) for path in missing],
+              "command_line": command_line(options)}  # fmt: skip
     return JobResult(
         state=state,
         data={key: value for key, value in facts.items() if key not in ("id", "roots")}

@@ -18,6 +18,7 @@ from borgcube.core.alarms import KINDS
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
 from borgcube.core.rules import DAYS
+from borgcube.core.standing import rule_remarks
 from borgcube.core.texts import _
 from borgcube.core.web import Resource
 from borgcube.plugins.console.resources import Collection, Item, add
@@ -349,8 +350,8 @@ def rule_new(context: Notifications, request: Any) -> Any:
         values = form.read(request.POST)
         if values is not None:
             try:
-                request.act("rule.add", **_rule_params(values))
-                return HTTPSeeOther(request.path_to("notifications"))
+                made = request.act("rule.add", **_rule_params(values))
+                return _saved(request, made)
             except BorgCubeError as error:
                 form.refuse(error)
         request.response.status_code = 400
@@ -369,12 +370,20 @@ def rule(context: RuleItem, request: Any) -> Any:
         values = form.read(request.POST)
         if values is not None:
             try:
-                request.act("rule.set", name=record.name, **_rule_params(values))
-                return HTTPSeeOther(request.path_to("notifications"))
+                made = request.act("rule.set", name=record.name, **_rule_params(values))
+                return _saved(request, made)
             except BorgCubeError as error:
                 form.refuse(error)
         request.response.status_code = 400
-    return {"form": form, "rule": record, "has_channel": True}
+    return {"form": form, "rule": record, "has_channel": True,
+            "remarks": rule_remarks(request.db, record)}  # fmt: skip
+
+
+def _saved(request: Any, rule: dict[str, Any]) -> Any:
+    """Go on to the list, or to the rule's page when there is something to say of it."""
+    if rule.get("remarks"):
+        return HTTPSeeOther(request.path_to("notifications", "rules", rule["name"]))
+    return HTTPSeeOther(request.path_to("notifications"))
 
 
 def includeme(config: Any) -> None:

@@ -12,6 +12,7 @@ from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
 from borgcube.core.planning import Pauses, expected_by, instant, next_runs, rule_named
+from borgcube.core.standing import unused_exclusions
 from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import PlanItem, Plans, add
 
@@ -54,6 +55,7 @@ def plan(context: PlanItem, request: Any) -> dict[str, Any]:
         "plan": record, "safety": safety, "command": command_of(request, record.as_data()),
         "jobs": queries.visible(request, request.db.jobs, 10, plan=record.name),
         "archives": queries.visible(request, request.db.archives, 10, plan=record.name),
+        "unused": unused_exclusions(request.db, record),
         "may_operate": request.has_permission(Permission.OPERATE), **_times(request, record),
     }  # fmt: skip
 

@@ -60,5 +60,25 @@ def test_the_command_prints_the_list_and_what_it_comes_to(cube: Any) -> None:
     said = cube.ok("plan", "dry-run", "p")
     assert f"2.9 MiB  {root}/a/two" in said and "x.tmp" not in said and "\x1b" not in said
     assert "1 are left out" in said and "would take" in said
+    assert "matches the exclusion" not in said
     assert f"left out  {root}/b/x.tmp" in cube.ok("plan", "dry-run", "p", "--all")
     assert json.loads(cube.ok("plan", "dry-run", "p", "--json"))["result"]["excluded"] == 1
+
+
+def test_an_exclusion_that_matches_nothing_is_named_until_it_matches_or_goes(cube: Any) -> None:
+    root = tree(cube.place)
+    cube.ssh_client("web")
+    cube.plan("p", root, client="web", extra=("--exclude", "*.tmp", "--exclude", "*/cahce"))
+    dry = cube.until(cube.call("plan.dry_run", plan="p")["job_id"], lambda j: j["finished_at"])
+    assert dry["result"]["exclusions"]["unused"] == ["*/cahce"]
+    first = cube.backup("p")
+    assert first["result"]["exclusions"]["unused"] == ["*/cahce"], "a remark, not a warning"
+    assert "no path matches the exclusion */cahce" in cube.ok("backup", "p", "--wait")
+    (root / "b" / "cahce").mkdir()
+    assert cube.backup("p")["result"]["exclusions"]["unused"] == []
+    # From now on borg need not say what it leaves out.
+    archive = cube.backup("p")["result"]["archive"]
+    stats = cube.call("archive.show", name=archive)["stats"]
+    assert stats["exclusions"]["unused"] == [] and stats["exclusions"]["digest"]
+    assert "'--exclude=*/cahce'" in stats["command_line"] and "--list" not in stats["command_line"]
+    assert "--exclude=*/cahce" in cube.ok("archive", "show", archive)

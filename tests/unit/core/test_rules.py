@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -139,3 +140,20 @@ def test_nobody_hears_of_telling() -> None:
     for kind in ("incident.opened", "notification.failed"):
         assert not rules.wants_event(every, {"type": kind, "data": {}})
     assert rules.wants_event(every, {"type": "archive.added", "data": {}})
+
+
+NAMES = st.text("ab[*?-1", min_size=1, max_size=4)
+
+
+@given(st.lists(NAMES, max_size=8), NAMES)
+def test_a_pattern_that_fits_nothing_is_named(names: list[str], pattern: str) -> None:
+    ordered = sorted(set(names))
+
+    def plans(least: str) -> list[str]:
+        return [name for name in ordered if name >= least]
+
+    found = rules.matching_nothing(
+        rule(plans=(pattern,)), {"clients": plans, "plans": plans, "repositories": plans}
+    )
+    assert bool(found) is not any(fnmatchcase(name, pattern) for name in ordered)
+    assert found in ([], [f"no plan is called {pattern}"])

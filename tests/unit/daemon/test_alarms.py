@@ -15,6 +15,7 @@ from borgcube.core import events, events_keeping, events_notices, planning, sile
 from borgcube.core.events_scheduling import PauseEnded, PauseSet
 from borgcube.core.model import Pause
 from borgcube.core.silence import Deadlines, Expectations
+from borgcube.daemon import digest
 from tests.unit.daemon.alarmrig import FULL, LOGIN, Rig
 
 
@@ -391,6 +392,24 @@ def test_a_letter_is_written_once_for_its_day_and_late_after_a_night_off(rig: Ri
     assert only["kind"] == "digest"
     with rig.store.reading() as root:
         assert root.rules.find("name", "letter").next_digest_at.startswith("2026-03-05T07:00")
+
+
+def test_a_letter_names_exclusions_that_match_nothing(rig: Rig) -> None:
+    rig.rule(digest="daily")
+    rig.run("web")
+    with rig.store.transact() as root:
+        plan = root.plans.find("name", "web")
+        plan.excludes, plan.patterns = ("*.o", "*/cahce"), ("- /srv",)
+        archive = root.archives.newest(1, plan="web")[0]
+        # One of them is no longer the plan's.
+        unused = ["*/cahce", "*/old", "- /srv"]
+        archive.stats = {**archive.stats, "exclusions": {"digest": "x", "unused": unused}}
+    with rig.store.reading() as root:
+        rule, expected = root.rules.newest(1)[0], rig.alarms.watch.expected(root, rig.now)
+        letter, _ = digest.write(root, rule, expected, rig.now, server="vault", url="")
+    text = str(letter)
+    assert "Exclusions that match nothing" in text and "*/cahce, - /srv" in text
+    assert "*.o" not in text and "*/old" not in text
 
 
 def test_damage_is_one_problem_until_a_check_finds_none(rig: Rig) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from borgcube.core import events
 from borgcube.core import home as places
+from borgcube.core.model import Client, Rule
 from borgcube.core.store import Store
 from borgcube.daemon import conditions
 
@@ -61,4 +62,18 @@ def test_places_that_others_may_enter_are_errors(tmp_path: Path) -> None:
     records = [(kind, str(open_to_all), kind) for kind in ("repokey", "authenticated-blake2")]
     (found_repository,) = conditions.repositories([*records, ("gone", "/no/such", "repokey")])
     assert "authenticated-blake2 is not encrypted" in found_repository["message"]
+    store.close()
+
+
+def test_a_rule_about_things_that_there_are_not_is_named(tmp_path: Path) -> None:
+    _, store = opened(tmp_path)
+    with store.transact() as root:
+        for name in ("db1", "web1", "web2"):
+            root.clients.add(Client(name=name))
+        root.rules.add(Rule(name="right", clients=("web*", "db1"), channel="x"))
+        root.rules.add(Rule(name="wrong", clients=("wbe*",), plans=("etc",), channel="x"))
+        root.rules.add(Rule(name="off", clients=("wbe*",), channel="x", disabled=True))
+    with store.reading() as root:
+        found = [one["message"] for one in conditions.rules(root)]
+    assert found == ["Rule wrong: no client is called wbe*.", "Rule wrong: no plan is called etc."]
     store.close()
