@@ -96,7 +96,7 @@ def repository_list(control: Control, options: argparse.Namespace) -> int:
 
 
 def show(control: Control, options: argparse.Namespace) -> int:
-    """Show one repository, client or plan."""
+    """Show one client or plan."""
     data = control.call(f"{options.noun}.show", name=options.name)
     if options.json:
         output.as_json(data)
@@ -109,6 +109,46 @@ def show(control: Control, options: argparse.Namespace) -> int:
                 data[key] = output.local_time(data[key])
         output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
     return 0
+
+
+SHOWN_DAYS = 14  # of what a repository holds and takes; --json has more
+
+
+def repository_show(control: Control, options: argparse.Namespace) -> int:
+    """Show one repository with what it holds and takes, day by day."""
+    data = control.call("repository.show", name=options.name)
+    if options.json:
+        output.as_json(data)
+        return 0
+    sizes = data.pop("sizes")
+    data["created_at"] = output.local_time(data["created_at"])
+    data["free_floor_bytes"] = output.size(data["free_floor_bytes"])
+    data |= {
+        "held_by_archives": output.size(sizes["held_bytes"]),
+        "taken_on_disk": output.size(sizes["stored_bytes"]),
+        "held_to_taken": ratio(sizes["ratio"]),
+        "archives_of_unknown_size": sizes["unsized"] or "",
+    }
+    output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
+    days = sizes["days"][-SHOWN_DAYS:]
+    if days:
+        output.say("")
+        output.table(
+            heads := ["DAY", "ARCHIVES", "STORED ANEW", "HELD", "TAKEN", "RATIO"],
+            [
+                (day["day"], day["archives"], output.size(day["new_bytes"]),
+                 output.size(day["held_bytes"]), output.size(day["stored_bytes"]),
+                 ratio(day["ratio"]))
+                for day in reversed(days)
+            ],
+            empty="", right=heads[1:],
+        )  # fmt: skip
+    return 0
+
+
+def ratio(value: object) -> str:
+    """Return how many bytes are held for each that is taken, in words; ``-`` when unknown."""
+    return f"{value:.1f} : 1" if isinstance(value, int | float) else "-"
 
 
 def repository_passphrase(control: Control, options: argparse.Namespace) -> int:

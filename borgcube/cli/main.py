@@ -163,7 +163,7 @@ def _repositories(parser: Parser) -> None:
     gone.add_argument("--with-plans", action="store_true", help="remove its plans as well")
     gone.add_argument("--yes", action="store_true", help="forget it without asking")
     parser.leaf("list", inventory.repository_list, parent=nouns)
-    parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
+    parser.leaf("show", inventory.repository_show, parent=nouns).add_argument("name")
     secret = parser.leaf("passphrase", inventory.repository_passphrase, parent=nouns)
     secret.add_argument("name")
 

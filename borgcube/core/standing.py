@@ -8,7 +8,7 @@ archives and compares: tests and `borgcube doctor` use it. Nothing else writes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -215,9 +215,14 @@ def age(root: Root, *, now: datetime | None = None, limit: int = 500) -> int:
     return len(late)
 
 
-def note_space(root: Root, repository: str, *, free: int, disk: int, day: str) -> None:
-    """Keep how much of a repository's disk is free, in bytes: the day's latest counts."""
-    _note_day(_storage(root, repository), day, free=free, disk=disk)
+def note_space(
+    root: Root, repository: str, *, free: int, disk: int, day: str, stored: int | None = None
+) -> None:
+    """Keep how much of a repository's disk is free and how much its directory takes (None
+    when that was not measured), in bytes: the day's latest counts."""
+    storage = _storage(root, repository)
+    measured = {} if stored is None else {"stored": stored, "held": storage.held}
+    _note_day(storage, day, free=free, disk=disk, **measured)
 
 
 def _storage(root: Root, name: str) -> RepositoryStatus:
@@ -264,10 +269,30 @@ def note_run(root: Root, status: PlanStatus, job: Job) -> None:
     )  # fmt: skip
 
 
+def _count_size(storage: RepositoryStatus, archive: Archive, step: int) -> None:
+    """Count an archive's original size in (1) or out (-1)."""
+    size = archive.stats.get("size")
+    if isinstance(size, int):
+        storage.held += step * size
+    else:
+        storage.unsized += step
+
+
+def sum_up(storages: Mapping[str, RepositoryStatus], archives: Iterable[Archive]) -> None:
+    """Make anew what each repository holds, from all archives: for older stores."""
+    for storage in storages.values():
+        storage.held = storage.unsized = 0
+    for archive in archives:
+        if archive.repository in storages:
+            _count_size(storages[archive.repository], archive, 1)
+
+
 def archive_added(root: Root, archive: Archive) -> None:
     """Note in repository and plan that an archive was stored in the table."""
     number = root.archives.number_of(archive)
     storage = _storage(root, archive.repository)
+    if archive.id not in storage.archives:
+        _count_size(storage, archive, 1)
     storage.archives[archive.id] = number
     day = (archive.start or archive.created_at)[:10]
     if day:
@@ -284,7 +309,8 @@ def archive_added(root: Root, archive: Archive) -> None:
 def archive_removed(root: Root, archive: Archive) -> None:
     """Note that an archive was taken out of the table."""
     storage = _storage(root, archive.repository)
-    storage.archives.pop(archive.id, None)
+    if storage.archives.pop(archive.id, None) is not None:
+        _count_size(storage, archive, -1)
     _archive_left(root, archive.plan, archive.id)
 
 
@@ -426,7 +452,12 @@ def _wrong_sums(root: Root) -> list[str]:
     for name in ("clients", "due"):
         if list(getattr(root.fleet, name)) != list(getattr(made, name)):
             found.append(f"the list {name} is wrong")
+    summed = {name: RepositoryStatus() for name in root.fleet.repositories}
+    sum_up(summed, root.archives.rows.values())
     for repository, storage in root.fleet.repositories.items():
         if len(storage.archives) != root.archives.count(repository=repository):
             found.append(f"repository {repository}: its list of archives is wrong")
+        held = summed[repository]
+        if (storage.held, storage.unsized) != (held.held, held.unsized):
+            found.append(f"repository {repository}: the size of its archives is wrong")
     return found

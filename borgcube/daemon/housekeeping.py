@@ -9,7 +9,6 @@ at most and never waits. Nothing here is urgent: what fails is logged and tried 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 import time
@@ -23,10 +22,10 @@ from borgcube.core import home as places
 from borgcube.core.config import Config
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.store import Store
+from borgcube.daemon.space import SpaceWatch
 
 LOG = logging.getLogger(__name__)
 AGE_EVERY_S = 20.0
-SPACE_EVERY_S = 3600.0
 HISTORY_EVERY_S = 3600.0
 PACK_LOOK_EVERY_S = 600.0
 RETRY_S = 60.0
@@ -72,7 +71,7 @@ class Housekeeping:
         self.problem = ""
         later = time.monotonic() + FIRST_HISTORY_S
         self._due: dict[Callable[[], float], float] = {
-            self._age: 0.0, self._space: 0.0, self._jobs: later, self._records: later,
+            self._age: 0.0, SpaceWatch(store).step: 0.0, self._jobs: later, self._records: later,
             self._pack: later,
         }  # fmt: skip
 
@@ -96,18 +95,6 @@ class Housekeeping:
         with self._store.transact() as root:
             standing.age(root)
         return SOON_S
-
-    def _space(self) -> float:
-        """Keep how much room the disks of all repositories have."""
-        with self._store.reading() as root:
-            known = [(str(one.name), str(one.path)) for one in root.repositories.rows.values()]
-        found = {name: shutil.disk_usage(path) for name, path in known if os.path.isdir(path)}
-        if found:
-            day = f"{datetime.now(UTC):%Y-%m-%d}"
-            with self._store.transact() as root:
-                for name, usage in found.items():
-                    standing.note_space(root, name, free=usage.free, disk=usage.total, day=day)
-        return SPACE_EVERY_S
 
     def _jobs(self) -> float:
         """Drop some old jobs: first their logs, so that none is left without its job."""

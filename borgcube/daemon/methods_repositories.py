@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events, lifecycle
+from borgcube.core import deduplication, events, lifecycle
 from borgcube.core import home as places
 from borgcube.core.engines import RepositoryFacts
 from borgcube.core.errors import Duplicate, InvalidInput, NotFound
@@ -170,9 +171,14 @@ class RepositoryMethods:
 
     @method("repository.show")
     def show(self, *, name: str) -> dict[str, Any]:
-        """Return one repository."""
-        with self._daemon.store.transact() as root:
+        """Return one repository, with ``sizes``: what it holds and takes, day by day, as
+        ``core.deduplication.describe`` says it."""
+        with self._daemon.store.reading() as root:
             data: dict[str, Any] = find(root.repositories, name, what="repository").as_data()
+            data["archives"] = root.archives.count(repository=name)
+            data["sizes"] = deduplication.describe(
+                root.fleet.repository(name), now=datetime.now(UTC)
+            )
             return data
 
     @method("repository.passphrase")

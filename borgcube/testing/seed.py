@@ -76,6 +76,7 @@ class Seeder:
         self._clients()
         self._add_plans()
         self._jobs()
+        self._sizes_by_day()
         self._trail()
         while True:
             with self._store.transact() as root:
@@ -282,6 +283,22 @@ class Seeder:
             ), job.finished_at))  # fmt: skip
         for event, at in told:
             root.journal.append(event, at=at)
+
+    def _sizes_by_day(self) -> None:
+        """Let each repository have grown to what its archives hold, with a file as large as
+        what was stored (it is one hole), for the daemon to measure."""
+        days = standing.STORAGE_DAYS
+        with self._store.transact() as root:
+            for name, storage in root.fleet.repositories.items():
+                stored = int(storage.held * self._random.uniform(0.03, 0.09))
+                place = self._options.home / "seeded" / name / "data"
+                with place.open("wb") as file:
+                    file.truncate(min(stored, 1 << 42))
+                for day, entry in list(storage.days.items()):
+                    back = (self._now.date() - datetime.fromisoformat(day).date()).days
+                    grown = 1 - back / (1.2 * days)
+                    storage.days[day] = {**entry, "held": int(storage.held * grown),
+                                         "stored": int(stored * grown**0.7)}  # fmt: skip
 
     def _trail(self) -> None:
         total = self._options.audit

@@ -134,6 +134,10 @@ def _make_proof_tables(root: MutableMapping[str, Any]) -> None:
         root["held"] = OOTreeSet()
 
 
+def _sum_up_repositories(root: MutableMapping[str, Any]) -> None:
+    standing.sum_up(root["fleet"].repositories, root["archives"].rows.values())
+
+
 CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0001", _make_tables),
     EvolutionStep("core:0002", _make_account_tables),
@@ -142,4 +146,5 @@ CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0005", _make_retention_tables),
     EvolutionStep("core:0006", _make_notice_tables),
     EvolutionStep("core:0007", _make_proof_tables),
+    EvolutionStep("core:0008", _sum_up_repositories),
 )

@@ -108,8 +108,14 @@ class RepositoryStatus(Persistent):  # type: ignore[misc]  # persistent has no t
 
     ``days`` maps a day (``2026-01-31``) to ``{"new", "archives", "free", "disk"}``: bytes
     stored anew, archives added, and free and all bytes of its disk as last seen that day
-    (None when not looked at). ``archives`` maps the IDs of its archives to their numbers.
+    (None when not looked at). Where its directory was measured, ``"stored"`` is the bytes
+    that it took and ``"held"`` what :attr:`held` was then. ``archives`` maps the IDs of its
+    archives to their numbers. ``held`` is the original size in bytes of all archives that are
+    in it; ``unsized`` of them have none written down.
     """
+
+    held = 0
+    unsized = 0
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import UTC, datetime
 from typing import Any
 
+from borgcube.core import deduplication
 from borgcube.core.access import Permission
 from borgcube.core.api import Answer, Call, Endpoint, named
 from borgcube.core.model import Repository
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import NAME, given, of_record, text, thing, whole, yes_or_no
+from borgcube.core.standing import STORAGE_DAYS
 from borgcube.plugins.api import common
 
 REPOSITORY = of_record(Repository)
@@ -62,6 +65,25 @@ def _space(call: Call) -> dict[str, Any]:
     return {"there": True, "disk_bytes": usage.total, "free_bytes": usage.free}
 
 
+def _sizes(call: Call) -> Any:
+    status = call.db.fleet.repository(call.record.name)
+    return deduplication.describe(status, now=datetime.now(UTC), days=call.query.get("days", 90))
+
+
+_MAYBE = {"type": ["integer", "null"]}
+_RATIO = {"type": ["number", "null"], "description": "Held bytes for each stored one."}
+SIZES = given({
+    "held_bytes": whole(description="The original size of all archives that are in it."),
+    "unsized": whole(description="Archives that do not say how large they are: not counted."),
+    "stored_bytes": {**_MAYBE, "description": "What its directory takes, as last measured."},
+    "ratio": _RATIO,
+    "days": {"type": "array", "items": given({
+        "day": {"type": "string"}, "archives": whole(description="Added on that day."),
+        "new_bytes": whole(description="Stored by them anew."),
+        "held_bytes": _MAYBE, "stored_bytes": _MAYBE, "ratio": _RATIO,
+    }, title="DayOfSizes")},
+}, title="Sizes")  # fmt: skip
+
 _ONE, _VIEW, _CONFIGURE = "/repositories/{name}", Permission.VIEW_SERVER, Permission.CONFIGURE
 ENDPOINTS = [
     Endpoint(
@@ -106,6 +128,12 @@ ENDPOINTS = [
         find=find, summary="Show the disk of a repository", permission=_VIEW,
         returns=given({"there": yes_or_no("Whether its directory is there."),
                        "disk_bytes": whole(), "free_bytes": whole()}, title="Space"),
+    ),
+    Endpoint(
+        name="repositories.sizes", method="GET", path=f"{_ONE}/sizes", handler=_sizes,
+        find=find, summary="Show what a repository holds and takes, day by day",
+        permission=_VIEW, returns=SIZES,
+        query={"days": whole(1, STORAGE_DAYS, description="How many days back; 90 if not given.")},
     ),
     Endpoint(
         name="repositories.passphrase", method="POST", path=f"{_ONE}/passphrase",

@@ -71,7 +71,7 @@ def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:
 
 
 def inspect(path: Path, passphrase: str) -> dict[str, Any]:
-    """Open an existing repository, proving the passphrase; list its archives."""
+    """Open an existing repository, proving the passphrase; list its archives with their sizes."""
     from borgcube.plugins.borg.vault.opened import OpenedRepository
 
     opened = OpenedRepository(path, passphrase, with_cache=False)
@@ -80,12 +80,34 @@ def inspect(path: Path, passphrase: str) -> dict[str, Any]:
             "id": opened.repository.id_str,
             "encryption": opened.encryption,
             "archives": [
-                {"id": info.id.hex(), "name": info.name, "start": info.ts.isoformat()}
+                {
+                    "id": info.id.hex(),
+                    "name": info.name,
+                    "start": info.ts.isoformat(),
+                    **_figures(opened, info.id),
+                }
                 for info in opened.manifest.archives.list()
             ],
         }
     finally:
         opened.close()
+
+
+def _figures(opened: Any, archive_id: bytes) -> dict[str, int]:
+    """Return what an archive says of its size; nothing when it cannot be read: a check tells
+    of that, and the others are taken in."""
+    import msgpack
+    from borg.helpers import IntegrityError
+    from borg.repository import Repository
+
+    from borgcube.plugins.borg.vault.opened import figures_of
+
+    try:
+        plain = opened.key.decrypt(archive_id, opened.repository.get(archive_id))
+        return figures_of(msgpack.unpackb(plain, raw=True, use_list=False, strict_map_key=False))
+    except (IntegrityError, Repository.ObjectNotFound, OSError, ValueError, TypeError,
+            AttributeError):  # fmt: skip
+        return {}
 
 
 def _error(kind: str, message: str, next_step: str) -> dict[str, Any]:

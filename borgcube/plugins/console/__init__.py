@@ -11,7 +11,7 @@ from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.texts import _
 from borgcube.core.web import Card, Page, Tab
-from borgcube.plugins.console import listings, overview, resources
+from borgcube.plugins.console import listings, overview, resources, sizes
 
 HERE = "borgcube.plugins.console"
 
@@ -128,6 +128,8 @@ def register_tabs() -> list[Tab]:
             _drawn("archive_tab"), order=20),
         Tab("adopt", _("Archives without a plan"), "repository", f"{where}/tab_adopt.jinja2",
             _drawn("repository_tab"), Permission.CONFIGURE, order=20),
+        Tab("sizes", _("Sizes and deduplication"), "repository", f"{where}/tab_sizes.jinja2",
+            sizes.sizes_tab, Permission.VIEW_SERVER, order=5),
         Tab("checks", _("Checks"), "repository", f"{where}/tab_checks.jinja2",
             _proof("checks_tab"), Permission.VIEW_SERVER, order=10),
         Tab("drills", _("Restore drills"), "plan", f"{where}/tab_drills.jinja2",

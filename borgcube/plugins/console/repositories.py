@@ -33,7 +33,6 @@ def repository(context: RepositoryItem, request: Any) -> dict[str, Any]:
         "archive_count": request.db.archives.count(repository=record.name),
         "archives": queries.visible(request, request.db.archives, 15, repository=record.name),
         "may_reveal": request.me.may(Permission.REVEAL), "passphrase": "",
-        "savings": savings(request, record.name),
         "sessions": [
             queries.live_job(request, job) for state in lifecycle.ACTIVE
             for job in queries.visible(
@@ -47,24 +46,6 @@ def reveal(context: RepositoryItem, request: Any) -> dict[str, Any]:
     """Show the passphrase; the journal and the audit trail note it."""
     secret = request.act("repository.passphrase", name=context.record.name)["passphrase"]
     return repository(context, request) | {"passphrase": secret}
-
-
-SUMMED = 1000  # archives, the newest, for what deduplication saves
-
-
-def savings(request: Any, name: str) -> dict[str, Any]:
-    """Return how much data the newest archives hold and how much of it was stored anew."""
-
-    def compute() -> dict[str, Any]:
-        held = stored = count = 0
-        for archive in request.db.archives.newest(SUMMED, repository=name):
-            size, new = archive.stats.get("size"), archive.stats.get("new_size")
-            if isinstance(size, int) and isinstance(new, int):
-                held, stored, count = held + size, stored + new, count + 1
-        return {"held": held, "stored": stored, "count": count,
-                "ratio": round(held / stored, 1) if stored else 0}  # fmt: skip
-
-    return queries.shared(request, f"savings:{name}", compute)
 
 
 def speeds(request: Any) -> list[dict[str, Any]]:

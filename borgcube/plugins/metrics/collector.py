@@ -128,21 +128,30 @@ def _fleet(root: Root) -> Iterator[Metric]:
 
 
 def _repositories(root: Root) -> Iterator[Metric]:
-    archives, free, disk = [], [], []
+    archives, free, disk, held, taken = [], [], [], [], []
     for repository in root.repositories.newest(MAX_SERIES):
         key = (repository.name,)
         archives.append((key, root.archives.count(repository=repository.name)))
-        days = root.fleet.repository(repository.name).days
+        status = root.fleet.repository(repository.name)
+        days = status.days
+        held.append((key, status.held))
         if len(days) and days[days.maxKey()]["free"] is not None:
             last = days[days.maxKey()]
             free.append((key, last["free"]))
             disk.append((key, last["disk"]))
+            if last.get("stored") is not None:
+                taken.append((key, last["stored"]))
     labels = ("repository",)
     yield _gauge("borgcube_repository_archives", "Archives in a repository.", archives, labels)
     yield _gauge("borgcube_repository_disk_free_bytes",
                  "Free bytes on a repository's disk, looked at once an hour.", free,
                  labels)  # fmt: skip
     yield _gauge("borgcube_repository_disk_size_bytes", "Bytes of a repository's disk.", disk,
+                 labels)  # fmt: skip
+    yield _gauge("borgcube_repository_held_bytes",
+                 "The original size of a repository's archives.", held, labels)  # fmt: skip
+    yield _gauge("borgcube_repository_taken_bytes",
+                 "What a repository's directory takes, as last measured.", taken,
                  labels)  # fmt: skip
 
 

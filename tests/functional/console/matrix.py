@@ -223,7 +223,8 @@ ENDPOINTS = {
         """,
         LOOKERS: """
             checks.show deliveries.list doctor incidents.list incidents.show notifiers pauses.list
-            plugins repositories.list repositories.show repositories.space retention.list
+            plugins repositories.list repositories.show repositories.sizes
+            repositories.space retention.list
             retention.show schedules.list schedules.preview schedules.runs schedules.show slots.list
             store.show tasks.list tasks.show triggers.list
         """,

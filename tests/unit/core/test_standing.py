@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from borgcube.core import events, lifecycle, standing
+from borgcube.core import deduplication, events, lifecycle, standing
 from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.model import Archive, Job, Plan
 from borgcube.core.model.fleet import of_client, of_repository
@@ -159,13 +159,32 @@ def test_a_repository_keeps_a_point_a_day_of_what_came_and_what_is_free(root):
     run(root, plan)
     run(root, plan, age_days=1)
     day = datetime.now(UTC).date().isoformat()
-    standing.note_space(root, "main", free=500, disk=1000, day=day)
-    days = root.fleet.repository("main").days
+    standing.note_space(root, "main", free=500, disk=1000, day=day, stored=40)
+    status = root.fleet.repository("main")
+    days = status.days
+    told = deduplication.describe(status, now=NOW)
+    assert (told["held_bytes"], told["stored_bytes"], told["ratio"]) == (2000, 40, 50.0)
+    assert [one["ratio"] for one in told["days"]] == [None, 50.0]
     assert len(days) == 2 and days[day]["new"] == 10 and days[day]["free"] == 500
     for number in range(standing.STORAGE_DAYS + 5):
         past = (NOW + timedelta(days=number)).date().isoformat()
         standing.note_space(root, "main", free=1, disk=2, day=past)
     assert len(days) == standing.STORAGE_DAYS
+
+
+def test_an_archive_of_unknown_size_is_counted_apart_until_it_goes(root):
+    """Archives of old borgs do not say how large they are."""
+    run(root, add_plan(root))
+    old = Archive(id="old", name="old", repository="main", start=NOW.isoformat(), stats={})
+    lifecycle.add_archive(root, old)
+    assert not lifecycle.add_archive(root, Archive(id="old", name="old", repository="main"))
+    status = root.fleet.repository("main")
+    assert (status.held, status.unsized) == (1000, 1)
+    assert standing.differences(root) == []
+    lifecycle.remove_archive(root, old)
+    lifecycle.remove_archive(root, root.archives.newest(1)[0])
+    assert (status.held, status.unsized) == (0, 0)
+    assert deduplication.describe(status, now=NOW)["ratio"] is None
 
 
 STEPS = st.lists(
@@ -224,9 +243,12 @@ def test_what_drifted_is_noticed(root):
     assert standing.differences(root) == []
     root.fleet.status("web-etc").size = 7
     root.fleet.group().counts = {"good": 2}
+    root.fleet.repository("main").held = 7
     found = standing.differences(root)
     assert any("size is 7" in one for one in found)
     assert any("of all plans" in one for one in found)
+    assert any("size of its archives" in one for one in found)
+    root.fleet.repository("main").held = 1000
     standing.refresh(root, "web-etc")
     assert not [one for one in standing.differences(root) if "size" in one]
 
@@ -240,6 +262,8 @@ def test_a_store_of_the_first_schema_gains_the_status_of_its_plans(tmp_path: Pat
         (name,) = root.plans.values("name")
         status = root.fleet.status(name)
         assert status.last_state == "failed" and status.size == 1000
+        held = [root.fleet.repository(one).held for one in root.repositories.values("name")]
+        assert held == [1000]
         assert root.jobs.count(state="done") == 1 and root.jobs.count() == 2
         assert root.jobs.find("id", "1").id == "1"
         assert root.clients.named(5, find="EXAMPLE") == ["web"]

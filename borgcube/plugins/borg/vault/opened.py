@@ -8,7 +8,7 @@ from __future__ import annotations
 import configparser
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,13 @@ def _holders(path: Path) -> str:
     except OSError:
         return ""
     return f" ({', '.join(names)})" if names else ""
+
+
+def figures_of(metadata: Mapping[bytes, Any]) -> dict[str, int]:
+    """Return what an archive's metadata says of its size, in bytes and files; archives of old
+    borgs do not say it."""
+    names = {b"size": "size", b"csize": "stored_size", b"nfiles": "files"}
+    return {new: metadata[old] for old, new in names.items() if type(metadata.get(old)) is int}
 
 
 class VaultRepository(Repository):  # type: ignore[misc]  # borg has no types

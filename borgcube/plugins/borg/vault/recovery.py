@@ -25,6 +25,7 @@ from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import as_ns, item_kind
 from borgcube.plugins.borg.vault.ledger import PARTIAL_COMMENT, PARTIAL_SUFFIX, Ledger
+from borgcube.plugins.borg.vault.opened import figures_of
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
@@ -172,9 +173,7 @@ def write_catalog(vault: Vault, archive_id: str) -> int:
 
 
 def _figures(ledger: Ledger, archive_id: bytes) -> dict[str, Any]:
-    metadata = ledger.archive_metadata(archive_id)
-    names = {b"size": "size", b"csize": "stored_size", b"nfiles": "files"}
-    return {new: metadata[old] for old, new in names.items() if type(metadata.get(old)) is int}
+    return figures_of(ledger.archive_metadata(archive_id))
 
 
 def take_stock(vault: Vault) -> None:
