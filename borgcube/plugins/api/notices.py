@@ -25,10 +25,9 @@ NAMES = {"type": "array", "items": {"type": "string"}}
 CHANNEL = of_record(Channel, more={"secrets_set": {
     **NAMES, "description": "The secret options that have a value."}})  # fmt: skip
 RULE, INCIDENT, DELIVERY = of_record(Rule), of_record(Incident), of_record(Delivery)
-SAVED_RULE = of_record(Rule, more={"remarks": {
-    "type": "array", "items": {"type": "string"},
-    "description": "Its patterns that fit nothing there is, in words.",
-}})  # fmt: skip
+REMARKS = {"type": "array", "items": {"type": "string"},
+           "description": "Its patterns that fit nothing there is, in words."}  # fmt: skip
+SAVED_RULE = {**of_record(Rule, more={"remarks": REMARKS}), "title": "SavedRule"}
 OPTIONS = {"type": "object", "maxProperties": 50, "description": "The notifier's own; secrets are"
            " sealed and never shown again."}  # fmt: skip
 MEANINGS = {
