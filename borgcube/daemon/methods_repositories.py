@@ -143,12 +143,13 @@ class RepositoryMethods:
         )
 
     @method("repository.remove")
-    def remove(self, *, name: str, with_plans: bool = False) -> dict[str, Any]:
+    def remove(self, *, name: str, with_plans: bool = False, version: str = "") -> dict[str, Any]:
         """Forget a repository that no job uses: its settings, its passphrase and the records
         of its archives. Nothing in its directory is touched. Its plans go too only if that
         is asked for."""
         with self._daemon.store.transact() as root:
             repository = find(root.repositories, name, what="repository")
+            checks.check_version(repository, version, what="repository")
             checks.refuse_in_use(root, what="repository", name=name)
             plans = checks.remove_plans_of(root, "repository", name, allowed=with_plans)
             archives = list(root.archives.oldest("repository", name))
