@@ -54,6 +54,9 @@ def test_a_new_client_gets_its_limits_with_the_form_that_adds_it(rig: ConsoleRig
         # One list of fields: what the edit form shows is what was typed.
         again = filled(visitor.get(f"/clients/{name}/edit").text)
         assert {key: again[key] for key in limits} == {**shown, "max_total_bytes": "1T"}
+        shown_page = visitor.get(f"/clients/{name}").text
+        assert "50.0 GiB in one backup, 1.0 TiB in all its archives, 1,000,000 files" in shown_page
+        assert "2 jobs at once" in shown_page and "<dd>branch</dd>" in shown_page
     wrong = send(visitor, path, {**page, "name": "x", "host": "h", "max_job_bytes": "lots",
                                  "network": "no name"})  # fmt: skip
     assert wrong.status == 400 and re.search(r'id="f-max_job_bytes-error"', wrong.text)
