@@ -131,9 +131,9 @@ def _slots(found: Any, options: argparse.Namespace) -> int:
     if options.json:
         output.as_json(found)
     else:
-        output.table(["OF", "NAME", "SLOTS"],
-                     [(s["what"], s["name"] or "-", s["slots"]) for s in found],
-                     empty="No slots.", right=("SLOTS",))  # fmt: skip
+        output.table(["OF", "NAME", "IN USE", "SLOTS"],
+                     [(s["what"], s["name"] or "-", s["used"], s["slots"]) for s in found],
+                     empty="No slots.", right=("IN USE", "SLOTS"))  # fmt: skip
     return 0
 
 

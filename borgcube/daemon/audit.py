@@ -13,7 +13,9 @@ from borgcube.core.events import now
 from borgcube.core.model import AuditEntry
 from borgcube.core.store import Store
 
-SUBJECT_KEYS = ("name", "plan", "archive", "id", "user", "type")
+SUBJECT_KEYS = (
+    "name", "plan", "archive", "id", "user", "type", "repository", "network", "target",
+)  # fmt: skip
 MAX_TEXT = 300
 
 

@@ -78,25 +78,6 @@ def refuse_in_use(root: Any, *, what: str, name: str) -> None:
             )
 
 
-def remove_plans_of(root: Any, field: str, name: str, *, allowed: bool) -> list[str]:
-    """Remove the plans of a client or repository that goes; return their names.
-
-    Raises InvalidInput when there are some and it is not ``allowed``.
-    """
-    plans = list(root.plans.oldest(field, name))
-    if plans and not allowed:
-        verb = "backs up" if field == "client" else "backs up into"
-        raise InvalidInput(
-            f"The plan {plans[0].name} {verb} {name}.",
-            next_step=f"Remove it first: borgcube plan remove {plans[0].name}",
-        )
-    for plan in plans:
-        refuse_in_use(root, what="plan", name=plan.name)
-        root.plans.remove(plan)
-        root.record(events.PlanRemoved(plan=plan.name))
-    return [str(plan.name) for plan in plans]
-
-
 def record_change(root: Any, kind: Any, name: str, fields: list[str], *, what: str) -> None:
     """Journal which fields of a thing changed, if any did."""
     if fields:

@@ -13,7 +13,7 @@ from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Client
 from borgcube.core.options import checked_options
 from borgcube.core.transports import TransportContext
-from borgcube.daemon import checks, hostkeys
+from borgcube.daemon import checks, hostkeys, removing
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.orders import address_of, find
 
@@ -99,7 +99,7 @@ class ClientMethods:
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
             checks.check_version(client, version, what="client")
-            plans = checks.remove_plans_of(root, "client", name, allowed=with_plans)
+            plans = removing.remove_plans_of(root, "client", name, allowed=with_plans)
             checks.refuse_in_use(root, what="client", name=name)
             root.clients.remove(client)
             root.record(events.ClientRemoved(client=name))

@@ -78,9 +78,11 @@ class EnrolMethods:
     def enrol(
         self, *, name: str, host: str, transport: str = "openssh", port: int = 22,
         user: str = "root", borg: str = "borg", domain: str = "",
-        options: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None, max_job_bytes: int = 0, max_total_bytes: int = 0,
+        max_files: int = 0, max_duration_s: int = 0, max_sessions: int = 0, network: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Add a client with a key of its own and return it with the line to paste there."""
+        """Add a client with a key of its own and return it with the line to paste there; a
+        limit of 0 is none."""
         check_name(name, what="client")
         with self._daemon.store.transact() as root:
             checks.refuse_duplicate(root.clients, name, what="client")
@@ -93,6 +95,9 @@ class EnrolMethods:
             made: dict[str, Any] = self._clients.add(
                 name=name, host=host, transport=transport, port=port, user=user, borg=borg,
                 domain=domain, identity=str(directory / KEY_NAME), options=options,
+                max_job_bytes=max_job_bytes, max_total_bytes=max_total_bytes,
+                max_files=max_files, max_duration_s=max_duration_s, max_sessions=max_sessions,
+                network=network,
             )  # fmt: skip
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)

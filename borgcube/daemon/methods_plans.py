@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import events
-from borgcube.core.errors import InvalidInput
-from borgcube.core.events_scheduling import TriggerRemoved
 from borgcube.core.model import Plan
 from borgcube.core.model.scheduling import PLAN
 from borgcube.core.store import Root
-from borgcube.daemon import checks, timetabling
+from borgcube.daemon import checks, removing, timetabling
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
 
@@ -156,19 +154,7 @@ class PlanMethods:
         with self._daemon.store.transact() as root:
             plan = find(root.plans, name, what="plan")
             checks.check_version(plan, version, what="plan")
-            checks.refuse_in_use(root, what="plan", name=name)
-            timetabling.withdraw(root, subject=PLAN, name=name)
-            for trigger in root.triggers.oldest("plan", name):
-                root.triggers.remove(trigger)
-                root.record(TriggerRemoved(trigger=trigger.name, plan=name))
-            task = root.tasks.find("plan", name)
-            if task is not None:
-                raise InvalidInput(
-                    f"The task {task.name} works on {name}.",
-                    next_step=f"Remove it first: borgcube task remove {task.name}",
-                )
-            root.plans.remove(plan)
-            root.record(events.PlanRemoved(plan=name))
+            removing.forget_plan(root, plan)
         return {"removed": name}
 
     @method("plan.list")

@@ -14,7 +14,7 @@ from borgcube.core.engines import RepositoryFacts
 from borgcube.core.errors import Duplicate, InvalidInput, NotFound
 from borgcube.core.model import Repository
 from borgcube.core.model.names import check_name
-from borgcube.daemon import checks
+from borgcube.daemon import checks, queue, removing
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.dispatcher import passphrase_context
 from borgcube.daemon.orders import find
@@ -144,18 +144,20 @@ class RepositoryMethods:
         )
 
     @method("repository.remove")
-    def remove(self, *, name: str, with_plans: bool = False) -> dict[str, Any]:
+    def remove(self, *, name: str, with_plans: bool = False, version: str = "") -> dict[str, Any]:
         """Forget a repository that no job uses: its settings, its passphrase and the records
         of its archives. Nothing in its directory is touched. Its plans go too only if that
         is asked for."""
         with self._daemon.store.transact() as root:
             repository = find(root.repositories, name, what="repository")
+            checks.check_version(repository, version, what="repository")
             checks.refuse_in_use(root, what="repository", name=name)
-            plans = checks.remove_plans_of(root, "repository", name, allowed=with_plans)
+            plans = removing.remove_plans_of(root, "repository", name, allowed=with_plans)
             archives = list(root.archives.oldest("repository", name))
             for archive in archives:
                 lifecycle.forget_archive(root, archive)
             root.repositories.remove(repository)
+            queue.set_limit(root, "repository", name, 0)
             root.record(events.RepositoryRemoved(
                 repository=name, path=repository.path, archives=len(archives)
             ))  # fmt: skip

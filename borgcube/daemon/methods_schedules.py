@@ -15,10 +15,9 @@ from borgcube.core.model.scheduling import PLAN
 from borgcube.core.planning import Pauses, expected_by, next_runs, rule_of
 from borgcube.core.schedules import check_rule
 from borgcube.core.store import Root
-from borgcube.daemon import checks, timetabling
+from borgcube.daemon import checks, queue, timetabling
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
-from borgcube.daemon.queue import SLOTS
 from borgcube.daemon.scheduler import PAUSED
 
 if TYPE_CHECKING:
@@ -197,32 +196,36 @@ class ScheduleMethods:
 
     @method("slots.list")
     def slots(self) -> list[dict[str, Any]]:
-        """Return how many jobs may run at once: in all, by repository, by network."""
-        with self._daemon.store.reading() as root:
-            limits = root.settings.get(SLOTS, {})
-        found = [{"what": "all", "name": "", "slots": self._daemon.config.jobs.max_running}]
-        for where, most in sorted(limits.items()):
-            what, _, name = where.partition(":")
-            found.append({"what": what, "name": name, "slots": most})
+        """Return how many jobs may run at once, and how many do: in all, by repository, by
+        network. Only those that have a limit are listed."""
+        daemon, jobs = self._daemon, self._daemon.config.jobs
+        with daemon.store.reading() as root:
+            _, active = daemon.dispatcher.open_jobs.look(root)
+            used = queue.slots_of(root, active, free=0).used
+            limits = queue.limits_of(root)
+        found = [{"what": "all", "name": "", "slots": jobs.max_running, "used": len(active)}]
+        for (what, name), most in limits.items():
+            found.append({"what": what, "name": name, "slots": most,
+                          "used": used[f"{what}:{name}"]})  # fmt: skip
         return found
 
     @method("slots.set")
     def set_slots(
         self, *, slots: int, repository: str = "", network: str = ""
     ) -> list[dict[str, Any]]:
-        """Set how many jobs may run at once for a repository or a network; 0 is no limit."""
+        """Set how many jobs may run at once for a repository or a network; 0 is no limit.
+        What runs already goes on."""
         if bool(repository) == bool(network):
             raise InvalidInput("Name a repository or a network.")
         if not 0 <= slots <= MAX_SLOTS:
-            raise InvalidInput("Slots are 0 (no limit) or more.", field="slots")
+            raise InvalidInput(f"Slots are 0 (no limit) to {MAX_SLOTS}.", field="slots")
+        what, name = ("repository", repository) if repository else ("network", network)
         with self._daemon.store.transact() as root:
-            if repository:
+            if repository and (what, name) not in queue.limits_of(root):
                 find(root.repositories, repository, what="repository")
-            else:
+            elif network:
                 check_name(network, what="network")
-            where = f"repository:{repository}" if repository else f"network:{network}"
-            limits = {k: v for k, v in root.settings.get(SLOTS, {}).items() if k != where}
-            root.settings[SLOTS] = {**limits, where: slots} if slots else limits
+            queue.set_limit(root, what, name, slots)
             root.after_commit(self._daemon.dispatcher.wake)
         changed: list[dict[str, Any]] = self.slots()
         return changed

@@ -17,6 +17,7 @@ from borgcube.core import events_scheduling as told
 from borgcube.core.errors import AccessDenied, BorgCubeError, InvalidInput
 from borgcube.core.model import Job, Trigger
 from borgcube.core.model.names import check_name
+from borgcube.core.model.scheduling import TRIGGER_USES
 from borgcube.daemon import checks
 from borgcube.daemon.control import method
 from borgcube.daemon.orders import find
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
 MARK = "bct_"
-USES, SPAN_S = 12, 3600.0
+SPAN_S = 3600.0
 WRONG, WRONG_SPAN_S = 20, 600.0
 MAX_KEPT = 10_000
 MAX_DAYS = 3650
@@ -65,7 +66,7 @@ class TriggerMethods:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._uses = Rate(USES, SPAN_S)
+        self._uses = Rate(TRIGGER_USES, SPAN_S)
         self._wrong = Rate(WRONG, WRONG_SPAN_S)
 
     @method("trigger.add")
@@ -119,7 +120,7 @@ class TriggerMethods:
             raise AccessDenied("There is no such trigger.")
         if not self._uses.allows(name):
             self._daemon.audit.note(actor, "trigger.fire", plan, refused="Too often.")
-            raise TooOften(f"This trigger was used {USES} times within an hour.",
+            raise TooOften(f"This trigger was used {TRIGGER_USES} times within an hour.",
                            next_step="Wait, or give the plan a schedule.")  # fmt: skip
         self._uses.count(name)
         entry = self._daemon.audit.begin(actor, "trigger.fire", {"name": plan})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from borgcube.core import letters, notices, rules
@@ -17,6 +18,7 @@ from borgcube.core.store import Root
 
 MAX_ITEMS = 200  # listed in one message; the rest is counted
 MAX_WAITING = 1000
+LOOKED_AT = 2000
 KEPT = 10_000  # ended deliveries, and closed incidents
 QUEUED, SENDING, SENT, FAILED, WITHDRAWN = "queued", "sending", "sent", "failed", "withdrawn"
 
@@ -113,8 +115,7 @@ def forget_old(root: Root) -> None:
         (root.deliveries, (SENT, FAILED, WITHDRAWN)), (root.incidents, ("closed",)),
     ):  # fmt: skip
         excess = min(100, table.count() - KEPT)
-        for _ in range(max(0, excess)):
-            oldest = table.rows[table.rows.minKey()]
-            if oldest.state not in ended:
-                break
-            table.remove(oldest)
+        # One that stays open for years must not keep all that came after it.
+        old = islice(table.rows.values(), LOOKED_AT) if excess > 0 else ()
+        for record in list(islice((one for one in old if one.state in ended), max(0, excess))):
+            table.remove(record)

@@ -173,6 +173,25 @@ def slots_of(
     return slots
 
 
+def limits_of(root: Root) -> dict[tuple[str, str], int]:
+    """Return the limits that are set, by what (repository, network) and name."""
+    found = {}
+    for where, most in sorted(root.settings.get(SLOTS, {}).items()):
+        what, _, name = where.partition(":")
+        found[what, name] = int(most)
+    return found
+
+
+def set_limit(root: Root, what: str, name: str, most: int) -> None:
+    """Set how many jobs may run at once for a repository or network; 0 takes the limit away."""
+    where, before = f"{what}:{name}", dict(root.settings.get(SLOTS, {}))
+    after = {key: value for key, value in before.items() if key != where}
+    if most:
+        after[where] = most
+    if after != before:
+        root.settings[SLOTS] = after
+
+
 class Holds:
     """Whether a job of a schedule has to wait for the end of a pause or for a window."""
 

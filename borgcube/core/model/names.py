@@ -15,7 +15,7 @@ def check_name(value: object, *, what: str = "name") -> str:
         return value
     raise InvalidInput(
         f"{what} {str(value)[:80]!r} is not a valid name.",
-        field="domain" if what == "domain" else "name",
+        field=what if what in ("domain", "network") else "name",
         next_step="Use up to 64 letters, digits, '.', '_' and '-', beginning with a letter"
         " or digit.",
     )

@@ -67,6 +67,9 @@ class Pause(Record):
     by: str = ""
 
 
+TRIGGER_USES = 12  # an hour
+
+
 class Trigger(Record):
     """A secret address that starts one plan; only the digest of its token is kept."""
 

@@ -191,9 +191,9 @@ ENDPOINTS = [
         name="clients.enrol", method="POST", path="/enrolments", handler=_enrol, status=201,
         tag="clients", permission=_CONFIGURE,
         summary="Add a client with a key of its own and the line to paste there",
-        body=thing({"name": NAME, **{key: FIELDS[key] for key in (
-            "host", "transport", "port", "user", "borg", "domain", "options")}},
-            required=("name", "host"), title="NewEnrolment"),
+        body=thing({"name": NAME, **{key: value for key, value in FIELDS.items()
+                                     if key != "identity"}},
+                   required=("name", "host"), title="NewEnrolment"),
         returns=ENROLLED,
     ),
 ]  # fmt: skip

@@ -49,7 +49,7 @@ def _change(call: Call) -> Answer:
 
 
 def _remove(call: Call) -> None:
-    call.act("repository.remove", name=call.record.name,
+    call.act("repository.remove", name=call.record.name, version=call.version,
              with_plans=call.query.get("with_plans", False))  # fmt: skip
 
 
@@ -120,7 +120,7 @@ ENDPOINTS = [
     Endpoint(
         name="repositories.forget", method="DELETE", path=_ONE, handler=_remove, find=find,
         summary="Forget a repository; its data stays where it is",
-        permission=Permission.DELETE, status=204,
+        permission=Permission.DELETE, status=204, versioned=True,
         query={"with_plans": yes_or_no("Its plans go as well; else they are in the way.")},
     ),
     Endpoint(

@@ -55,7 +55,9 @@ RUNS = given({"schedule": STRING, "spec": STRING, "zone": STRING, "words": STRIN
               "runs": {**NAMES, "description": "When they start, in UTC."}},
              title="Runs")  # fmt: skip
 SLOTS = given({"slots": {"type": "array", "items": given(
-    {"what": STRING, "name": STRING, "slots": whole()}, title="Slot")}}, title="Slots")  # fmt: skip
+    {"what": {**STRING, "description": "all, repository or network."}, "name": STRING,
+     "slots": whole(description="How many jobs may run at once."),
+     "used": whole(description="How many do.")}, title="Slot")}}, title="Slots")  # fmt: skip
 
 
 def _nobodys(_record: Any) -> str:
@@ -238,7 +240,8 @@ ENDPOINTS = [
     Endpoint(
         name="slots.list", method="GET", path="/slots", handler=_slots, permission=_VIEW,
         tag="schedules", returns=SLOTS,
-        summary="Show how many jobs may run at once: in all, by repository, by network",
+        summary="Show how many jobs may run at once, and how many do: in all, by repository, by"
+        " network",
     ),
     Endpoint(
         name="slots.set", method="PUT", path="/slots", handler=_set_slots, returns=SLOTS,

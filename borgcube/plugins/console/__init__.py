@@ -5,6 +5,7 @@ What imports the web framework is imported only when the chassis includes the pa
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from borgcube.core.access import Permission
@@ -30,13 +31,11 @@ def _notifications(*args: Any, **values: Any) -> Any:
     return Notifications(*args, **values)
 
 
-def _proof(name: str) -> Any:
-    """Return a function of :mod:`proof`, which imports the web framework, when it is called."""
+def _drawn(module: str, name: str) -> Any:
+    """Return a function of a module that imports the web framework when it is called."""
 
     def draw(*given: Any) -> Any:
-        from borgcube.plugins.console import proof
-
-        return getattr(proof, name)(*given)
+        return getattr(import_module(f"{HERE}.{module}"), name)(*given)
 
     return draw
 
@@ -65,8 +64,9 @@ def register_pages() -> list[Page]:
              _include("repositories"), Permission.VIEW_SERVER, order=50),
         Page("policies", _("Retention"), "clock", made.Policies, _include("retention"),
              Permission.VIEW_SERVER, order=60),
-        Page("schedules", _("Schedules"), "clock", _schedules, _include("schedules", "tasks"),
-             Permission.VIEW_SERVER, order=25),
+        Page("schedules", _("Schedules"), "clock", _schedules,
+             _include("schedules", "tasks", "slots", "triggers"), Permission.VIEW_SERVER,
+             order=25),
         Page("notifications", _("Notifications"), "notify", _notifications,
              _include("notifications"), Permission.VIEW_SERVER, section=_("Server"), order=5),
         Page("events", _("Events"), "event", made.Collection, _include("server"),
@@ -95,7 +95,7 @@ def register_cards() -> list[Card]:
         Card("problems", _("What needs you"), f"{where}/card_problems.jinja2",
              overview.problems_card, order=20, wide=True, events=("job.finished", "job.lost")),
         Card("attention", _("Somebody should look"), f"{where}/card_attention.jinja2",
-             _proof("attention_card"), order=15, wide=True,
+             _drawn("proof", "attention_card"), order=15, wide=True,
              events=("archive.suspicious", "plan.released", "check.*", "plan.removed")),
         Card("plans", _("Plans"), f"{where}/card_plans.jinja2", overview.plans_card, order=30,
              wide=True, events=("job.*", "archive.*", "plan.*")),
@@ -106,15 +106,6 @@ def register_cards() -> list[Card]:
     ]  # fmt: skip
 
 
-def _drawn(name: str) -> Any:
-    def draw(request: Any, record: Any) -> Any:
-        from borgcube.plugins.console import retention
-
-        return getattr(retention, name)(request, record)
-
-    return draw
-
-
 @hookimpl
 def register_tabs() -> list[Tab]:
     """Offer the built-in sections of a record's page."""
@@ -123,15 +114,17 @@ def register_tabs() -> list[Tab]:
         Tab("dry-run", _("What a backup would take"), "job", f"{where}/tab_listing.jinja2",
             listings.dry_run_tab, order=10),
         Tab("retention", _("Retention"), "plan", f"{where}/tab_retention.jinja2",
-            _drawn("plan_tab"), order=20),
+            _drawn("retention", "plan_tab"), order=20),
         Tab("keeping", _("Keeping"), "archive", f"{where}/tab_keeping.jinja2",
-            _drawn("archive_tab"), order=20),
+            _drawn("retention", "archive_tab"), order=20),
         Tab("adopt", _("Archives without a plan"), "repository", f"{where}/tab_adopt.jinja2",
-            _drawn("repository_tab"), Permission.CONFIGURE, order=20),
+            _drawn("retention", "repository_tab"), Permission.CONFIGURE, order=20),
         Tab("sizes", _("Sizes and deduplication"), "repository", f"{where}/tab_sizes.jinja2",
             sizes.sizes_tab, Permission.VIEW_SERVER, order=5),
         Tab("checks", _("Checks"), "repository", f"{where}/tab_checks.jinja2",
-            _proof("checks_tab"), Permission.VIEW_SERVER, order=10),
+            _drawn("proof", "checks_tab"), Permission.VIEW_SERVER, order=10),
         Tab("drills", _("Restore drills"), "plan", f"{where}/tab_drills.jinja2",
-            _proof("drills_tab"), order=30),
+            _drawn("proof", "drills_tab"), order=30),
+        Tab("triggers", _("Triggers"), "plan", f"{where}/tab_triggers.jinja2",
+            _drawn("triggers", "plan_tab"), Permission.VIEW_SERVER, order=40),
     ]  # fmt: skip

@@ -49,8 +49,7 @@ def client(context: ClientItem, request: Any) -> dict[str, Any]:
 
 def new(context: Clients, request: Any) -> Any:
     """Take a new client in: a key is made for it, unless it is this server."""
-    form = Form([*forms.client_fields(request), forms.options_field(),
-                 *forms.transport_fields(request)])  # fmt: skip
+    form = Form(forms.client_fields(request))
     if request.method == "POST":
         values = form.read(request.POST)
         if values is not None:

@@ -64,7 +64,7 @@ def options_field() -> Field:
 
 
 def client_fields(request: Any) -> list[Field]:
-    """Return the fields of a new client but for its transport's options."""
+    """Return the fields of a new client; its key is made here, so that is none of them."""
     known = sorted(request.plugins.transports)
     first = [name for name in ("openssh", "paramiko", "local") if name in known]
     order = [*first, *(name for name in known if name not in first)]
@@ -84,6 +84,12 @@ def client_fields(request: Any) -> list[Field]:
         Field("domain", _("Domain"), group=MORE,
               help=_("Clients of one domain may learn which chunks the others have stored, and"
               " so upload less. Leave it empty to keep this client to itself.")),
+        Field("network", _("Network"), group=MORE, placeholder="branch",
+              help=_("Clients of one network share its slots: how many of their jobs run at"
+              " once. Any name; the page Schedules has the slots.")),
+        options_field(),
+        *transport_fields(request),
+        *limit_fields(),
     ]  # fmt: skip
 
 
@@ -124,14 +130,11 @@ def _with_stored(spec: Field, value: Any) -> Field:
 
 def client_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
     """Return the fields of a client that can be changed."""
-    fields = [spec for spec in client_fields(request) if spec.name != "name"]
-    fields += [
+    fields = [
+        *(spec for spec in client_fields(request) if spec.name != "name"),
         Field("identity", _("Private key on this server"), group=MORE,
               help=_("The path of the key file that logs in. Clients that were added here have"
                      " one of their own.")),
-        options_field(),
-        *transport_fields(request),
-        *limit_fields(),
     ]  # fmt: skip
     now = client_shown(request, data)
     return [_with_stored(spec, now.get(spec.name)) for spec in fields]
@@ -222,7 +225,8 @@ def plan_fields(request: Any) -> list[Field]:
         Field("comment", _("Comment"), group=MORE),
         Field("before_command", _("Command before the backup"), group=COMMANDS,
               placeholder="/usr/local/sbin/dump-databases",
-              help=_("A shell command line, run as the user that is logged in.")),
+              help=_("A shell command line, run on the client as the user that is logged in."
+              " So only those who may set up clients can change it.")),
         Field("before_failure", _("When it fails"), "choice", default="fail",
               choices=(("fail", _("fail the job")), ("warn", _("go on with a warning"))),
               group=COMMANDS),

@@ -23,7 +23,8 @@ ITEMS = (
 
 
 def facts(request: Any, kind: str, name: str) -> dict[str, Any]:
-    """Return what depends on a thing: its plans, archives, jobs, and a job that is in the way."""
+    """Return what depends on a thing: its plans, triggers, archives, jobs, and a
+    job that is in the way."""
     db = request.db
     plans = [] if kind == "plan" else [str(p.name) for p in db.plans.oldest(kind, name)]
     busy = [
@@ -32,6 +33,7 @@ def facts(request: Any, kind: str, name: str) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "plans": plans[:SHOWN_PLANS], "more_plans": max(0, len(plans) - SHOWN_PLANS),
+        "triggers": db.triggers.count(plan=name) if kind == "plan" else 0,
         "archives": db.archives.count(**{kind: name}), "jobs": db.jobs.count(**{kind: name}),
         "busy": busy[0] if busy else "",
     }  # fmt: skip

@@ -80,6 +80,12 @@ class PolicyItem(Item):
     client_name = ""
 
 
+class TriggerItem(Item):
+    """A trigger; as over the API it belongs to no client."""
+
+    client_name = ""
+
+
 class UserItem(Item):
     """A user of the console."""
 
@@ -108,6 +114,13 @@ class Policies(_Named):
     """``/policies``."""
 
     table, item = "policies", PolicyItem
+
+
+class Triggers(_Named):
+    """``/schedules/triggers``."""
+
+    client_name = ""
+    table, item = "triggers", TriggerItem
 
 
 class Users(_Named):

@@ -18,7 +18,7 @@ from borgcube.core.planning import Pauses, next_runs, rule_of
 from borgcube.core.schedules import ONCE, SKIP, WHEN_REACHABLE
 from borgcube.core.texts import _
 from borgcube.plugins.console import forms, months
-from borgcube.plugins.console.resources import Collection, Item, PlanItem, add
+from borgcube.plugins.console.resources import Collection, Item, PlanItem, Triggers, add
 
 SHOWN_RUNS = 10
 MAX_LISTED = 200
@@ -61,13 +61,15 @@ class Tasks(Collection):
 
 
 class Schedules(Collection):
-    """``/schedules``; what is not called ``tasks`` is a schedule below ``named``."""
+    """``/schedules``: schedules are below ``named``, beside ``tasks`` and ``triggers``."""
 
     client_name = ""
 
     def __getitem__(self, name: str) -> Any:
         if name == "tasks":
             return Tasks(self.request, name=name, parent=self)
+        if name == "triggers":
+            return Triggers(self.request, name=name, parent=self)
         if name == "named":
             return Named(self.request, name=name, parent=self)
         raise KeyError(name)

@@ -115,6 +115,11 @@ MATRIX = {
     "ScheduleItem": View("/schedules/named/nightly", see=LOOKERS),
     "ScheduleItem edit": View("/schedules/named/nightly/edit", see=STAFF, do=STAFF),
     "ScheduleItem remove": View("/schedules/named/nightly/remove", do=STAFF),
+    "Schedules +slots": View("/schedules/+slots", see=LOOKERS),
+    "Schedules +limit": View("/schedules/+limit", see=STAFF, do=STAFF),
+    "Triggers": View("/schedules/triggers", see=LOOKERS),
+    "Triggers +add": View("/schedules/triggers/+add", see=STAFF, do=STAFF),
+    "TriggerItem remove": View("/schedules/triggers/ci/remove", see=STAFF, do=STAFF),
     "Schedules +task": View("/schedules/+task", see=ADMIN, do=ADMIN),
     "TaskItem edit": View("/schedules/tasks/weekly/edit", see=ADMIN, do=ADMIN),
     "TaskItem run": View("/schedules/tasks/weekly/run", do=ADMIN),
@@ -188,6 +193,8 @@ def make_records(rig: ConsoleRig) -> dict[str, str]:
     rig.call("plan.set", name="web-etc", schedule="nightly")
     rig.call("task.add", name="weekly", type="check", schedule="nightly", repository="main")
     rig.call("plan.set", name="web-etc", schedule="nightly")
+    rig.call("slots.set", repository="main", slots=2)
+    rig.call("trigger.add", name="ci", plan="web-etc", days=365)
     rig.call("retention.add", name="keep", daily=7)
     rig.call("retention.attach", plan="web-etc", policy="keep")
     (rig.place / "old").mkdir()

@@ -299,7 +299,9 @@ def test_a_change_of_what_somebody_else_changed_is_refused(
         assert {**json.loads(fresh.body), **change} == json.loads(fresh.body)
     weak = f"W/{fresh.headers['etag']}"
     assert ada.ask("PATCH", path, {"free_floor_bytes": 8}, {"If-Match": weak}).status == 412
-    assert ada.ask("DELETE", "/plans/web-etc", headers={"If-Match": '"old"'}).status == 412
+    for place in ("/plans/web-etc", "/clients/web?with_plans=true", f"{path}?with_plans=true"):
+        gone = ada.ask("DELETE", place, headers={"If-Match": '"old"'})
+        assert gone.status == 412 and problem(gone)["kind"] == "conflict"
     assert ada.ask("PATCH", path, {"free_floor_bytes": 0}, {"If-Match": "*"}).status == 200
 
 

@@ -139,6 +139,24 @@ def test_a_change_elsewhere_in_the_record_is_no_clash(console: ConsoleRig, plan:
     assert send(visitor, path, values).status == 303
 
 
+def test_a_plan_shows_its_commands_and_what_their_failure_means(
+    console: ConsoleRig, plan: str
+) -> None:
+    looker, path = console.visitor("vera"), f"/plans/{plan}"
+    assert looker.get(path).text.count("<dd>none</dd>") == 2
+    visitor, edit = console.visitor("olga"), f"/plans/{plan}/edit"
+    typed = {**filled(visitor.get(edit).text), "before_command": "dump '<b>' && true",
+             "before_failure": "warn", "after_command": "rm -f /dump",
+             "command_timeout_s": "60"}  # fmt: skip
+    assert send(visitor, edit, typed).status == 303
+    page = unescape(looker.get(path).text)
+    assert "dump '<b>' && true</code>" in page and "rm -f /dump</code>" in page
+    assert "<b>' && true" not in looker.get(path).text
+    assert "goes on and ends with a warning" in page and "60 s, then it is ended" in page
+    console.call("plan.set", name=plan, before_failure="fail")
+    assert "nothing is backed up and the job fails" in looker.get(path).text
+
+
 def test_removing_wants_the_name_and_says_what_is_lost(console: ConsoleRig) -> None:
     console.call("client.add", name="old", transport="local")
     console.call("plan.add", name="old-etc", client="old", repository="main", paths=["/etc"])

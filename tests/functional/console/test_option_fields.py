@@ -39,6 +39,32 @@ def test_a_transport_brings_the_fields_of_its_options_to_a_new_client(rig: Conso
     }  # fmt: skip
 
 
+def test_a_new_client_gets_its_limits_with_the_form_that_adds_it(rig: ConsoleRig) -> None:
+    visitor, path = rig.visitor("olga"), "/clients/+add"
+    page = filled(visitor.get(path).text)
+    limits = {"max_job_bytes": 50 << 30, "max_total_bytes": 1 << 40, "max_files": 10**6,
+              "max_duration_s": 7200, "max_sessions": 2, "network": "branch"}  # fmt: skip
+    shown = {name: str(value) for name, value in limits.items()}
+    shown |= {"max_job_bytes": "50G", "max_total_bytes": "1 TiB"}
+    for name, more in (("enrolled", {"host": "127.0.0.1", "port": "9"}),
+                       ("itself", {"transport": "local"})):  # fmt: skip
+        assert send(visitor, path, {**page, **shown, "name": name, **more}).status == 303
+        stored = rig.call("client.show", name=name)
+        assert {key: stored[key] for key in limits} == limits
+        # One list of fields: what the edit form shows is what was typed.
+        again = filled(visitor.get(f"/clients/{name}/edit").text)
+        assert {key: again[key] for key in limits} == {**shown, "max_total_bytes": "1T"}
+        shown_page = visitor.get(f"/clients/{name}").text
+        assert "50.0 GiB in one backup, 1.0 TiB in all its archives, 1,000,000 files" in shown_page
+        assert "2 jobs at once" in shown_page and "<dd>branch</dd>" in shown_page
+    wrong = send(visitor, path, {**page, "name": "x", "host": "h", "max_job_bytes": "lots",
+                                 "network": "no name"})  # fmt: skip
+    assert wrong.status == 400 and re.search(r'id="f-max_job_bytes-error"', wrong.text)
+    assert 'value="lots"' in wrong.text and 'value="no name"' in wrong.text
+    wrong = send(visitor, path, {**page, "name": "x", "host": "h", "network": "no name"})
+    assert re.search(r'id="f-network-error">[^\n]*not a valid name', unescape(wrong.text))
+
+
 def test_only_the_fields_of_the_chosen_transport_are_taken(rig: ConsoleRig) -> None:
     rig.call("client.add", name="ssh2", transport="openssh", host="127.0.0.1",
              options={"ssh_config": "/a", "other": "b"})  # fmt: skip

@@ -84,3 +84,39 @@ def test_owners_pause_their_own_plans_and_nothing_else(console: ConsoleRig) -> N
     for path in ("/schedules", "/schedules/+pause", "/schedules/+month", "/schedules/+add"):
         assert visitor.get(path).status == 403, path
     assert console.visitor("vera").post("/schedules/+resume", {"scope": "everything"}).status == 403
+
+
+def test_slots_are_shown_limited_and_freed(console: ConsoleRig) -> None:
+    visitor, page, form = console.visitor("olga"), "/schedules/+slots", "/schedules/+limit"
+    assert "0 of 4" in visitor.get(page).text and "No repository and no network" in (
+        visitor.get(page).text
+    )  # fmt: skip
+    for of, network, name in (("repository:main", "", "main"), ("network:", "branch", "branch")):
+        typed = {"of": of, "network": network, "slots": "3"}
+        assert visitor.post(form, typed, form=form).location == page
+        shown = visitor.get(page).text
+        assert name in shown and "0 of 3" in shown
+    assert [(row["name"], row["slots"]) for row in console.call("slots.list")] == [
+        ("", 4), ("branch", 3), ("main", 3),
+    ]  # fmt: skip
+    # The form of a limit that is there has it, and its network can be chosen.
+    again = visitor.get(f"{form}?of=network:branch").text
+    assert re.search(r'value="network:branch" selected', again)
+    assert re.search(r'name="slots" type="number" value="3"', again)
+    for typed, field, words in (
+        ({"of": "network:", "network": "", "slots": "1"}, "network", "This is needed"),
+        ({"of": "network:", "network": "a/b", "slots": "1"}, "network", "not a valid name"),
+        ({"of": "repository:no", "slots": "1"}, "of", "Choose from the list"),
+        ({"of": "repository:main", "slots": "-1"}, "slots", "At least 0"),
+        ({"of": "repository:main", "slots": ""}, "slots", "This is needed"),
+    ):
+        answer = visitor.post(form, typed, form=form)
+        assert answer.status == 400
+        assert re.search(rf'id="f-{field}-error">[^\n]*{words}', unescape(answer.text)), typed
+    looker = console.visitor("vera").get(page).text
+    assert "0 of 3" in looker and "+limit" not in looker
+    for of in ("repository:main", "network:branch"):
+        assert visitor.post(form, {"of": of, "slots": "0"}, form=page).status == 303
+    assert len(console.call("slots.list")) == 1
+    audit = console.visitor("ada").get("/audit").text
+    assert "slots.set" in audit and "branch" in audit

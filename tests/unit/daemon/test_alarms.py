@@ -15,7 +15,7 @@ from borgcube.core import events, events_keeping, events_notices, planning, sile
 from borgcube.core.events_scheduling import PauseEnded, PauseSet
 from borgcube.core.model import Pause
 from borgcube.core.silence import Deadlines, Expectations
-from borgcube.daemon import digest
+from borgcube.daemon import digest, outbox
 from tests.unit.daemon.alarmrig import FULL, LOGIN, Rig
 
 
@@ -453,3 +453,22 @@ def test_a_failed_drill_does_not_say_that_the_repository_is_unusable(rig: Rig) -
         cause={"kind": "drill-failed", "problem": "repository", "message": "No.", "next_step": ""},
     ))  # fmt: skip
     assert [one["key"] for one in rig.incidents()] == ["job-failed:drill:main"]
+
+
+def test_old_problems_and_messages_go_and_one_that_stays_open_does_not_keep_them(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "KEPT", 5)
+    rig.rule()
+    rig.run("mail", "failed")
+    for _ in range(8):
+        rig.run("web", "failed")
+        rig.run("web")
+    with rig.store.transact() as root:
+        for delivery in root.deliveries.newest(100):
+            root.deliveries.change(delivery, state="sent")
+        outbox.forget_old(root)
+    with rig.store.reading() as root:
+        kept = root.incidents.newest(100)
+        assert (len(kept), root.deliveries.count()) == (5, 5)
+        assert [one.key for one in kept if one.state == "open"] == ["plan-failed:mail"]

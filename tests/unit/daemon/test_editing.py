@@ -214,3 +214,54 @@ def test_a_forgotten_repository_keeps_its_data_and_leaves_no_record(daemon, back
     daemon.call("repository.import", name="main", path=str(tmp_path / "repo"), passphrase="right")
     assert [a["name"] for a in daemon.call("archive.list", repository="main")] == ["old"]
     assert journalled(daemon, "repository.removed")[0]["archives"] == 1
+
+
+@pytest.mark.parametrize("way", ["plan", "client", "repository"])
+def test_with_a_plan_go_its_triggers_and_its_place_in_the_timetable(daemon, backup, way):
+    daemon.ended(backup())
+    daemon.call("schedule.add", name="nightly", spec="daily at 02:00")
+    daemon.call("plan.set", name="plan-plain", schedule="nightly")
+    token = daemon.call("trigger.add", name="ci", plan="plan-plain")["token"]
+    remove = {"plan": ("plan.remove", {"name": "plan-plain"}),
+              "client": ("client.remove", {"name": "web", "with_plans": True}),
+              "repository": ("repository.remove", {"name": "main", "with_plans": True}),
+              }  # fmt: skip
+    daemon.call("task.add", name="drills", type="prune", plan="plan-plain", schedule="nightly")
+    method, params = remove[way]
+    with pytest.raises(Refused, match="task drills works on"):
+        daemon.call(method, **params)
+    daemon.call("task.remove", name="drills")
+    daemon.call(method, **params)
+    assert daemon.call("trigger.list") == []
+    assert journalled(daemon, "trigger.removed") == [{"trigger": "ci", "plan": "plan-plain"}]
+    with pytest.raises(Refused, match="no such trigger"):
+        daemon.call("trigger.fire", token=token)
+    daemon.call("schedule.remove", name="nightly")  # which nothing uses any more
+
+
+def test_slots_say_what_is_in_use_and_go_with_their_repository(daemon, backup):
+    daemon.call("client.set", name="web", network="branch")
+    daemon.call("slots.set", repository="main", slots=2)
+    first = backup("long")
+    daemon.until(first, lambda job: job["state"] == "running")
+    daemon.call("slots.set", network="branch", slots=1)
+    waiting = backup()
+    assert daemon.call("slots.list") == [
+        {"what": "all", "name": "", "slots": 4, "used": 1},
+        {"what": "network", "name": "branch", "slots": 1, "used": 1},
+        {"what": "repository", "name": "main", "slots": 2, "used": 1},
+    ]
+    assert daemon.call("job.show", id=waiting)["state"] == "queued"
+    daemon.call("slots.set", network="branch", slots=0)
+    assert daemon.ended(waiting)["state"] == "done"
+    daemon.call("job.cancel", id=first)
+    daemon.ended(first)
+    for values, words in (
+        ({"repository": "no", "slots": 1}, "no repository"), ({"network": "a b", "slots": 1},
+        "valid name"), ({"repository": "main", "slots": -1}, "0"), ({"slots": 1}, "Name a"),
+        ({"repository": "main", "network": "x", "slots": 1}, "Name a"),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match=words):
+            daemon.call("slots.set", **values)
+    daemon.call("repository.remove", name="main", with_plans=True)
+    assert [row["what"] for row in daemon.call("slots.list")] == ["all"]
