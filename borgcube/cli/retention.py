@@ -208,6 +208,9 @@ def policy_attach(control: Control, options: argparse.Namespace) -> int:
                        f"borgcube retention preview {one['plan']}")  # fmt: skip
         if one["held"]:
             output.say(f"  A prune would be held: {one['held']}")
+        if not one["scheduled"]:
+            output.say("  No task prunes it yet. Add one: borgcube task add NAME prune --plan "
+                       f"{one['plan']} --schedule SCHEDULE")  # fmt: skip
     return 0
 
 

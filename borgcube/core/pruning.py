@@ -179,3 +179,24 @@ def _hold(
             f"{len(decision.verdicts)} archives of {plan.name}."
         )
         decision.next_step = f"If that is meant: borgcube prune {plan.name} --confirm {plan.name}"
+
+
+def is_scheduled(root: Root, plan: Plan) -> bool:
+    """Tell whether a task prunes a plan by itself: one for it, or for its repository."""
+    tasks = (*root.tasks.oldest("plan", plan.name),
+             *root.tasks.oldest("repository", plan.repository))  # fmt: skip
+    return any(task.type == "prune" and task.plan in ("", plan.name) for task in tasks)
+
+
+def unscheduled(root: Root) -> Iterator[Plan]:
+    """Yield, for each repository, one plan whose policy no task applies, if there is one."""
+    policies = [str(name) for name in root.policies.values("name")]
+    for repository in root.plans.values("repository"):
+        for policy in policies:
+            found = root.plans.newest(
+                1, lambda plan: not is_scheduled(root, plan), repository=repository,
+                retention=policy,
+            )  # fmt: skip
+            if found:
+                yield found[0]
+                break

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from borgcube.core import home as places
-from borgcube.core import secrets, standing
+from borgcube.core import pruning, secrets, standing
 from borgcube.core.registry import Registry
 from borgcube.core.store import Root
 
@@ -157,6 +157,17 @@ def rules(root: Root) -> list[Finding]:
                 "Correct the pattern, or nobody hears of what it was meant for.")
         for rule in root.rules.newest(MAX_RULES) if not rule.disabled
         for remark in standing.rule_remarks(root, rule)[:3]
+    ]  # fmt: skip
+
+
+def unpruned(root: Root) -> list[Finding]:
+    """Return which repositories grow although plans in them have a retention policy."""
+    return [
+        finding("warning", f"Repository {plan.repository}: plan {plan.name} has a retention "
+                "policy, but no task prunes it.",
+                f"Run: borgcube task add prune-{plan.repository} prune --repository "
+                f"{plan.repository} --schedule SCHEDULE")
+        for plan in islice(pruning.unscheduled(root), MAX_RULES)
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from borgcube.core.adoption import assign, propose
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Job, RetentionPolicy
 from borgcube.core.model.names import check_name
-from borgcube.core.pruning import decide
+from borgcube.core.pruning import decide, is_scheduled
 from borgcube.core.retention import Rules, zone_named
 from borgcube.core.store import Root
 from borgcube.daemon import checks
@@ -165,10 +165,12 @@ class RetentionMethods:
                     plan=plan, policy=policy, client=found.client, repository=found.repository
                 ))  # fmt: skip
             if not policy:
-                return {"plan": plan, "policy": "", "kept": 0, "going": 0, "held": ""}
+                return {"plan": plan, "policy": "", "kept": 0, "going": 0, "held": "",
+                        "scheduled": False}  # fmt: skip
             decision = decide(root, found, now=datetime.now(UTC))
             return {"plan": plan, "policy": policy, "kept": decision.kept,
-                    "going": len(decision.going), "held": decision.held}  # fmt: skip
+                    "going": len(decision.going), "held": decision.held,
+                    "scheduled": is_scheduled(root, found)}  # fmt: skip
 
     @method("retention.preview", audited=False)
     def preview(self, *, plan: str, policy: str = "") -> dict[str, Any]:

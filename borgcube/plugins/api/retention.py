@@ -181,7 +181,8 @@ ENDPOINTS = [
         permission=_CONFIGURE, tag="retention",
         body=thing({"policy": text(longest=64)}, required=("policy",), title="PlanRetention"),
         returns=given({"plan": text(), "policy": text(), "kept": whole(), "going": whole(),
-                       "held": text()}, title="PlanRetentionSet"),
+                       "held": text(), "scheduled": yes_or_no("A task prunes the plan.")},
+                      title="PlanRetentionSet"),
     ),
     Endpoint(
         name="plans.prune", method="POST", path="/plans/{name}/prune", find=plans.find,

@@ -13,7 +13,7 @@ from borgcube.core import trash
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
-from borgcube.core.pruning import decide
+from borgcube.core.pruning import decide, is_scheduled
 from borgcube.core.retention import Rules
 from borgcube.core.texts import _, several
 from borgcube.plugins.console import queries
@@ -176,6 +176,7 @@ def plan_tab(request: Any, plan: Any) -> dict[str, Any]:
         "plan": plan, "decision": decision_of(request, plan),
         "policies": [str(p.name) for p in queries.by_name(request, request.db.policies)],
         "may_configure": request.me.may(Permission.CONFIGURE, client=plan.client),
+        "scheduled": is_scheduled(request.db, plan),
     }  # fmt: skip
 
 

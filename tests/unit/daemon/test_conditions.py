@@ -7,7 +7,7 @@ from pathlib import Path
 
 from borgcube.core import events
 from borgcube.core import home as places
-from borgcube.core.model import Client, Rule
+from borgcube.core.model import Client, Plan, RetentionPolicy, Rule, Task
 from borgcube.core.store import Store
 from borgcube.daemon import conditions
 
@@ -76,4 +76,28 @@ def test_a_rule_about_things_that_there_are_not_is_named(tmp_path: Path) -> None
     with store.reading() as root:
         found = [one["message"] for one in conditions.rules(root)]
     assert found == ["Rule wrong: no client is called wbe*.", "Rule wrong: no plan is called etc."]
+    store.close()
+
+
+def test_a_policy_that_no_task_applies_is_named(tmp_path: Path) -> None:
+    _, store = opened(tmp_path)
+
+    def named() -> list[str]:
+        with store.reading() as root:
+            return [one["message"].split(":")[0] for one in conditions.unpruned(root)]
+
+    with store.transact() as root:
+        root.policies.add(RetentionPolicy(name="usual"))
+        for name, repository in (("web", "main"), ("mail", "main"), ("db", "other")):
+            root.plans.add(Plan(name=name, repository=repository, retention="usual"))
+        root.plans.add(Plan(name="free", repository="third"))
+    assert named() == ["Repository main", "Repository other"]
+    with store.transact() as root:
+        root.tasks.add(Task(name="a", type="prune", repository="main", plan="web", schedule="s"))
+        root.tasks.add(Task(name="b", type="check", repository="main", schedule="s"))
+        root.tasks.add(Task(name="c", type="prune", plan="db", schedule="s"))
+    assert named() == ["Repository main"], "one plan of it is left alone"
+    with store.transact() as root:
+        root.tasks.add(Task(name="d", type="prune", repository="main", schedule="s"))
+    assert named() == []
     store.close()
