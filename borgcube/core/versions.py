@@ -13,6 +13,7 @@ from typing import Any
 
 
 def version_of(data: Mapping[str, Any]) -> str:
-    """Return a short word that changes with any value of a record's ``as_data()``."""
+    """Return a short word that changes with any value of ``data``: of a record's
+    ``as_data()``, or its ``settings_of()`` where something in it changes by itself."""
     packed = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(packed).hexdigest()[:16]

@@ -39,7 +39,7 @@ def check_version(record: Any, version: str, *, what: str) -> None:
 
     Called in the transaction of the change. An empty ``version`` does not care.
     """
-    if version and version != version_of(record.as_data()):
+    if version and version != version_of(record.settings_of(record.as_data())):
         raise Conflict(f"The {what} {record.name} was changed since you looked at it.",
                        next_step="Look at it again, then decide.")  # fmt: skip
 

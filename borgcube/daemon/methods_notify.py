@@ -115,11 +115,16 @@ class NotifyMethods:
     @method("channel.set")
     def channel_set(
         self, *, name: str, options: dict[str, Any] | None = None, comment: str | None = None,
-        disabled: bool | None = None,
+        disabled: bool | None = None, version: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Change what is given; options that are left out, and empty secrets, stay."""
+        """Change what is given; options that are left out, and empty secrets, stay.
+
+        ``version`` is that of the settings the caller saw (``core.versions``), secrets apart;
+        a channel that was changed since is left alone.
+        """
         with self._daemon.store.transact() as root:
             channel = find(root.channels, name, what="channel")
+            checks.check_version(channel, version, what="channel")
             values = checks.given({"options": options, "comment": comment, "disabled": disabled})
             if options is not None:
                 kind = self._notifier(channel.notifier)
@@ -142,11 +147,12 @@ class NotifyMethods:
         return shown
 
     @method("channel.remove")
-    def channel_remove(self, *, name: str) -> dict[str, Any]:
+    def channel_remove(self, *, name: str, version: str = "") -> dict[str, Any]:
         """Forget a channel that no rule uses; what waits for it is given up."""
         moment = utc_now()
         with self._daemon.store.transact() as root:
             channel = find(root.channels, name, what="channel")
+            checks.check_version(channel, version, what="channel")
             users = root.rules.newest(1, channel=name)
             if users:
                 raise InvalidInput(
@@ -242,9 +248,13 @@ class NotifyMethods:
         quiet_from: str | None = None, quiet_until: str | None = None,
         quiet_lets: str | None = None, zone: str | None = None, digest: str | None = None,
         digest_at: str | None = None, digest_day: str | None = None,
-        disabled: bool | None = None, comment: str | None = None,
+        disabled: bool | None = None, comment: str | None = None, version: str = "",
     ) -> dict[str, Any]:  # fmt: skip
-        """Change what is given; an empty list means all."""
+        """Change what is given; an empty list means all.
+
+        ``version`` is that of the settings the caller saw (``core.versions``); a rule that was
+        changed since is left alone.
+        """
         values = checks.given({
             "channel": channel, "kinds": kinds, "events": events, "severity": severity,
             "clients": clients, "plans": plans, "repositories": repositories,
@@ -255,6 +265,7 @@ class NotifyMethods:
         })  # fmt: skip
         with self._daemon.store.transact() as root:
             rule = find(root.rules, name, what="rule")
+            checks.check_version(rule, version, what="rule")
             rules.check_rule({**rule.as_data(), **values})
             if channel is not None:
                 self._check_channel(root, channel)
@@ -270,10 +281,12 @@ class NotifyMethods:
             return data | {"remarks": rule_remarks(root, rule)}
 
     @method("rule.remove")
-    def rule_remove(self, *, name: str) -> dict[str, Any]:
+    def rule_remove(self, *, name: str, version: str = "") -> dict[str, Any]:
         """Forget a rule; what it has queued still goes out."""
         with self._daemon.store.transact() as root:
-            root.rules.remove(find(root.rules, name, what="rule"))
+            rule = find(root.rules, name, what="rule")
+            checks.check_version(rule, version, what="rule")
+            root.rules.remove(rule)
             root.record(NotificationConfigured(what="rule", name=name, change="removed"))
         return {"removed": name}
 

@@ -19,6 +19,7 @@ class Channel(Record):
     """
 
     PRIVATE = frozenset({"secrets"})
+    PASSING = frozenset({"last_ok_at", "last_error_at", "last_error", "failures", "not_before"})
     name: str = ""
     notifier: str = ""
     options: dict[str, Any] = {}
@@ -41,6 +42,7 @@ class Rule(Record):
     (``daily`` or ``weekly``) it sends a letter instead.
     """
 
+    PASSING = frozenset({"next_digest_at"})
     name: str = ""
     channel: str = ""
     kinds: tuple[str, ...] = ("*",)

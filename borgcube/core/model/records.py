@@ -7,6 +7,7 @@ are ISO 8601 strings in UTC, references are names (which never change).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -14,9 +15,11 @@ from persistent import Persistent
 
 
 class Record(Persistent):  # type: ignore[misc]  # persistent has no types
-    """A record; ``PRIVATE`` fields are left out of :meth:`as_data`."""
+    """A record; ``PRIVATE`` fields are left out of :meth:`as_data`, and ``PASSING`` ones, which
+    change by themselves, of :meth:`settings_of`."""
 
     PRIVATE: ClassVar[frozenset[str]] = frozenset()
+    PASSING: ClassVar[frozenset[str]] = frozenset()
     id: str = ""
     created_at: str = ""
 
@@ -35,7 +38,9 @@ class Record(Persistent):  # type: ignore[misc]  # persistent has no types
         names: list[str] = []
         for kind in reversed(cls.__mro__):
             if issubclass(kind, Record):
-                names += [n for n in kind.__annotations__ if n not in ("PRIVATE", *names)]
+                names += [
+                    n for n in kind.__annotations__ if n not in ("PRIVATE", "PASSING", *names)
+                ]
         return tuple(names)
 
     def as_data(self) -> dict[str, Any]:
@@ -45,6 +50,13 @@ class Record(Persistent):  # type: ignore[misc]  # persistent has no types
             for name in self.field_names()
             if name not in self.PRIVATE
         }
+
+    @classmethod
+    def settings_of(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what people set of such a record's data: without what passes by itself, and
+        without what an answer says of it besides. Two of them are one version."""
+        left = cls.PRIVATE | cls.PASSING
+        return {name: data[name] for name in cls.field_names() if name not in left}
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from borgcube.core import listing
 from borgcube.core.api import Answer, Call, Listing
 from borgcube.core.errors import InvalidInput
 from borgcube.core.listing import number_at
+from borgcube.core.model import Record
 from borgcube.core.model.table import Found, Table, Where
 from borgcube.core.schemas import Schema, given
 from borgcube.core.versions import version_of
@@ -90,9 +91,13 @@ def record(call: Call) -> Answer:
     return versioned(call.record.as_data())
 
 
-def versioned(data: Mapping[str, Any], *, location: str = "") -> Answer:
-    """Return a record's data with its version."""
-    return Answer(data, version=version_of(data), location=location)
+def versioned(
+    data: Mapping[str, Any], *, location: str = "", kind: type[Record] | None = None
+) -> Answer:
+    """Return a record's data with its version: that of its settings, where ``kind`` is given
+    and has more in it than these."""
+    seen = data if kind is None else kind.settings_of(data)
+    return Answer(data, version=version_of(seen), location=location)
 
 
 def begun(call: Call, started: Mapping[str, Any]) -> Answer:

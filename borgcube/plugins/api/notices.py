@@ -6,7 +6,7 @@ from typing import Any
 
 from borgcube.core.access import Permission
 from borgcube.core.api import Answer, Call, Endpoint, Listing, named
-from borgcube.core.model import Channel, Delivery, Incident, Rule
+from borgcube.core.model import Channel, Delivery, Incident, Record, Rule
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import (
     NAME,
@@ -63,23 +63,33 @@ def _channels(call: Call) -> dict[str, Any]:
     return {"channels": call.act("channel.list")}
 
 
-def _added(method: str, where: str) -> Any:
+def _added(method: str, where: str, kind: type[Record]) -> Any:
     def handler(call: Call) -> Answer:
         made = call.act(method, **call.body)
-        return Answer(made, location=call.address(where, made["name"]))
+        return common.versioned(made, location=call.address(where, made["name"]), kind=kind)
 
     return handler
 
 
-def _on(method: str) -> Any:
-    return lambda call: call.act(method, name=call.record.name, **(call.body or {}))
+def _shown(method: str, kind: type[Record]) -> Any:
+    return lambda call: common.versioned(call.act(method, name=call.record.name), kind=kind)
+
+
+def _changed(method: str, kind: type[Record]) -> Any:
+    return lambda call: common.versioned(
+        call.act(method, name=call.record.name, version=call.version, **call.body), kind=kind
+    )
 
 
 def _gone(method: str) -> Any:
     def handler(call: Call) -> None:
-        call.act(method, name=call.record.name)
+        call.act(method, name=call.record.name, version=call.version)
 
     return handler
+
+
+def _test(call: Call) -> Any:
+    return call.act("channel.test", name=call.record.name)
 
 
 def _show(call: Call) -> Any:
@@ -135,19 +145,20 @@ ENDPOINTS = [
     ),
     Endpoint(
         name="channels.add", method="POST", path="/channels", status=201, tag=_TAG,
-        handler=_added("channel.add", "channels"), summary="Add a channel",
+        handler=_added("channel.add", "channels", Channel), summary="Add a channel",
         permission=_ADMINISTER, returns=CHANNEL,
         body=thing({"name": NAME, "notifier": text(longest=64, shortest=1), "options": OPTIONS,
                     "comment": text()}, required=("name", "notifier"), title="NewChannel"),
     ),
     Endpoint(
         name="channels.show", method="GET", path="/channels/{name}", find=find_channel,
-        handler=_on("channel.show"), summary="Show a channel, without its secrets",
-        permission=_ADMINISTER, returns=CHANNEL, tag=_TAG,
+        handler=_shown("channel.show", Channel), tag=_TAG, versioned=True,
+        summary="Show a channel, without its secrets", permission=_ADMINISTER, returns=CHANNEL,
     ),
     Endpoint(
         name="channels.change", method="PATCH", path="/channels/{name}", find=find_channel,
-        handler=_on("channel.set"), permission=_ADMINISTER, returns=CHANNEL, tag=_TAG,
+        handler=_changed("channel.set", Channel), permission=_ADMINISTER, returns=CHANNEL, tag=_TAG,
+        versioned=True,
         summary="Change what is given of a channel; options that are left out stay",
         body=thing({"options": OPTIONS, "comment": text(), "disabled": yes_or_no()}, least=1,
                    title="ChannelChange"),
@@ -155,11 +166,11 @@ ENDPOINTS = [
     Endpoint(
         name="channels.remove", method="DELETE", path="/channels/{name}", find=find_channel,
         handler=_gone("channel.remove"), summary="Forget a channel that no rule uses",
-        permission=_ADMINISTER, status=204, tag=_TAG,
+        permission=_ADMINISTER, status=204, tag=_TAG, versioned=True,
     ),
     Endpoint(
         name="channels.test", method="POST", path="/channels/{name}/test", find=find_channel,
-        handler=_on("channel.test"), summary="Send a test", permission=_ADMINISTER, tag=_TAG,
+        handler=_test, summary="Send a test", permission=_ADMINISTER, tag=_TAG,
         returns=given({"delivery": {"type": "string", "description": "Its delivery's ID."}},
                       title="ChannelTest"),
     ),
@@ -170,23 +181,25 @@ ENDPOINTS = [
     ),
     Endpoint(
         name="rules.add", method="POST", path="/rules", status=201, returns=SAVED_RULE, tag=_TAG,
-        handler=_added("rule.add", "rules"), permission=_ADMINISTER, summary="Add a rule",
+        handler=_added("rule.add", "rules", Rule), permission=_ADMINISTER, summary="Add a rule",
         body=thing({"name": NAME, **FIELDS}, required=("name", "channel"), title="NewRule"),
     ),
     Endpoint(
-        name="rules.show", method="GET", path="/rules/{name}", handler=_show, find=find_rule,
-        summary="Show a rule", permission=_ADMINISTER, returns=RULE, tag=_TAG,
+        name="rules.show", method="GET", path="/rules/{name}", find=find_rule, versioned=True,
+        handler=_shown("rule.show", Rule), summary="Show a rule", permission=_ADMINISTER,
+        returns=RULE, tag=_TAG,
     ),
     Endpoint(
         name="rules.change", method="PATCH", path="/rules/{name}", find=find_rule,
-        handler=_on("rule.set"), permission=_ADMINISTER, returns=SAVED_RULE, tag=_TAG,
+        handler=_changed("rule.set", Rule), permission=_ADMINISTER, returns=SAVED_RULE, tag=_TAG,
+        versioned=True,
         summary="Change what is given of a rule",
         body=thing({**FIELDS, "disabled": yes_or_no()}, least=1, title="RuleChange"),
     ),
     Endpoint(
         name="rules.remove", method="DELETE", path="/rules/{name}", find=find_rule, tag=_TAG,
         handler=_gone("rule.remove"), summary="Forget a rule", permission=_ADMINISTER,
-        status=204,
+        status=204, versioned=True,
     ),
     Endpoint(
         name="digest", method="GET", path="/digest", tag=_TAG, permission=_ADMINISTER,

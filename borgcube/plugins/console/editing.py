@@ -17,7 +17,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError, Conflict
-from borgcube.core.forms import Field, Form
+from borgcube.core.forms import SECRET_KINDS, Field, Form
 from borgcube.core.sizes import exact_size
 from borgcube.core.texts import _
 from borgcube.core.versions import version_of
@@ -97,6 +97,8 @@ def clashes_of(
     words = seen_of(fields, now)
     found = []
     for spec in fields:
+        if spec.kind in SECRET_KINDS:
+            continue  # never shown, not even to choose
         before = seen.get(spec.name)
         if typed[spec.name] == now[spec.name] or before == words[spec.name]:
             continue
@@ -114,6 +116,7 @@ class Edit:
     def __init__(self, kind: Kind, context: Any, request: Any) -> None:
         self.kind, self.request = kind, request
         self.name = str(context.record.name)
+        self.record_type = type(context.record)
         self.data: Values = context.record.as_data()
         self.fields = kind.fields(request, self.data)
         self.now = self._shown(self.data)
@@ -121,10 +124,15 @@ class Edit:
         self.seen: Mapping[str, Any] = seen_of(self.fields, self.now)
         self.clashes: list[Clash] = []
         self.typed: Values | None = None
+        self.answer: Values = {}  # the daemon's, once something was changed
 
     def _shown(self, data: Mapping[str, Any]) -> Values:
         shown = self.kind.shown(self.request, data)
         return {spec.name: shown[spec.name] for spec in self.fields}
+
+    @property
+    def _version(self) -> str:
+        return version_of(self.record_type.settings_of(self.data))
 
     def read(self) -> None:
         """Take in what was posted, with what the user chose where there was a clash."""
@@ -147,11 +155,11 @@ class Edit:
             return False
         version = str(self.request.POST.get("version", ""))[:64]
         for _attempt in range(3):
-            if version != version_of(self.data):
+            if version != self._version:
                 self.clashes = clashes_of(self.fields, self.typed, self.now, self.seen)
                 if self.clashes:
                     return False
-                version = version_of(self.data)
+                version = self._version
             try:
                 self._set(version)
                 return True
@@ -173,12 +181,14 @@ class Edit:
         # A field that others changed and the user did not touch stays as it is now.
         changes = {key: value for key, value in after.items() if value != before[key]}
         if changes:
-            self.request.act(f"{self.kind.name}.set", name=self.name, version=version, **changes)
+            self.answer = self.request.act(
+                f"{self.kind.name}.set", name=self.name, version=version, **changes
+            )
 
     def page(self) -> dict[str, Any]:
         """Return what the template shows. Until a clash was shown, the form goes on counting
         from what it was filled from, however often it is sent."""
-        version = version_of(self.data)
+        version = self._version
         if self.request.method == "POST" and not self.clashes:
             version = str(self.request.POST.get("version", ""))[:64]
         return {

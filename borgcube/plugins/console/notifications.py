@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import Any
 from zoneinfo import available_timezones
 
-from pyramid.httpexceptions import HTTPNotFound, HTTPSeeOther
+from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core.access import Permission
 from borgcube.core.alarms import KINDS
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
 from borgcube.core.rules import DAYS
-from borgcube.core.standing import rule_remarks
 from borgcube.core.texts import _
 from borgcube.core.web import Resource
 from borgcube.plugins.console.resources import Collection, Item, add
@@ -201,24 +200,21 @@ def retry(context: DeliveryItem, request: Any) -> Any:
 # Channels
 
 
-def channel_form(notifier: Any, *, record: Any = None) -> Form:
-    """Return the form of a channel: the notifier's options, and what every channel has."""
-    fields: list[Field] = [] if record is not None else [NAME]
+def channel_fields(notifier: Any, *, new: bool) -> list[Field]:
+    """Return the fields of a channel: the notifier's options, and what every channel has."""
+    fields: list[Field] = [NAME] if new else []
     for spec in notifier.fields():
-        if record is not None and spec.kind == "password":
+        if not new and spec.kind == "password":
             said = _("Leave it empty to keep the one that is set.")
             if spec.help:
                 said = _("%(help)s %(more)s", help=spec.help, more=said)
             spec = replace(spec, required=False, help=said)
         fields.append(spec)
-    fields.append(COMMENT)
-    if record is None:
-        return Form(fields)
-    values = {**record.options, "comment": record.comment, "disabled": record.disabled}
-    return Form([*fields, DISABLED], values)
+    return [*fields, COMMENT] if new else [*fields, COMMENT, DISABLED]
 
 
-def _options(notifier: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(notifier: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options among a channel's values."""
     return {spec.name: values[spec.name] for spec in notifier.fields()}
 
 
@@ -230,45 +226,19 @@ def channel_new(context: Notifications, request: Any) -> Any:
         return {"form": None, "channel": None, "states": STATES, "notifier": None,
                 "notifiers": [(name, known[name].title) for name in sorted(known)]}  # fmt: skip
     notifier = known[chosen]
-    form = channel_form(notifier)
+    form = Form(channel_fields(notifier, new=True))
     if request.method == "POST":
         values = form.read(request.POST)
         if values is not None:
             try:
                 request.act("channel.add", name=values["name"], notifier=chosen,
-                            comment=values["comment"], options=_options(notifier, values)
+                            comment=values["comment"], options=options_of(notifier, values)
                             )  # fmt: skip
                 return HTTPSeeOther(request.path_to("notifications", "channels", values["name"]))
             except BorgCubeError as error:
                 form.refuse(error)
         request.response.status_code = 400
     return {"form": form, "channel": None, "states": STATES, "notifier": notifier, "notifiers": []}
-
-
-def channel(context: ChannelItem, request: Any) -> Any:
-    """Show one channel, and change it."""
-    record = context.record
-    notifier = request.plugins.notifiers.get(record.notifier)
-    may = request.me.may(Permission.ADMINISTER)
-    form = channel_form(notifier, record=record) if notifier is not None and may else None
-    if request.method == "POST":
-        if form is None:
-            raise HTTPNotFound
-        values = form.read(request.POST)
-        if values is not None:
-            try:
-                request.act("channel.set", name=record.name, comment=values["comment"],
-                            disabled=values["disabled"], options=_options(notifier, values)
-                            )  # fmt: skip
-                return HTTPSeeOther(request.path_to("notifications", "channels", record.name))
-            except BorgCubeError as error:
-                form.refuse(error)
-        request.response.status_code = 400
-    return {
-        "channel": record, "form": form, "states": STATES, "notifier": notifier, "notifiers": [],
-        "deliveries": request.db.deliveries.newest(15, channel=record.name),
-        "rules": [str(one.name) for one in request.db.rules.newest(100, channel=record.name)],
-    }  # fmt: skip
 
 
 def channel_test(context: ChannelItem, request: Any) -> Any:
@@ -333,7 +303,8 @@ def rule_fields(request: Any) -> list[Field]:
     ]  # fmt: skip
 
 
-def _rule_params(values: dict[str, Any]) -> dict[str, Any]:
+def rule_params(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a rule's values mean."""
     found = dict(values)
     if set(found["kinds"]) == set(KINDS):
         found["kinds"] = ["*"]  # kinds that are still to come as well
@@ -350,36 +321,15 @@ def rule_new(context: Notifications, request: Any) -> Any:
         values = form.read(request.POST)
         if values is not None:
             try:
-                made = request.act("rule.add", **_rule_params(values))
-                return _saved(request, made)
+                made = request.act("rule.add", **rule_params(values))
+                return rule_saved(request, made)
             except BorgCubeError as error:
                 form.refuse(error)
         request.response.status_code = 400
     return {"form": form, "rule": None, "has_channel": bool(request.db.channels.newest(1))}
 
 
-def rule(context: RuleItem, request: Any) -> Any:
-    """Show one rule, and change it."""
-    record = context.record
-    shown = {k: list(v) if isinstance(v, tuple) else v for k, v in record.as_data().items()}
-    if "*" in shown["kinds"]:
-        shown["kinds"] = list(KINDS)
-    fields = [*(spec for spec in rule_fields(request) if spec.name != "name"), DISABLED]
-    form = Form(fields, {spec.name: shown[spec.name] for spec in fields})
-    if request.method == "POST":
-        values = form.read(request.POST)
-        if values is not None:
-            try:
-                made = request.act("rule.set", name=record.name, **_rule_params(values))
-                return _saved(request, made)
-            except BorgCubeError as error:
-                form.refuse(error)
-        request.response.status_code = 400
-    return {"form": form, "rule": record, "has_channel": True,
-            "remarks": rule_remarks(request.db, record)}  # fmt: skip
-
-
-def _saved(request: Any, rule: dict[str, Any]) -> Any:
+def rule_saved(request: Any, rule: Mapping[str, Any]) -> Any:
     """Go on to the list, or to the rule's page when there is something to say of it."""
     if rule.get("remarks"):
         return HTTPSeeOther(request.path_to("notifications", "rules", rule["name"]))
@@ -396,10 +346,6 @@ def includeme(config: Any) -> None:
         permission=administer, posts=True)  # fmt: skip
     add(config, rule_new, Notifications, "+rule", template="notification_rule",
         permission=administer, posts=True)  # fmt: skip
-    add(config, channel, ChannelItem, template="notification_channel", permission=administer,
-        posts=True)  # fmt: skip
-    add(config, rule, RuleItem, template="notification_rule", permission=administer,
-        posts=True)  # fmt: skip
     for context, name, function in (
         (ChannelItem, "test", channel_test), (ChannelItem, "remove", _removed("channel.remove")),
         (RuleItem, "remove", _removed("rule.remove")), (DeliveryItem, "retry", retry),

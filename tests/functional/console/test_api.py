@@ -297,6 +297,18 @@ def test_a_change_of_what_somebody_else_changed_is_refused(
         fresh = ada.ask("GET", path)
         assert fresh.headers["etag"] == done.headers["etag"]
         assert {**json.loads(fresh.body), **change} == json.loads(fresh.body)
+    console.call("channel.add", name="desk", notifier="webhook",
+                 options={"url": "http://127.0.0.1:9/", "secret": "s" * 20})  # fmt: skip
+    console.call("rule.add", name="told", channel="desk")
+    for other in ("/rules/told", "/channels/desk"):
+        tag = ada.ask("GET", other).headers["etag"]
+        done = ada.ask("PATCH", other, {"comment": "first"}, {"If-Match": tag})
+        assert done.status == 200 and done.headers["etag"] != tag
+        assert ada.ask("PATCH", other, {"comment": "x"}, {"If-Match": tag}).status == 412
+        assert ada.ask("DELETE", other, headers={"If-Match": tag}).status == 412
+        tag = done.headers["etag"]
+        assert tag == ada.ask("GET", other).headers["etag"]
+        assert ada.ask("DELETE", other, headers={"If-Match": tag}).status == 204
     weak = f"W/{fresh.headers['etag']}"
     assert ada.ask("PATCH", path, {"free_floor_bytes": 8}, {"If-Match": weak}).status == 412
     for place in ("/plans/web-etc", "/clients/web?with_plans=true", f"{path}?with_plans=true"):

@@ -12,6 +12,7 @@ import pytest
 
 from borgcube.testing.consolerig import ConsoleRig, Visitor
 from tests.functional.console.conftest import FAKE, REAL, add_fleet
+from tests.functional.console.test_edit_pages import filled
 from tests.unit.daemon.receivers import Web, web_server
 
 SECRET = "never shown again, to anybody"
@@ -65,7 +66,9 @@ def test_a_secret_is_kept_and_never_comes_back(rig: ConsoleRig, ada: Visitor) ->
     assert SECRET not in json.dumps(rig.call("channel.list"))
     assert SECRET.encode() not in (rig.home / "store" / "borgcube.fs").read_bytes()
     url = rig.call("channel.show", name="hook")["options"]["url"]
-    given = {"url": url, "secret": "", "reach": "anywhere", "comment": "kept"}
+    values = filled(page.text)
+    assert values["url"] == url and values["secret"] == ""
+    given = {**values, "comment": "kept"}
     saved = ada.post("/notifications/channels/hook", given)
     assert saved.status == 303, saved.text
     shown = rig.call("channel.show", name="hook")
@@ -140,10 +143,66 @@ def test_a_channel_that_cannot_work_is_refused_beside_its_field(
 def test_a_rule_that_makes_no_sense_is_refused_beside_its_field(
     ada: Visitor, values: dict[str, str], said: str
 ) -> None:
-    given = {"channel": "hook", "severity": "error", "zone": "UTC", "quiet_lets": "error",
-             "digest_at": "07:00", "digest_day": "monday", "kinds": ["plan-failed"]}  # fmt: skip
+    given = {**filled(ada.get("/notifications/rules/all").text), "kinds": ["plan-failed"]}
     page = ada.post("/notifications/rules/all", {**given, **values})
     assert page.status == 400 and said in page.text and 'class="error"' in page.text
+
+
+def test_an_edit_of_a_channel_that_clashes_overwrites_nothing(
+    rig: ConsoleRig, ada: Visitor
+) -> None:
+    path = "/notifications/channels/hook"
+    before = rig.call("channel.show", name="hook")
+    values = filled(ada.get(path).text)
+    rig.call("channel.set", name="hook", comment="theirs <b>", disabled=True)
+    mine = {**values, "comment": "mine", "reach": "public", "secret": "another one, of mine"}
+    answer = ada.post(path, mine, form=path)
+    assert answer.status == 409 and "Somebody else changed this" in answer.text
+    assert "theirs &lt;b&gt;" in answer.text and "another one" not in answer.text
+    assert "Type it again" in answer.text
+    changed = rig.call("channel.show", name="hook")
+    assert (changed["comment"], changed["options"]) == ("theirs <b>", before["options"])
+    # A form that carries nothing of what it was filled from is not trusted, nor is it an echo.
+    bare = {name: value for name, value in mine.items() if name not in ("seen", "version")}
+    answer_to_bare = ada.post(path, bare, form=path)
+    assert answer_to_bare.status == 409 and "another one" not in answer_to_bare.text
+    # What was typed is still there; what was not touched keeps the other's value.
+    again = filled(answer.text)
+    assert (again["comment"], again["reach"]) == ("mine", "public")
+    assert again["keep-comment"] == "mine" and again["keep-disabled"] == "theirs"
+    assert ada.post(path, {**again, "secret": SECRET}, form=path).status == 303
+    after = rig.call("channel.show", name="hook")
+    assert (after["comment"], after["disabled"]) == ("mine", True)
+    assert after["options"] == {**before["options"], "reach": "public"}
+    rig.call("channel.set", name="hook", disabled=False, options={"reach": "anywhere"})
+
+
+def test_an_edit_of_a_rule_that_clashes_overwrites_nothing(rig: ConsoleRig, ada: Visitor) -> None:
+    path = "/notifications/rules/all"
+    values = {**filled(ada.get(path).text), "kinds": ["plan-failed"]}
+    rig.call("rule.set", name="all", group_s=1, comment="theirs")
+    mine = {**values, "comment": "mine", "remind_hours": "48"}
+    answer = ada.post(path, mine, form=path)
+    assert answer.status == 409 and "As it is now" in answer.text
+    assert rig.call("rule.show", name="all")["remind_hours"] == 24
+    again = {**filled(answer.text), "kinds": ["plan-failed"], "keep-comment": "theirs"}
+    assert again["keep-group_s"] == "theirs" and "keep-kinds" not in again
+    assert ada.post(path, again, form=path).status == 303
+    after = rig.call("rule.show", name="all")
+    assert (after["comment"], after["remind_hours"], after["group_s"]) == ("theirs", 48, 1)
+    assert after["kinds"] == ["plan-failed"]
+    rig.call("rule.set", name="all", group_s=0, remind_hours=24)
+
+
+def test_what_a_channel_goes_through_is_no_change_of_it(rig: ConsoleRig, ada: Visitor) -> None:
+    path = "/notifications/channels/hook"
+    values = filled(ada.get(path).text)
+    before = rig.call("channel.show", name="hook")["last_ok_at"]
+    rig.call("channel.test", name="hook")
+    eventually(lambda: rig.call("channel.show", name="hook")["last_ok_at"] != before)
+    again = filled(ada.get(path).text)
+    assert again["version"] == values["version"] and len(values["version"]) == 16
+    assert ada.post(path, {**values, "comment": "later"}, form=path).status == 303
 
 
 def test_only_administrators_make_channels_and_rules(rig: ConsoleRig, ada: Visitor) -> None:
