@@ -86,6 +86,8 @@ def test_what_a_client_prints_is_not_run_in_the_browser(fleet: ConsoleRig, watch
     seen.log_in("ada")
     page = seen.open(f"/jobs/{job}")
     expect(page.locator("#log")).to_contain_text("<img src=x onerror=")
+    # The times of a log are the viewer's too: this browser is in Berlin.
+    expect(page.locator("#log time").last).to_have_text("01:00:00")
     assert page.evaluate("window.pwned") is None
     assert page.locator("#log img").count() == 0
     # Even markup that got past the escaping would find no way to run.
