@@ -55,6 +55,8 @@ EXPLAINED: Mapping[Role, str] = {
     Role.VIEWER: _("look at everything, change nothing"),
     Role.OWNER: _("see, back up and restore their own clients only"),
 }
+# Families of events whose pages show the server, whatever client an event names.
+EVENTS_OF_THE_SERVER = ("check.", "incident.", "notification.", "repository.", "trigger.")
 # Where a resource belongs to no client in particular, such as the list of all clients.
 ANY_CLIENT = None
 
@@ -102,8 +104,13 @@ class Identity:
         """Return whether what belongs to ``client`` is shown at all."""
         return self.may(Permission.VIEW, client=client)
 
-    def sees_event(self, data: Mapping[str, Any], *, client: str = "") -> bool:
-        """Return whether an event with this data is shown; ``client`` is that of its job."""
-        if not self.limited:
-            return self.may(Permission.VIEW)
-        return self.sees(str(data.get("client") or client))
+    def sees_event(self, kind: str, data: Mapping[str, Any], *, client: str = "") -> bool:
+        """Return whether an event of this type with this data is shown, as the pages would.
+
+        ``client`` is that of its job. What belongs to no client is the server's, and so are
+        some families of events that name one.
+        """
+        owner = str(data.get("client") or client)
+        if not owner or kind.startswith(EVENTS_OF_THE_SERVER):
+            return self.may(Permission.VIEW_SERVER)
+        return self.sees(owner)

@@ -4,18 +4,24 @@ The hub runs in the server's event loop. It collects events for a moment and sen
 browser one message with all of them, so that many browsers cost little: what everybody
 may see is encoded once. A browser that does not keep up loses its queue and is told to
 ``resync``; it never holds anything back. A gap in the journal's numbers, at the hub or in
-what a browser says it has, is filled from the journal.
+what a browser says it has, is filled from the journal, or told as ``resync`` if it is too wide.
+
+Who may see what is asked anew for each event, also for those that a browser missed. Every few
+seconds the hub looks whether each login still is what it was when its page was opened; if not,
+the socket is closed and the page loads itself again, as whoever it belongs to by then.
 
 Messages to a browser are JSON: ``{"kind": "hello", "seq"}``, ``{"kind": "events",
-"events": [envelope...]}``, ``{"kind": "resync", "seq"}``. A browser says nothing.
+"events": [envelope...]}``, ``{"kind": "resync", "seq"}``. What a browser says is not read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -26,7 +32,7 @@ import zmq
 import zmq.asyncio
 
 from borgcube.core import home as places
-from borgcube.core.access import Identity
+from borgcube.core.access import Identity, Permission
 from borgcube.core.store import Store
 from borgcube.web.asgi import Receive, Scope, Send, header
 from borgcube.web.security import identity_of, live_session
@@ -34,13 +40,14 @@ from borgcube.web.settings import WebSettings
 
 LOG = logging.getLogger(__name__)
 COLLECT_S = 0.4
-RECHECK_S = 15.0
+RECHECK_S = 3.0
+CLOSE_S = 5.0  # how long a browser may take to hear that it is over
 MAX_WAITING = 16  # messages a browser may lag behind
 MAX_CATCH_UP = 1000
 MAX_JOBS = 5000
 MAX_BROWSERS = 1000
 # Close codes of our own: the page says what to do.
-NOT_LOGGED_IN, FOREIGN, FULL = 4401, 4403, 4429
+NOT_LOGGED_IN, FOREIGN, CHANGED, FULL = 4401, 4403, 4409, 4429
 
 
 @dataclass(eq=False)
@@ -49,8 +56,9 @@ class Browser:
 
     identity: Identity
     cookie: str
-    waiting: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
-    behind: bool = False
+    waiting: asyncio.Queue[str] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    code: int = 0  # with which it is closed when it is over
 
 
 class LiveHub:
@@ -77,6 +85,8 @@ class LiveHub:
         bus.subscribe(b"")
         bus.connect(places.bus_endpoint(self._home))
         self.seq = await self._in_thread(self._last_seq)
+        # Those that were there before the feed began again may have missed anything.
+        self._resync_all()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._distribute())
@@ -111,6 +121,11 @@ class LiveHub:
         if seq > self.seq + 1:
             LOG.info("events %d to %d were missed; reading them", self.seq + 1, seq - 1)
             missed = await self._in_thread(self._since, self.seq)
+        if not missed or missed[0]["seq"] != self.seq + 1 or missed[-1]["seq"] < seq:
+            LOG.warning("too many events were missed; all pages are drawn anew")
+            self.seq, self._pending = seq, []
+            self._resync_all()
+            missed = [envelope]
         for one in missed:
             self.seq = int(one["seq"])
             self._keep(one)
@@ -119,9 +134,7 @@ class LiveHub:
         kind, data = envelope["type"], envelope["data"]
         job = data.get("job", "")
         if kind in ("job.queued", "job.started"):
-            self._clients[job] = data.get("client", "")
-            while len(self._clients) > MAX_JOBS:
-                self._clients.popitem(last=False)
+            self._remember({job: data.get("client", "")})
         if kind == "job.progress":
             self.progress[job] = data["progress"]
             # Only the newest figures of a job are worth sending.
@@ -140,26 +153,36 @@ class LiveHub:
             await asyncio.sleep(COLLECT_S)
             self._arrived.clear()
             events, self._pending = self._pending, []
-            for job in {e["data"].get("job", "") for e in events} - set(self._clients):
-                self._clients[job] = await self._in_thread(self._client_of, job) if job else ""
+            await self._learn_clients(events)
             everything = self._message(events)
             for browser in self.browsers:
-                if not browser.identity.limited:
+                if browser.identity.may(Permission.VIEW_SERVER):
                     self._give(browser, everything)
                     continue
                 seen = [e for e in events if self._shown_to(browser, e)]
                 if seen:
                     self._give(browser, self._message(seen))
 
-    def _client_of(self, job_id: str) -> str:
+    def _remember(self, found: dict[str, str]) -> None:
+        self._clients.update(found)
+        while len(self._clients) > MAX_JOBS:
+            self._clients.popitem(last=False)
+
+    async def _learn_clients(self, events: Iterable[dict[str, Any]]) -> None:
+        """Look up the clients of the jobs that these events tell of."""
+        jobs = {str(e["data"].get("job", "")) for e in events} - {"", *self._clients}
+        if jobs:
+            self._remember(await self._in_thread(self._clients_of, jobs))
+
+    def _clients_of(self, jobs: Iterable[str]) -> dict[str, str]:
         with self._store.reading() as root:
-            job = root.jobs.find("id", job_id)
-            return str(job.client) if job is not None else ""
+            found = {job: root.jobs.find("id", job) for job in jobs}
+            return {job: str(record.client) for job, record in found.items() if record is not None}
 
     def _shown_to(self, browser: Browser, envelope: dict[str, Any]) -> bool:
         data = envelope["data"]
-        client = self._clients.get(data.get("job", ""), "")
-        return browser.identity.sees_event(data, client=client)
+        client = self._clients.get(str(data.get("job", "")), "")
+        return browser.identity.sees_event(envelope["type"], data, client=client)
 
     @staticmethod
     def _message(events: list[dict[str, Any]]) -> str:
@@ -168,32 +191,44 @@ class LiveHub:
     def _resync(self) -> str:
         return json.dumps({"kind": "resync", "seq": self.seq})
 
-    def _give(self, browser: Browser, message: str | None) -> None:
+    def _resync_all(self) -> None:
+        for browser in self.browsers:
+            self._give(browser, self._resync())
+
+    def _give(self, browser: Browser, message: str) -> None:
         try:
             browser.waiting.put_nowait(message)
         except asyncio.QueueFull:
-            browser.behind = True
             while not browser.waiting.empty():
                 browser.waiting.get_nowait()
-            browser.waiting.put_nowait(message if message is None else self._resync())
+            browser.waiting.put_nowait(self._resync())
 
     async def _recheck(self) -> None:
-        """Let go of browsers whose login is over, and follow changes of their role."""
+        """Let go of browsers whose login ended, or may see something else by now."""
         while True:
             await asyncio.sleep(RECHECK_S)
-            for browser in list(self.browsers):
-                identity = await self._in_thread(self._identity, browser.cookie)
-                if identity is None:
-                    self._give(browser, None)
-                else:
-                    browser.identity = identity
+            browsers = list(self.browsers)
+            if not browsers:
+                continue
+            cookies = {browser.cookie for browser in browsers}
+            now = await self._in_thread(self._identities, cookies)
+            for browser in browsers:
+                if now[browser.cookie] != browser.identity:
+                    browser.code = CHANGED if now[browser.cookie] else NOT_LOGGED_IN
+                    browser.over.set()
+                    # Out at once: the next events are not for it, however slow it is to go.
+                    self.browsers.discard(browser)
 
     # The browsers
 
-    def _identity(self, cookie: str) -> Identity | None:
+    def _identities(self, cookies: Iterable[str]) -> dict[str, Identity | None]:
+        idle = self._settings.idle_minutes
         with self._store.reading() as root:
-            found = live_session(root, cookie, idle_minutes=self._settings.idle_minutes)
-            return identity_of(found[1], session=found[0].id) if found else None
+            found = {cookie: live_session(root, cookie, idle_minutes=idle) for cookie in cookies}
+            return {
+                cookie: identity_of(one[1], session=one[0].id) if one else None
+                for cookie, one in found.items()
+            }
 
     def _cookie_of(self, scope: Scope) -> str:
         try:
@@ -214,7 +249,7 @@ class LiveHub:
             await send({"type": "websocket.close", "code": FOREIGN})
             return
         cookie = self._cookie_of(scope)
-        identity = await self._in_thread(self._identity, cookie)
+        identity = (await self._in_thread(self._identities, [cookie]))[cookie]
         # Accepted first, because a browser is told the code of a close only then.
         await send({"type": "websocket.accept"})
         if identity is None or len(self.browsers) >= MAX_BROWSERS:
@@ -225,33 +260,41 @@ class LiveHub:
         asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("since", [""])[0]
         self.browsers.add(browser)
         try:
-            for message in await self._greeting(browser, asked):
-                await send({"type": "websocket.send", "text": message})
-            sender = asyncio.create_task(self._send_all(browser, send))
-            hears = asyncio.create_task(self._until_gone(receive))
-            await asyncio.wait({sender, hears}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (sender, hears):
+            tasks = [
+                asyncio.create_task(self._send_all(browser, asked, send)),
+                asyncio.create_task(self._until_gone(receive)),
+                asyncio.create_task(browser.over.wait()),
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sender, hears, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             self.browsers.discard(browser)
+        if browser.over.is_set():
+            # One that does not read is not waited for: its connection ends with this call.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await send({"type": "websocket.close", "code": browser.code})
 
     async def _greeting(self, browser: Browser, asked: str) -> list[str]:
         hello = json.dumps({"kind": "hello", "seq": self.seq})
-        if not asked.isdigit() or len(asked) > 15 or int(asked) >= self.seq:
+        if not asked.isdecimal() or len(asked) > 15 or int(asked) >= self.seq:
             return [hello]
         if self.seq - int(asked) > MAX_CATCH_UP:
             return [hello, self._resync()]
         missed = await self._in_thread(self._since, int(asked))
+        if not missed or missed[0]["seq"] != int(asked) + 1:
+            return [hello, self._resync()]  # the journal does not go back that far
+        await self._learn_clients(missed)
         seen = [e for e in missed if self._shown_to(browser, e)]
         return [hello, self._message(seen)] if seen else [hello]
 
-    async def _send_all(self, browser: Browser, send: Send) -> None:
+    async def _send_all(self, browser: Browser, asked: str, send: Send) -> None:
+        for message in await self._greeting(browser, asked):
+            await send({"type": "websocket.send", "text": message})
         while True:
             message = await browser.waiting.get()
-            if message is None:
-                await send({"type": "websocket.close", "code": NOT_LOGGED_IN})
-                return
             await send({"type": "websocket.send", "text": message})
 
     @staticmethod

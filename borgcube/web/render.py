@@ -117,12 +117,15 @@ def _said(seconds: float, *, past: bool) -> Text:
 
 
 def moment(value: Any, form: str = "both") -> Markup:
-    """Return a ``time`` element. ``form`` is ``ago``, ``date`` or ``both``."""
+    """Return a ``time`` element. ``form`` is ``ago``, ``date``, ``both`` or, for lines of a log,
+    ``clock``."""
     when = parsed(value)
     if when is None:
         return Markup(f'<span class="faint">{DASH}</span>')
     exact = when.astimezone(UTC)
     text = ago(value) if form == "ago" else f"{exact:%Y-%m-%d %H:%M} UTC"
+    if form == "clock":
+        text = f"{exact:%H:%M:%S}"
     return Markup('<time datetime="{}" data-form="{}" title="{}">{}</time>').format(
         exact.isoformat(timespec="seconds"), form, f"{exact:%Y-%m-%d %H:%M:%S} UTC", text
     )

@@ -228,7 +228,8 @@ def includeme(config: Any) -> None:
     # The token is the permission, and no cookie is looked at: there is nothing to forge.
     config.add_view(trigger, name="trigger", context=ConsoleRoot, permission=ANYBODY,
                     request_method="POST", require_csrf=False)  # fmt: skip
-    config.add_view(icon, name="favicon.ico", context=ConsoleRoot, permission=ANYBODY)
+    config.add_view(icon, name="favicon.ico", context=ConsoleRoot, permission=ANYBODY,
+                    request_method="GET")  # fmt: skip
     page = f"{TEMPLATES}/error.jinja2"
     config.add_notfound_view(not_found, renderer=page)
     config.add_forbidden_view(forbidden, renderer=page)

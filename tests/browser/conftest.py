@@ -22,6 +22,7 @@ ARGUMENTS = [
     "--disable-dev-shm-usage",
 ]  # fmt: skip
 PATIENCE_MS = 60_000
+ON_A_PHONE = ("scrollable-region-focusable", "target-size", "region", "list")
 KINDS: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1400, "height": 900}, "color_scheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
@@ -86,7 +87,8 @@ class Watcher:
 
     def _faults(self, rules: tuple[str, ...]) -> list[str]:
         # Through the debugger: the page's own policy lets no foreign script in.
-        self.page.evaluate(AXE.read_text("utf-8"))
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(AXE.read_text("utf-8"))
         found = self.page.evaluate(
             "rules => axe.run(rules.length ? {runOnly: rules} : {})", list(rules)
         )
@@ -95,6 +97,25 @@ class Watcher:
             for fault in found["violations"]
             for node in fault["nodes"]
         ]
+
+    def look(self, name: str, *, closely: bool = True) -> list[str]:
+        """Return what is wrong with the page as it stands: wide, in the dark and on a phone;
+        keep pictures of all three. What differs in the dark is colour, and on a phone the
+        layout of tables and menus; ``closely`` has axe look at those too."""
+        page = self.page
+        found = self.faults()
+        self.shot(f"{name}-wide")
+        page.emulate_media(color_scheme="dark")
+        found += self.faults("color-contrast") if closely else []
+        self.shot(f"{name}-dark")
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size({"width": 390, "height": 844})
+        found += self.faults(*ON_A_PHONE) if closely else []
+        if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+            found.append(f"{page.url}: wider than a phone")
+        self.shot(f"{name}-phone")
+        page.set_viewport_size({"width": 1400, "height": 900})
+        return found
 
     def shot(self, name: str) -> None:
         """Keep a picture where BORGCUBE_SHOTS says, for a person to look at."""

@@ -245,7 +245,7 @@ def repository_fields(request: Any) -> list[Field]:
         Field("path", _("Directory on this server"), required=True,
               placeholder="/srv/backup/main", help=_("It is made if it does not exist.")),
         Field("encryption", _("Encryption"), "choice", default="auto", choices=(
-            ("auto", _("measure here and take the faster one (recommended)")),
+            ("auto", _("the faster one here (recommended)")),
             ("repokey", _("repokey: AES-256 and HMAC-SHA256")),
             ("repokey-blake2", _("repokey-blake2: AES-256 and BLAKE2b")),
         ), help=_("The key is in the repository, sealed with a passphrase.")),

@@ -67,7 +67,7 @@ def line_of(text: str) -> dict[str, str]:
     level, _, words = rest.partition(" ")
     if not at[:4].isdigit() or not level:
         return {"at": "", "level": "", "words": text}
-    return {"at": at[11:19], "level": level if level in LEVELS else "info",
+    return {"at": at, "level": level if level in LEVELS else "info",
             "words": words.strip()}  # fmt: skip
 
 

@@ -232,8 +232,9 @@ def prune(context: PlanItem, request: Any) -> Any:
 def archive_tab(request: Any, archive: Any) -> dict[str, Any] | None:
     """Return what the tab "Keeping" of an archive shows."""
     client = archive.client
+    plan = request.db.plans.find("name", archive.plan) if archive.plan else None
     return {
-        "archive": archive,
+        "archive": archive, "policy": plan.retention if plan is not None else "",
         "may_configure": request.me.may(Permission.CONFIGURE, client=client),
     }  # fmt: skip
 

@@ -32,17 +32,28 @@ export function harmless(text) {
   return String(text).slice(0, 1000).replace(/[\p{C}]/gu, (char) => `\\x${char.codePointAt(0).toString(16)}`);
 }
 
+const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+const DAY_AND_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
 // Shows every <time> in the viewer's zone, with the exact value on hover.
 export function localTimes(root) {
   const now = Date.now();
-  for (const element of root.querySelectorAll("time[datetime]")) {
+  for (const element of root.querySelectorAll('time[data-form="clock"]:not([data-shown])')) {
+    // A log has many of them, and they never change.
+    const when = new Date(element.dateTime);
+    element.dataset.shown = "";
+    if (Number.isNaN(when.getTime())) continue;
+    element.textContent = CLOCK.format(when);
+    element.title = EXACT.format(when);
+  }
+  for (const element of root.querySelectorAll('time[datetime]:not([data-form="clock"])')) {
     const when = new Date(element.dateTime);
     if (Number.isNaN(when.getTime())) continue;
     const past = (now - when.getTime()) / 1000;
     const words = ago(past);
-    const exact = when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
-    const text = element.dataset.form === "ago" ? words
-      : when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    const exact = EXACT.format(when);
+    const text = element.dataset.form === "ago" ? words : DAY_AND_TIME.format(when);
     if (element.textContent !== text) element.textContent = text;
     const title = element.dataset.form === "ago" ? exact : `${words}, ${exact}`;
     if (element.title !== title) element.title = title;

@@ -30,7 +30,8 @@ export class Feed {
     const socket = new WebSocket(url);
     socket.onmessage = (message) => this.take(JSON.parse(message.data));
     socket.onclose = (closed) => {
-      if (closed.code === 4401) {
+      // The login ended, or may see something else now: the page is loaded again.
+      if (closed.code === 4401 || closed.code === 4409) {
         this.onState("ended");
         return;
       }

@@ -158,6 +158,12 @@ def test_a_token_does_no_more_than_its_scope_and_its_clients(console: ConsoleRig
     assert runner.ask("GET", "/repositories").status == 403
     assert runner.ask("GET", "/clients/mail").status == 404
     assert [c["name"] for c in runner.get("/clients")["items"]] == ["web"]
+    looker = limited(console, "ada", "looker", scope=["view"])
+    kinds = {event["type"] for event in looker.get("/events?limit=500")["items"]}
+    assert {"client.added", "job.started"} <= kinds
+    assert not {kind for kind in kinds if kind.startswith(("repository.", "daemon."))}
+    blind = limited(console, "ada", "blind", scope=["operate"])
+    assert blind.ask("GET", "/events").status == 403
     keeper = limited(console, "ada", "keeper", clients=["mail"])
     assert keeper.ask("PATCH", "/clients/mail", {"user": "backup"}).status == 200
     for method, path, body in (("POST", "/clients", {"name": "new", "transport": "local"}),

@@ -12,13 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyramid.interfaces import IExceptionResponse, IMultiDict
+from pyramid.security import NO_PERMISSION_REQUIRED
 
 from borgcube.core.access import GRANTS, Role
 from borgcube.core.config import Config, ConsoleConfig
 from borgcube.core.registry import Registry
 from borgcube.core.services import ServiceContext
 from borgcube.core.store import Store
-from borgcube.core.web import Resource
+from borgcube.core.web import Page, Resource
+from borgcube.plugins.console.resources import ClientItem, PlanItem
 from borgcube.testing.consolerig import ConsoleRig, Visitor
 from borgcube.web.app import make_app
 from borgcube.web.settings import WebSettings
@@ -27,43 +30,85 @@ from tests.functional.console.matrix import ENDPOINTS, MATRIX, RECORDS, USERS, V
 NO_TOKEN = {"csrf_token": "x" * 43}
 
 
-def registered(place: Path) -> dict[str, set[str]]:
-    """Return the console's views with the methods they take, by the matrix' keys."""
+# What is no page: the API, whose endpoints are in the matrix too, and files that anybody may have.
+NO_PAGES = {"api", "__static"}
+
+
+def views_of(place: Path, **rogue: Page) -> tuple[dict[str, set[str]], set[str]]:
+    """Return the console's views with the methods they take, by the matrix' keys, and in words
+    all views that the matrix has no way to name. ``rogue`` are further pages."""
     registry = Registry.load()
+    registry.registered["register_pages"].update(rogue)
     store = Store.open(f"file://{place / 'store.fs'}")
     context = ServiceContext(place, Config(), store, registry)
     app = make_app(context, WebSettings.of(ConsoleConfig()), cookie="x",
                    hub=SimpleNamespace(progress={}))  # fmt: skip
+    store.close()
     found: dict[str, set[str]] = {}
+    strays = set()
     for entry in app.registry.introspector.get_category("views"):
         view = entry["introspectable"]
-        if (
-            view["exception_only"]
-            or view["route_name"]
-            or not issubclass(view["context"], Resource)
+        where, name, function = view["context"], view["name"], view["callable"]
+        if where is IExceptionResponse or (
+            isinstance(where, type) and issubclass(where, BaseException)
         ):
+            continue  # a page for what went wrong
+        if not (isinstance(where, type) and issubclass(where, Resource)) or view["route_name"]:
+            strays.add((view["route_name"] or name).partition("-")[0] or "a view on anything")
             continue
-        methods = view["request_methods"] or ("GET",)
-        function = view["callable"]
-        key = f"{view['context'].__name__} {view['name']}".strip()
-        if view["context"].__name__ == "Collection":
+        key = f"{where.__name__} {name}".strip()
+        if where.__name__ == "Collection":
             key = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        if key in found:
+            # One of them would hide behind the other.
+            strays.add(f"two views {key}")
+        methods = view["request_methods"] or "ANY"
         found[key] = {methods} if isinstance(methods, str) else set(methods)
-    store.close()
-    return found
+    return found, strays
+
+
+def in_the_matrix() -> dict[str, set[str]]:
+    asked = {"ConsoleRoot login": {"GET", "POST"}, "ConsoleRoot favicon.ico": {"GET"}}
+    return {
+        key: {m for m, who in (("GET", view.see), ("POST", view.do)) if who is not None}
+        for key, view in MATRIX.items()
+    } | asked
 
 
 def test_every_view_is_in_the_matrix(tmp_path: Path) -> None:
-    found = registered(tmp_path)
-    assert sorted(found) == sorted(MATRIX)
-    taken = {
-        key: {m for m, who in (("GET", view.see), ("POST", view.do)) if who is not None}
-        for key, view in MATRIX.items()
-    }
-    open_to_all = {"ConsoleRoot login", "ConsoleRoot favicon.ico"}
-    assert {k: m for k, m in taken.items() if k not in open_to_all} == {
-        k: m for k, m in found.items() if k not in open_to_all
-    }
+    found, strays = views_of(tmp_path)
+    assert found == in_the_matrix()
+    assert strays == NO_PAGES
+
+
+def test_no_view_can_hide_from_the_matrix(tmp_path: Path) -> None:
+    """Every way to register a view that a page could think of."""
+
+    class Hidden(Resource):
+        pass
+
+    def view(context: Any, request: Any) -> Any:
+        raise AssertionError
+
+    def include(config: Any) -> None:
+        config.add_route("aside", "/aside")
+        config.add_view(view, route_name="aside", permission=NO_PERMISSION_REQUIRED)
+        config.add_view(view, name="anywhere")
+        config.add_view(view, context=IMultiDict, name="interface")
+        config.add_view(view, context=Hidden, name="any-method")
+        config.add_view(view, context=Hidden, name="put", request_method="PUT")
+        config.add_view(view, context=PlanItem, name="backup", request_method="DELETE")
+        config.add_view(view, context=PlanItem, name="edit", request_param="x")
+        config.add_view(view, context=ClientItem, name="wipe", request_method="POST")
+
+    page = Page("rogue", "Rogue", "plan", Hidden, include)
+    found, strays = views_of(tmp_path, rogue=page)
+    assert strays - NO_PAGES == {
+        "aside", "anywhere", "interface", "two views PlanItem backup", "two views PlanItem edit"
+    }  # fmt: skip
+    assert {k: m for k, m in found.items() if k not in MATRIX} == {
+        "Hidden any-method": {"ANY"}, "Hidden put": {"PUT"}, "ClientItem wipe": {"POST"}
+    }  # fmt: skip
 
 
 def test_every_endpoint_of_the_api_is_in_the_matrix_and_asks_for_the_same() -> None:

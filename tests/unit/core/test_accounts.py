@@ -121,10 +121,31 @@ def test_nobody_may_more_than_their_role_and_owners_only_their_own(
 
 def test_an_owner_is_told_of_own_events_only() -> None:
     owner = Identity("x", Role.OWNER, frozenset({"a"}))
-    assert owner.sees_event({"client": "a"}) and owner.sees_event({"job": "1"}, client="a")
-    assert not owner.sees_event({"client": "b"}) and not owner.sees_event({"job": "1"})
-    assert not owner.sees_event({"repository": "main"})
-    assert Identity("x", Role.VIEWER).sees_event({"repository": "main"})
+    assert owner.sees_event("client.changed", {"client": "a"})
+    assert owner.sees_event("job.phase", {"job": "1"}, client="a")
+    assert not owner.sees_event("client.changed", {"client": "b"})
+    assert not owner.sees_event("job.phase", {"job": "1"})
+    assert not owner.sees_event("plan.changed", {"plan": "p"})
+    assert Identity("x", Role.VIEWER).sees_event("repository.changed", {"repository": "main"})
+
+
+@pytest.mark.parametrize("kind", ["check.damage_found", "incident.opened", "trigger.fired",
+                                  "notification.failed", "repository.compacted"])  # fmt: skip
+def test_events_whose_pages_show_the_server_are_not_an_owners(kind: str) -> None:
+    owner = Identity("x", Role.OWNER, frozenset({"a"}))
+    assert not owner.sees_event(kind, {"client": "a", "job": "1"}, client="a")
+    for role in (Role.ADMINISTRATOR, Role.OPERATOR, Role.VIEWER):
+        assert Identity("x", role).sees_event(kind, {"client": "a"})
+
+
+def test_a_token_that_may_not_see_the_server_is_told_of_clients_only() -> None:
+    scope = frozenset({Permission.VIEW})
+    token = Identity("x", Role.ADMINISTRATOR, scope=scope, token="t")
+    assert token.sees_event("job.started", {"client": "a"})
+    assert not token.sees_event("repository.created", {"repository": "main"})
+    assert not token.sees_event("daemon.started", {"pid": 1})
+    nothing = Identity("x", Role.ADMINISTRATOR, scope=frozenset({Permission.OPERATE}), token="t")
+    assert not nothing.sees_event("job.started", {"client": "a"})
 
 
 class Posted(dict):
