@@ -87,6 +87,7 @@ def _add(call: Call) -> Answer:
 
 
 def _enrol(call: Call) -> Answer:
+    _check_own(call)
     made = call.act("client.enrol", **call.body)
     return Answer(made, location=call.address("clients", made["name"]))
 

@@ -64,7 +64,11 @@ def options_field() -> Field:
 
 
 def client_fields(request: Any) -> list[Field]:
-    """Return the fields of a new client; its key is made here, so that is none of them."""
+    """Return the fields of a new client; its key is made here, so that is none of them.
+
+    Options of the transport are for administrators, as over the API: they may name files of
+    this server.
+    """
     known = sorted(request.plugins.transports)
     first = [name for name in ("openssh", "paramiko", "local") if name in known]
     order = [*first, *(name for name in known if name not in first)]
@@ -87,10 +91,14 @@ def client_fields(request: Any) -> list[Field]:
         Field("network", _("Network"), group=MORE, placeholder="branch",
               help=_("Clients of one network share its slots: how many of their jobs run at"
               " once. Any name; the page Schedules has the slots.")),
-        options_field(),
-        *transport_fields(request),
+        *([options_field(), *transport_fields(request)] if names_files(request) else []),
         *limit_fields(),
     ]  # fmt: skip
+
+
+def names_files(request: Any) -> bool:
+    """Tell whether the user may name files of this server: keys, and what options name."""
+    return bool(request.me.may(Permission.ADMINISTER))
 
 
 def named(request: Any, name: str, label: str, **more: Any) -> Field:
@@ -130,12 +138,13 @@ def _with_stored(spec: Field, value: Any) -> Field:
 
 def client_edit_fields(request: Any, data: Mapping[str, Any]) -> list[Field]:
     """Return the fields of a client that can be changed."""
-    fields = [
-        *(spec for spec in client_fields(request) if spec.name != "name"),
-        Field("identity", _("Private key on this server"), group=MORE,
-              help=_("The path of the key file that logs in. Clients that were added here have"
-                     " one of their own.")),
-    ]  # fmt: skip
+    fields = [spec for spec in client_fields(request) if spec.name != "name"]
+    if names_files(request):
+        fields.append(Field(
+            "identity", _("Private key on this server"), group=MORE,
+            help=_("The path of the key file that logs in. Clients that were added here have"
+                   " one of their own."),
+        ))  # fmt: skip
     now = client_shown(request, data)
     return [_with_stored(spec, now.get(spec.name)) for spec in fields]
 
@@ -154,6 +163,8 @@ def client_shown(request: Any, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def client_meant(request: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that a form's values mean; raises InvalidInput."""
+    if not names_files(request):
+        return dict(values)
     specs = {spec.name for spec in transport_fields(request)}
     found = {key: value for key, value in values.items() if key not in specs}
     transport = request.plugins.transports.get(values["transport"])

@@ -347,6 +347,9 @@ def test_files_of_the_server_are_named_by_administrators_only(apis: dict[str, Ap
     for field, value in (("identity", "/etc/passwd"), ("options", {"ssh_config": "/tmp/x"})):
         answer = apis["olga"].ask("PATCH", "/clients/web", {field: value})
         assert answer.status == 403 and problem(answer)["field"] == field
+    enrolled = {"name": "sly", "host": "127.0.0.1", "options": {"ssh_config": "/tmp/x"}}
+    answer = apis["olga"].ask("POST", "/enrolments", enrolled)
+    assert answer.status == 403 and problem(answer)["field"] == "options"
     assert apis["ada"].ask("PATCH", "/clients/web", {"options": {}}).status == 200
 
 

@@ -70,7 +70,7 @@ def test_what_is_typed_is_saved_and_nothing_else(console: ConsoleRig, plan: str)
 
 
 def test_a_size_is_typed_as_people_write_it(console: ConsoleRig) -> None:
-    visitor, path = console.visitor("olga"), "/clients/mail/edit"
+    visitor, path = console.visitor("ada"), "/clients/mail/edit"
     values = {**filled(visitor.get(path).text), "max_total_bytes": "1.5 TiB"}
     assert send(visitor, path, values).status == 303
     assert console.call("client.show", name="mail")["max_total_bytes"] == 3 << 39

@@ -28,7 +28,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleRig]:
 
 
 def test_a_transport_brings_the_fields_of_its_options_to_a_new_client(rig: ConsoleRig) -> None:
-    visitor, path = rig.visitor("olga"), "/clients/+add"
+    visitor, path = rig.visitor("ada"), "/clients/+add"
     page = visitor.get(path).text
     assert "Options: SSH (the system&#39;s ssh)" in page and 'name="openssh.ssh_config"' in page
     typed = {**filled(page), "name": "ssh1", "host": "127.0.0.1", "port": "9",
@@ -65,10 +65,31 @@ def test_a_new_client_gets_its_limits_with_the_form_that_adds_it(rig: ConsoleRig
     assert re.search(r'id="f-network-error">[^\n]*not a valid name', unescape(wrong.text))
 
 
+def test_files_of_the_server_are_named_by_administrators_only(rig: ConsoleRig) -> None:
+    """As over the API: see ``test_api.py``."""
+    rig.call("client.add", name="ssh0", transport="openssh", host="127.0.0.1",
+             options={"ssh_config": "/theirs"}, domain="d")  # fmt: skip
+    visitor = rig.visitor("olga")
+    for path in ("/clients/+add", "/clients/ssh0/edit"):
+        page = visitor.get(path).text
+        assert not re.search(r'name="(identity|options|openssh\.ssh_config)"', page), path
+    sly = {"identity": "/etc/hostname", "options": "x=1", "openssh.ssh_config": "/tmp/mine"}
+    edit = filled(visitor.get("/clients/ssh0/edit").text)
+    assert send(visitor, "/clients/ssh0/edit", {**edit, **sly, "user": "me"}).status == 303
+    stored = rig.call("client.show", name="ssh0")
+    assert (stored["user"], stored["identity"]) == ("me", "")
+    assert stored["options"] == {"ssh_config": "/theirs"}, "they are left as they are"
+    add = filled(visitor.get("/clients/+add").text)
+    made = {**add, **sly, "name": "sly", "host": "127.0.0.1", "port": "9"}
+    assert send(visitor, "/clients/+add", made).status == 303
+    stored = rig.call("client.show", name="sly")
+    assert stored["options"] == {} and stored["identity"].endswith("keys/sly/id_ed25519")
+
+
 def test_only_the_fields_of_the_chosen_transport_are_taken(rig: ConsoleRig) -> None:
     rig.call("client.add", name="ssh2", transport="openssh", host="127.0.0.1",
              options={"ssh_config": "/a", "other": "b"})  # fmt: skip
-    visitor, path = rig.visitor("olga"), "/clients/ssh2/edit"
+    visitor, path = rig.visitor("ada"), "/clients/ssh2/edit"
     values = filled(visitor.get(path).text)
     assert values["openssh.ssh_config"] == "/a" and values["options"] == "other=b"
     assert send(visitor, path, {**values, "openssh.ssh_config": "/c"}).status == 303
@@ -80,7 +101,7 @@ def test_only_the_fields_of_the_chosen_transport_are_taken(rig: ConsoleRig) -> N
 
 def test_a_free_line_for_an_option_with_a_field_is_refused(rig: ConsoleRig) -> None:
     rig.call("client.add", name="ssh3", transport="openssh", host="127.0.0.1")
-    visitor, path = rig.visitor("olga"), "/clients/ssh3/edit"
+    visitor, path = rig.visitor("ada"), "/clients/ssh3/edit"
     values = {**filled(visitor.get(path).text), "options": "ssh_config=/x"}
     answer = send(visitor, path, values)
     assert answer.status == 400
@@ -89,7 +110,7 @@ def test_a_free_line_for_an_option_with_a_field_is_refused(rig: ConsoleRig) -> N
 
 
 def test_what_the_daemon_refuses_of_an_option_stands_beside_its_field(rig: ConsoleRig) -> None:
-    visitor, path = rig.visitor("olga"), "/clients/ssh3/edit"
+    visitor, path = rig.visitor("ada"), "/clients/ssh3/edit"
     values = {**filled(visitor.get(path).text), "openssh.ssh_config": "/x\x07"}
     answer = send(visitor, path, values)
     assert answer.status == 400
