@@ -10,7 +10,7 @@ from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job, Repository
 from borgcube.core.store import Root
 from borgcube.daemon import joblog
-from borgcube.daemon.control import Later, method
+from borgcube.daemon.control import Awaited, Later, method
 from borgcube.daemon.orders import find as find_record
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MAX_KEY = 64 << 10  # a path of 16 KiB, percent-encoded
 
 
 class ListingMethods:
-    """plan.dry_run, job.listing, job.search, archive.browse and archive.read"""
+    """plan.dry_run, job.listing, job.search, archive.browse, .read and .download"""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -111,6 +111,21 @@ class ListingMethods:
             return {"known": False} if page is None else {"known": True, **page}
 
         return Later(work)
+
+    @method(
+        "archive.download",
+        subject=lambda asked: f"{asked['repository']}::{asked['id'][:16]} {asked['key']}",
+    )
+    def download(self, *, repository: str, id: str, key: str) -> Awaited:
+        """Hold the vault for who reads the file ``key`` (a path, percent-encoded) of an archive:
+        returns ``engine``, ``socket`` and the file ``lock``, which the reader locks within a
+        minute and for as long as it reads. See ``control.files``, which does all of it."""
+        with self._daemon.store.reading() as root:
+            _, found = self._archive(root, repository, id)
+            engine = found.engine
+            self._daemon.reads.check(root, repository)
+        future = self._daemon.reads.open(repository)
+        return Awaited(future, lambda held: {"engine": engine, **held})
 
     @method("archive.read")
     def read(self, *, repository: str, id: str) -> dict[str, str]:
