@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from borgcube.cli import output, settings
+from borgcube.cli import listings, output, settings
 from borgcube.cli.control import SLOW_S, Control
 from borgcube.cli.paging import every
 from borgcube.cli.schedules import HELD
@@ -264,7 +264,9 @@ def _trust(
 
 
 def plan_add(control: Control, options: argparse.Namespace) -> int:
-    """Add a plan."""
+    """Add a plan, or list what it would save."""
+    if options.dry_run:
+        return listings.dry_run(control, options, options=settings.plan_params(options))
     made = control.call("plan.add", name=options.name, **settings.plan_params(options))
     if options.json:
         output.as_json(made)

@@ -203,6 +203,9 @@ def _plans(parser: Parser) -> None:
         made = parser.leaf(name, function, parent=nouns)
         made.add_argument("name")
         settings.plan_options(made, new=name == "add")
+        if name == "add":
+            made.add_argument("--dry-run", action="store_true",
+                              help="list what it would save, and add nothing")  # fmt: skip
     parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
     dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
     dry.add_argument("name")

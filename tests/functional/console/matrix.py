@@ -243,7 +243,7 @@ ENDPOINTS = {
             archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
             clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys
             clients.remove clients.test clients.trust plans.add plans.attach plans.canary
-            plans.change plans.release plans.remove repositories.adopt repositories.change
+            plans.change plans.release plans.remove plans.try repositories.adopt repositories.change
             repositories.create repositories.import retention.add retention.change retention.remove
             schedules.add schedules.change schedules.remove slots.set triggers.add triggers.remove
         """,
