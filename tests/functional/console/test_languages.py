@@ -20,7 +20,7 @@ SHOWN = ("aria-label", "title", "placeholder", "alt", "data-label")
 # What stands between the marks' words on a page and is no text: names, figures, units.
 DATA = re.compile(
     r"\b(BorgCube|Python|borg|UTC|ID|No|KiB|MiB|GiB|TiB|B|s|ada|olga|vera|owen|web|mail|main|"
-    r"(web|mail)-etc\S*|local|fake|Linux|backup|delete|restore|repokey\S*|etc|bad|nightly|calendar|mon|fri|weekly|check|at|faraway|keep|daily|standard|hostname|NAME|VALUE|desk|ops|all|https|repository\.passphrase_revealed|hello|English|reading|old|auto|nobackup|monitoring|backup)\b"
+    r"(web|mail)-etc\S*|local|fake|Linux|backup|delete|restore|repokey\S*|etc|bad|nightly|calendar|mon|fri|weekly|check|at|faraway|keep|daily|standard|hostname|NAME|VALUE|desk|ops|all|https|repository\.passphrase_revealed|hello|English|reading|old|auto|nobackup|monitoring|ci|branch|backup)\b"
 )
 
 
