@@ -114,6 +114,8 @@ async def _send_file(
     leaving = asyncio.create_task(_gone(receive))
     try:
         await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        LOG.info("a file of an archive was not sent to its end: the console stops")
     finally:
         for task in (sending, leaving):
             task.cancel()

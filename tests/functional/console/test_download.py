@@ -174,6 +174,19 @@ def test_damage_in_the_middle_breaks_the_transfer_and_at_the_beginning_refuses_i
     wait_for(lambda: real.readers() == 0)
 
 
+def test_an_archive_is_deleted_only_when_nobody_reads_from_it_any_more(real: Real) -> None:
+    reader = stalled(real.rig.visitor("ada"), real.address("large"))
+    job = real.rig.call("archive.delete", names=[real.archive["name"]])["job_id"]
+    wait_for(lambda: real.rig.call("job.show", id=job)["phase"])
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        assert not real.rig.call("job.show", id=job)["finished_at"]
+        time.sleep(0.1)
+    assert real.rig.call("archive.list")
+    reader.close()
+    assert real.rig.ended(job)["state"] == "done" and not real.rig.call("archive.list")
+
+
 @pytest.mark.parametrize(
     ("key", "name"),
     [

@@ -49,7 +49,7 @@ def test_a_vault_stays_for_as_long_as_its_reader_lives(daemon: RunningDaemon) ->
         locked = f":{os.stat(held['lock']).st_ino} "
         wait_for(lambda: locked in Path("/proc/locks").read_text())
         # Other readers come and go meanwhile, and a vault ends after a second without any.
-        until = time.monotonic() + 3
+        until = time.monotonic() + 2
         while time.monotonic() < until:
             daemon.call("ping")
             time.sleep(0.1)
