@@ -117,13 +117,14 @@ SHOWN_DAYS = 14  # of what a repository holds and takes; --json has more
 def repository_show(control: Control, options: argparse.Namespace) -> int:
     """Show one repository with what it holds and takes, day by day."""
     data = control.call("repository.show", name=options.name)
+    sizes = control.call("repository.sizes", name=options.name)
     if options.json:
-        output.as_json(data)
+        output.as_json({**data, "sizes": sizes})
         return 0
-    sizes = data.pop("sizes")
     data["created_at"] = output.local_time(data["created_at"])
     data["free_floor_bytes"] = output.size(data["free_floor_bytes"])
     data |= {
+        "archives": sizes["archives"],
         "held_by_archives": output.size(sizes["held_bytes"]),
         "taken_on_disk": output.size(sizes["stored_bytes"]),
         "held_to_taken": ratio(sizes["ratio"]),
