@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from borgcube.cli import output, settings
+from borgcube.cli import listings, output, settings
 from borgcube.cli.control import SLOW_S, Control
 from borgcube.cli.paging import every
 from borgcube.cli.schedules import HELD
@@ -117,13 +117,14 @@ SHOWN_DAYS = 14  # of what a repository holds and takes; --json has more
 def repository_show(control: Control, options: argparse.Namespace) -> int:
     """Show one repository with what it holds and takes, day by day."""
     data = control.call("repository.show", name=options.name)
+    sizes = control.call("repository.sizes", name=options.name)
     if options.json:
-        output.as_json(data)
+        output.as_json({**data, "sizes": sizes})
         return 0
-    sizes = data.pop("sizes")
     data["created_at"] = output.local_time(data["created_at"])
     data["free_floor_bytes"] = output.size(data["free_floor_bytes"])
     data |= {
+        "archives": sizes["archives"],
         "held_by_archives": output.size(sizes["held_bytes"]),
         "taken_on_disk": output.size(sizes["stored_bytes"]),
         "held_to_taken": ratio(sizes["ratio"]),
@@ -264,7 +265,9 @@ def _trust(
 
 
 def plan_add(control: Control, options: argparse.Namespace) -> int:
-    """Add a plan."""
+    """Add a plan, or list what it would save."""
+    if options.dry_run:
+        return listings.dry_run(control, options, options=settings.plan_params(options))
     made = control.call("plan.add", name=options.name, **settings.plan_params(options))
     if options.json:
         output.as_json(made)

@@ -14,15 +14,20 @@ PAGE = 1000
 
 def plan_dry_run(control: Control, options: argparse.Namespace) -> int:
     """List what a backup of a plan would take; nothing is stored."""
-    job_id = control.call("plan.dry_run", plan=options.name)["job_id"]
+    return dry_run(control, options, plan=options.name)
+
+
+def dry_run(control: Control, given: argparse.Namespace, /, **asked: Any) -> int:
+    """List what a backup would take: of a saved ``plan``, or with ``options`` of none."""
+    job_id = control.call("plan.dry_run", **asked)["job_id"]
     follow(control, [job_id], quiet=True)
     job: dict[str, Any] = control.call("job.show", id=job_id)
-    if options.json:
+    if given.json:
         output.as_json(job)
     elif job["state"] not in ("done", "warning"):
         report(job)
     else:
-        _print(control, job, every=options.all)
+        _print(control, job, every=getattr(given, "all", False))
     return EXIT_CODES.get(job["state"], 2)
 
 

@@ -13,6 +13,7 @@ from borgcube.cli import (
     access,
     checks,
     console,
+    files,
     inventory,
     jobs,
     listings,
@@ -202,6 +203,9 @@ def _plans(parser: Parser) -> None:
         made = parser.leaf(name, function, parent=nouns)
         made.add_argument("name")
         settings.plan_options(made, new=name == "add")
+        if name == "add":
+            made.add_argument("--dry-run", action="store_true",
+                              help="list what it would save, and add nothing")  # fmt: skip
     parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
     dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
     dry.add_argument("name")
@@ -234,6 +238,9 @@ def _work(parser: Parser) -> None:
                          help="those that were deleted and can be brought back")  # fmt: skip
     listing.add_argument("--limit", type=int, default=1000)
     parser.leaf("show", jobs.archive_show, parent=archives).add_argument("name")
+    one = parser.leaf("cat", files.archive_cat, parent=archives, json=False)
+    one.add_argument("name")
+    one.add_argument("path", help="a regular file in it; it goes to standard output")
     delete = parser.leaf("delete", jobs.archive_delete, parent=archives)
     delete.add_argument("name", nargs="+")
     delete.add_argument("--now", action="store_true", help="for good: it cannot be brought back")

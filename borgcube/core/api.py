@@ -102,7 +102,9 @@ class Endpoint:
     permission is asked for no client in particular. ``returns`` is the schema of what comes
     back (of one item, where it is ``paged``: such a handler returns a :class:`Listing`);
     None means an empty answer. ``versioned`` answers carry the record's version as
-    ``ETag``, and changes honour ``If-Match``. ``person`` means a login, not a token.
+    ``ETag``, and changes honour ``If-Match``. ``person`` means a login, not a token. A
+    handler of one that is ``binary`` returns ``call.request.download(...)``, and its path ends
+    with ``/content``.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Endpoint:
     paged: bool = False
     versioned: bool = False
     person: bool = False
+    binary: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS or not _PATH.fullmatch(self.path):

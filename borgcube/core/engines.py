@@ -6,6 +6,7 @@ to import; ``backup`` and ``restore`` run in a worker.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,17 @@ class RepositoryFacts:
     id: str
     encryption: str
     archives: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class FileStream:
+    """The content of a file of an archive: ``source`` yields exactly ``size`` bytes, each
+    proved to be the archive's before it comes. It ends early when something is damaged, and
+    then what came is not the file. Whoever has it closes it."""
+
+    size: int
+    mtime_ns: int
+    source: socket.socket
 
 
 class Engine(Protocol):
@@ -92,6 +104,12 @@ class Engine(Protocol):
         and ``mtime_ns``; ``total`` counts all entries, and ``cut`` says that there are more
         than are counted. Called in a thread of the daemon; the first look at a large archive
         may take a minute."""
+
+    def open_file(self, vault_socket: Path, *, archive_id: str, key: str) -> FileStream:
+        """Ask a running vault for the content of one regular file; ``key`` as in
+        :meth:`browse`. Raises NotFound, InvalidInput for what is no regular file, and
+        Unreadable for what is damaged. Called in the console or on the command line, which
+        hold the vault meanwhile; may take a while in a large archive."""
 
     def preview(self, parameters: Mapping[str, Any]) -> Sequence[str]:
         """Return the command that a backup with these parameters runs on the client, for a

@@ -49,6 +49,10 @@ class InvalidInput(BorgCubeError):
     """A value from outside does not pass its check."""
 
 
+class Unreadable(BorgCubeError):
+    """What is stored is damaged, or its repository cannot be used now."""
+
+
 class AccessDenied(BorgCubeError):
     """Credentials are wrong, missing or used up. Says no more than that."""
 

@@ -35,6 +35,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "method-not-allowed": (405, "The path is right and the method is not; see Allow."),
     "timeout": (408, "The body did not come in time."),
     "duplicate": (409, "The name is taken."),
+    "unreadable": (409, "What is stored is damaged, or its repository cannot be used now."),
     "illegal-transition": (409, "A job in this state cannot do that."),
     "no-length": (411, "The request needs a Content-Length."),
     "conflict": (412, "The record is not the one that If-Match names."),
@@ -122,7 +123,11 @@ def _operation(endpoint: Endpoint, components: dict[str, Any], problem: Any) -> 
 
 def _responses(endpoint: Endpoint, components: dict[str, Any], problem: Any) -> dict[str, Any]:
     answers: dict[str, Any] = {}
-    if endpoint.returns is None:
+    if endpoint.binary:
+        answers["200"] = {"description": "The bytes. A connection that ends early means that"
+                          " the rest cannot be read.",
+                          "content": {"application/octet-stream": {"schema": {}}}}  # fmt: skip
+    elif endpoint.returns is None:
         answers["204"] = {"description": "Done."}
     else:
         schema = _hoisted(endpoint.returns, components)
@@ -132,12 +137,12 @@ def _responses(endpoint: Endpoint, components: dict[str, Any], problem: Any) -> 
                                 "Begun; the job's address is in Location.",
                                 "content": {"application/json": {"schema": schema}}}  # fmt: skip
         answers[str(endpoint.status)] = good
-    if endpoint.method == "GET":
+    if endpoint.method == "GET" and not endpoint.binary:
         answers["304"] = {"description": "Nothing changed since the ETag of If-None-Match."}
     statuses = [*ANYWHERE]
     if endpoint.parameters:
         statuses.append("404")
-    if endpoint.method != "GET":
+    if endpoint.method != "GET" or endpoint.binary:
         statuses.append("409")
     if endpoint.body is not None:
         statuses += ["413", "415"]

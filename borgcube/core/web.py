@@ -38,6 +38,11 @@ class WebRequest(Protocol):
     def progress_of(self, job_id: str) -> Mapping[str, Any]:
         """Return the latest figures of a running job, empty when there are none."""
 
+    def download(self, *, repository: str, id: str, key: str) -> Any:
+        """Return the answer that has a browser save a file of an archive, by the archive's ID
+        and the file's path as :meth:`core.engines.Engine.browse` tells it. The view's path must
+        end with ``/content``. Raises ``BorgCubeError``."""
+
     def path_to(self, *words: str, **query: str) -> str:
         """Return the path of a page, quoted, with the prefix of a reverse proxy."""
 

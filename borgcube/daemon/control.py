@@ -49,6 +49,15 @@ class Later:
     hashes: bool = False
 
 
+@dataclass(frozen=True)
+class Awaited:
+    """An answer that another part of the main thread will give, without taking a thread of
+    the pool. ``finish`` as with :class:`Later`."""
+
+    future: Future[Any]
+    finish: Callable[[Any], Any] = lambda result: result
+
+
 # Methods whose last word is one of these only look; all others go into the audit trail
 # unless they say otherwise, so that a new one is not forgotten.
 LOOKING = frozenset(
@@ -69,17 +78,20 @@ LOOKING = frozenset(
 
 
 def method(
-    name: str, *, audited: bool | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    name: str, *, audited: bool | None = None,
+    subject: Callable[[dict[str, Any]], str] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # fmt: skip
     """Mark a function as the control method ``name``.
 
-    ``audited`` overrides what :data:`LOOKING` says of the name.
+    ``audited`` overrides what :data:`LOOKING` says of the name; ``subject`` says of checked
+    parameters what they act on, where one of them alone does not.
     """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         function.control_method = name  # type: ignore[attr-defined]
         looks = name.rpartition(".")[2] in LOOKING
         function.audited = not looks if audited is None else audited  # type: ignore[attr-defined]
+        function.audit_subject = subject  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -200,8 +212,15 @@ class Control:
                                    next_step="Is this program newer than the daemon?")  # fmt: skip
             params = check_params(function, request.get("params", {}), name=name)
             if getattr(function, "audited", False):
-                entry = self._audit.begin(actor_of(request), name, params)
+                told = getattr(function, "audit_subject", None)
+                entry = self._audit.begin(
+                    actor_of(request), name, {"name": told(params)} if told else params
+                )
             result = function(**params)
+            if isinstance(result, Awaited):
+                later = Later(lambda: None, result.finish)
+                self._pending.append(Pending(peer, request_id, result.future, later, entry))
+                return
             if isinstance(result, Later):
                 most = MAX_HASHES if result.hashes else MAX_PENDING
                 if sum(p.later.hashes is result.hashes for p in self._pending) >= most:

@@ -70,7 +70,7 @@ class Dispatcher:
             log_max_bytes=config.log.max_bytes, log_keep=config.log.keep,
         )  # fmt: skip
         self.vaults.on_listed = self._archives_listed
-        self.upkeep = Upkeep(home, store=store, registry=registry, start=self._start_vault)
+        self.upkeep = Upkeep(home, store=store, registry=registry, start=self.start_vault)
         self.supervisor = Supervisor(home, socket, self)
         self.open_jobs = queue.OpenJobs()
         self.progress: dict[str, dict[str, Any]] = {}
@@ -185,7 +185,7 @@ class Dispatcher:
             try:
                 answer = self.vaults.need(repository, job_id)
             except KeyError:
-                self._start_vault(repository)
+                self.start_vault(repository)
                 return
         except BorgCubeError as error:
             answer = FailureCause(
@@ -203,7 +203,8 @@ class Dispatcher:
             del self._waiting[job_id]
             self._spawn(job_id, str(answer.socket))
 
-    def _start_vault(self, name: str) -> None:
+    def start_vault(self, name: str) -> None:
+        """Start the vault of a repository; raises BorgCubeError or OSError when it cannot."""
         with self._store.transact() as root:
             repository = root.repositories.find("name", name)
             if repository is None:

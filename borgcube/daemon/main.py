@@ -52,6 +52,7 @@ from borgcube.daemon.methods_tasks import TaskMethods
 from borgcube.daemon.methods_triggers import TriggerMethods
 from borgcube.daemon.pruning import Purger
 from borgcube.daemon.reach import Reach
+from borgcube.daemon.reads import Reads
 from borgcube.daemon.reconcile import lose_jobs
 from borgcube.daemon.scheduler import Scheduler
 from borgcube.daemon.supervisor import MAX_MESSAGE
@@ -114,6 +115,10 @@ class Daemon:
             keys=self.keys, socket=self._workers_socket,
         )  # fmt: skip
         self.dispatcher.publish = self.publish
+        self.reads = Reads(
+            home, registry=self.registry, vaults=self.dispatcher.vaults,
+            start=self.dispatcher.start_vault, start_s=self.config.vault.start_seconds,
+        )  # fmt: skip
         self.reach = Reach(home, self.registry.transports)
         self.scheduler = Scheduler(
             self.store, self.registry, lanes=self.config.jobs.max_running, reach=self.reach,
@@ -193,7 +198,7 @@ class Daemon:
         poller.register(self._control_socket, zmq.POLLIN)
         poller.register(self._workers_socket, zmq.POLLIN)
         while not self._stop_asked:
-            parts = (self.dispatcher, self.control, self.alarms, self.scheduler)
+            parts = (self.dispatcher, self.control, self.alarms, self.scheduler, self.reads)
             busy = any(part.busy for part in parts)
             poller.poll(50 if busy else 250)
             self._turn()
@@ -202,7 +207,7 @@ class Daemon:
     def _turn(self) -> None:
         for part in (
             self.control.receive, self.control.step, self.scheduler.step, self.purger.step,
-            self.dispatcher.step, self.alarms.step, self.housekeeping.step,
+            self.dispatcher.step, self.reads.step, self.alarms.step, self.housekeeping.step,
         ):  # fmt: skip
             try:
                 part()

@@ -10,7 +10,9 @@ from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job, Repository
 from borgcube.core.store import Root
 from borgcube.daemon import joblog
-from borgcube.daemon.control import Later, method
+from borgcube.daemon.control import Awaited, Later, method
+from borgcube.daemon.methods_plans import PlanMethods
+from borgcube.daemon.orders import PLAN_OPTIONS
 from borgcube.daemon.orders import find as find_record
 
 if TYPE_CHECKING:
@@ -21,19 +23,35 @@ MAX_KEY = 64 << 10  # a path of 16 KiB, percent-encoded
 
 
 class ListingMethods:
-    """plan.dry_run, job.listing, job.search, archive.browse and archive.read"""
+    """plan.dry_run, job.listing, job.search, archive.browse, .read and .download"""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    @method("plan.dry_run")
-    def dry_run(self, *, plan: str) -> dict[str, str]:
-        """Queue a dry run of a plan: a list of what a backup would take. Stores nothing."""
+    @method(
+        "plan.dry_run",
+        subject=lambda asked: (
+            asked.get("plan") or f"not saved, of {(asked.get('options') or {}).get('client')}"
+        ),
+    )
+    def dry_run(self, *, plan: str = "", options: dict[str, Any] | None = None) -> dict[str, str]:
+        """Queue a dry run: a list of what a backup would take. Stores nothing.
+
+        Of the plan of that name, or of one that is not saved: ``options`` are the parameters
+        of ``plan.add``, of which the name may be missing."""
+        if bool(plan) == (options is not None):
+            raise InvalidInput("Say which plan, or the options of one that is not saved.")
         with self._daemon.store.transact() as root:
-            found = find_record(root.plans, plan, what="plan")
+            if options is None:
+                found, parameters = find_record(root.plans, plan, what="plan"), {}
+            else:
+                found = PlanMethods(self._daemon).unsaved(root, options)
+                data = found.as_data()
+                parameters = {name: data[name] for name in PLAN_OPTIONS} | {"unsaved": True}
             root.after_commit(self._daemon.dispatcher.wake)
             return {"job_id": lifecycle.queue(root, Job(
-                type="dry-run", plan=plan, client=found.client, repository=found.repository
+                type="dry-run", plan=plan, client=found.client, repository=found.repository,
+                parameters=parameters,
             )).id}  # fmt: skip
 
     @method("job.listing", audited=False)
@@ -111,6 +129,21 @@ class ListingMethods:
             return {"known": False} if page is None else {"known": True, **page}
 
         return Later(work)
+
+    @method(
+        "archive.download",
+        subject=lambda asked: f"{asked['repository']}::{asked['id'][:16]} {asked['key']}",
+    )
+    def download(self, *, repository: str, id: str, key: str) -> Awaited:
+        """Hold the vault for who reads the file ``key`` (a path, percent-encoded) of an archive:
+        returns ``engine``, ``socket`` and the file ``lock``, which the reader locks within a
+        minute and for as long as it reads. See ``control.files``, which does all of it."""
+        with self._daemon.store.reading() as root:
+            _, found = self._archive(root, repository, id)
+            engine = found.engine
+            self._daemon.reads.check(root, repository)
+        future = self._daemon.reads.open(repository)
+        return Awaited(future, lambda held: {"engine": engine, **held})
 
     @method("archive.read")
     def read(self, *, repository: str, id: str) -> dict[str, str]:

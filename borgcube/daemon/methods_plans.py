@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,14 @@ from borgcube.core.model import Plan
 from borgcube.core.model.scheduling import PLAN
 from borgcube.core.store import Root
 from borgcube.daemon import checks, removing, timetabling
-from borgcube.daemon.control import method
+from borgcube.daemon.control import check_params, method
 from borgcube.daemon.orders import find
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
+
+
+LISTS = ("paths", "excludes", "patterns", "exclude_if_present")
 
 
 class PlanMethods:
@@ -67,6 +71,19 @@ class PlanMethods:
             self._enrol(root, plan)
             root.record(events.PlanAdded(plan=name, client=client, repository=repository))
             return plan.as_data()
+
+    def unsaved(self, root: Root, options: dict[str, Any]) -> Plan:
+        """Return the plan that ``plan.add`` would make of ``options``, checked as there, without
+        adding it; its name may be missing or taken. Raises InvalidInput or NotFound."""
+        given = {"name": "unsaved", **options}
+        check_params(self.add, given, name="plan.dry_run")
+        defaults = {key: one.default for key, one in inspect.signature(self.add).parameters.items()}
+        values = {**defaults, **given}
+        plan = Plan(**values | {key: tuple(values[key] or ()) for key in LISTS})
+        checks.check_plan(plan.as_data())
+        find(root.clients, plan.client, what="client")
+        find(root.repositories, plan.repository, what="repository")
+        return plan
 
     @method("plan.set")
     def set(

@@ -173,15 +173,19 @@ class RepositoryMethods:
 
     @method("repository.show")
     def show(self, *, name: str) -> dict[str, Any]:
-        """Return one repository, with ``sizes``: what it holds and takes, day by day, as
-        ``core.deduplication.describe`` says it."""
+        """Return one repository."""
         with self._daemon.store.reading() as root:
             data: dict[str, Any] = find(root.repositories, name, what="repository").as_data()
-            data["archives"] = root.archives.count(repository=name)
-            data["sizes"] = deduplication.describe(
-                root.fleet.repository(name), now=datetime.now(UTC)
-            )
             return data
+
+    @method("repository.sizes", audited=False)
+    def sizes(self, *, name: str) -> dict[str, Any]:
+        """Return what a repository holds and takes, day by day, as ``core.deduplication.describe``
+        says it, and how many ``archives`` it has."""
+        with self._daemon.store.reading() as root:
+            find(root.repositories, name, what="repository")
+            told = deduplication.describe(root.fleet.repository(name), now=datetime.now(UTC))
+            return {"archives": root.archives.count(repository=name), **told}
 
     @method("repository.passphrase")
     def passphrase(self, *, name: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ SLOW_METHODS = frozenset(
         "client.test",
         "client.host_keys",
         "archive.browse",
+        "archive.download",
         "client.diagnose",
     }
 )

@@ -17,7 +17,7 @@ from borgcube import __version__
 from borgcube.core.access import Permission
 from borgcube.core.services import ServiceContext
 from borgcube.core.store import Store
-from borgcube.web import language, render
+from borgcube.web import downloads, language, render
 from borgcube.web.actions import ControlDoor, add_request_methods
 from borgcube.web.navigation import navigation
 from borgcube.web.resources import ConsoleRoot, UnderPredicate
@@ -67,6 +67,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     config.add_tween("borgcube.web.security.security_tween_factory")
     add_request_methods(config, store=context.store, door=config.registry.console_door,
                         hub=hub)  # fmt: skip
+    downloads.add_request_methods(config)
     static = f"static-{static_version()}"
     config.registry.console_static = static
     config.add_static_view(static, "borgcube.web:static", cache_max_age=31_536_000)

@@ -25,6 +25,7 @@ MAX_BODY = 1 << 20
 BODY_S = 20.0  # how long a body may take to come
 LARGE, LARGE_AT_ONCE = 64 << 10, 32
 LIVE_PATH = "/live"
+FILES_END = "/content"  # paths of files, which may take long to open; see web/downloads.py
 # What strangers can ask for and is slow on purpose.
 LOGIN_PATHS = frozenset({"/login", "/setup", "/link"})
 LOGINS_AT_ONCE, LOGINS_WAITING, LOGIN_S = 2, 64, 15.0
@@ -40,10 +41,14 @@ def header(scope: Scope, name: str) -> str:
 
 
 class FrontDoor:
-    """Dispatches HTTP to ``pages`` and the live WebSocket to ``live``."""
+    """Dispatches HTTP to ``pages``, those of files to ``files``, and the live WebSocket to
+    ``live``."""
 
-    def __init__(self, settings: WebSettings, *, pages: App, live: App) -> None:
+    def __init__(
+        self, settings: WebSettings, *, pages: App, live: App, files: App | None = None
+    ) -> None:
         self._settings, self._pages, self._live = settings, pages, live
+        self._files = files or pages
         self._logins = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._logins_waiting = 0
         self._large = 0  # large bodies in memory
@@ -89,6 +94,8 @@ class FrontDoor:
         again = _Again(body, receive)
         if scope["method"] == "POST" and _inner_path(scope) in LOGIN_PATHS:
             await self._in_line(scope, again, send)
+        elif _inner_path(scope).endswith(FILES_END):
+            await self._files(scope, again, send)
         else:
             await self._pages(scope, again, send)
 

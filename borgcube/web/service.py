@@ -17,11 +17,14 @@ from borgcube.core.errors import ConfigurationError
 from borgcube.core.services import ServiceContext
 from borgcube.web.app import make_app, session_cookie
 from borgcube.web.asgi import FrontDoor
+from borgcube.web.downloads import Downloads
 from borgcube.web.live import LiveHub
 from borgcube.web.settings import WebSettings
 
 LOG = logging.getLogger(__name__)
-PAGE_THREADS = 5  # ZODB keeps seven connections ready
+# ZODB keeps seven connections ready. A file of an archive may take long to open, so pages do
+# not wait for it; to send it takes no thread.
+PAGE_THREADS, OPENING_THREADS = 5, 2
 STOP_S = 10.0
 
 
@@ -48,8 +51,10 @@ class ConsoleService:
         self._socket = _listen(settings)
         self.port = self._socket.getsockname()[1]
         wsgi: Any = WSGIMiddleware(pages, workers=PAGE_THREADS)
+        opening: Any = WSGIMiddleware(pages, workers=OPENING_THREADS)
         config = uvicorn.Config(
-            FrontDoor(settings, pages=wsgi, live=hub.serve), interface="asgi3", lifespan="off",
+            FrontDoor(settings, pages=wsgi, live=hub.serve, files=Downloads(opening)),
+            interface="asgi3", lifespan="off",
             ws="wsproto", ws_max_size=1024, http="h11", loop="asyncio", access_log=False,
             log_config=None, proxy_headers=False, server_header=False, date_header=True,
             limit_concurrency=1200, timeout_keep_alive=30, timeout_graceful_shutdown=3,

@@ -25,12 +25,12 @@ def test_a_clash_is_settled_a_dry_run_is_read_and_a_silent_server_is_noticed(
         other.log_in("olga")
         page, theirs = seen.open("/plans/web-etc/edit"), other.open("/plans/web-etc/edit")
         theirs.fill("#f-excludes", "*.theirs")
-        theirs.get_by_role("button", name="Save").click()
+        theirs.get_by_role("button", name="Save", exact=True).click()
         expect(theirs.locator("h1")).to_have_text("web-etc")
 
         page.fill("#f-excludes", "*.mine\n*/cache")
         page.fill("#f-paths", "/etc\n/srv")
-        page.get_by_role("button", name="Save").click()
+        page.get_by_role("button", name="Save", exact=True).click()
         clash = page.locator("#clash")
         expect(clash).to_contain_text("Somebody else changed this")
         expect(clash).to_contain_text("*.theirs")
@@ -39,11 +39,20 @@ def test_a_clash_is_settled_a_dry_run_is_read_and_a_silent_server_is_noticed(
         faults = seen.faults()
         seen.shot("clash-wide")
         page.get_by_label("As it is now").check()
-        page.get_by_role("button", name="Save").click()
+        page.get_by_role("button", name="Save", exact=True).click()
         expect(page.locator("h1")).to_have_text("web-etc")
         plan = rig.call("plan.show", name="web-etc")
         assert (plan["excludes"], plan["paths"]) == (["*.theirs"], ["/etc", "/srv"])
 
+        seen.open("/plans/web-etc/edit")
+        page.fill("#f-paths", "/opt/typed")
+        with page.expect_popup() as opened:
+            page.get_by_role("button", name="See what it would save").click()
+        expect(opened.value.locator("#details")).to_contain_text("not saved")
+        opened.value.close()
+        assert page.input_value("#f-paths") == "/opt/typed"
+        assert rig.call("plan.show", name="web-etc")["paths"] == ["/etc", "/srv"]
+        seen.open("/plans/web-etc")
         page.get_by_role("button", name="Dry run").click()
         page.wait_for_url(re.compile(r"/jobs/\d+$"))
         # The list appears by itself when the job has ended.

@@ -109,6 +109,17 @@ def test_from_the_link_to_a_restored_file(watch: Any, machine: Any, tmp_path: Pa
         page.get_by_role("link", name="The archive").click()
         expect(page.locator("h1")).to_contain_text("web1-data-2")
         look("11-archive")
+        archive = page.url.removeprefix(rig.url)
+        one = str(tree / "d3" / "f3").lstrip("/")
+        page.get_by_role("link", name="Files", exact=True).click()
+        page.fill('input[name="find"]', "f3")
+        page.get_by_role("button", name="Find").click()
+        look("11-files")
+        with page.expect_download() as download:
+            page.get_by_role("link", name=one, exact=True).click()
+        assert download.value.suggested_filename == "f3"
+        assert Path(download.value.path()).read_bytes() == (tree / "d3" / "f3").read_bytes()
+        seen.open(archive)
 
         page.get_by_role("link", name="Restore", exact=True).click()
         page.fill("#f-paths", str(tree / "d3" / "f3").lstrip("/"))

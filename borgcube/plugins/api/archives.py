@@ -84,6 +84,13 @@ def _read_files(call: Call) -> Answer:
     ))  # fmt: skip
 
 
+def _content(call: Call) -> Any:
+    if not call.query.get("key"):
+        raise InvalidInput("The query needs key, the path of a file.", field="key")
+    record = call.record
+    return call.request.download(repository=record.repository, id=record.id, key=call.query["key"])
+
+
 def _delete(call: Call) -> Answer:
     return common.begun(call, call.act("archive.delete", names=[full_name(call.record)]))
 
@@ -118,6 +125,12 @@ ENDPOINTS = [
         name="archives.read", method="POST", path=f"{_ONE}/files", handler=_read_files,
         find=find, summary="Read the list of files of an archive from its repository",
         permission=Permission.RESTORE, status=202, returns=common.JOB_BEGUN,
+    ),
+    Endpoint(
+        name="archives.content", method="GET", path=f"{_ONE}/content", handler=_content,
+        find=find, summary="Download one file of an archive", permission=Permission.RESTORE,
+        binary=True, query={"key": text(longest=65_536, description="Its path, percent-encoded"
+                                        " as in `archives.files`.")},
     ),
     Endpoint(
         name="archives.restore", method="POST", path=f"{_ONE}/restore", handler=_restore,

@@ -6,6 +6,7 @@ from typing import Any
 
 from borgcube.core.access import Permission
 from borgcube.core.api import Answer, Call, Endpoint, named
+from borgcube.core.errors import AccessDenied
 from borgcube.core.model import Plan
 from borgcube.core.openapi import page_query
 from borgcube.core.schemas import (
@@ -85,6 +86,12 @@ def _dry_run(call: Call) -> Answer:
     return common.begun(call, call.act("plan.dry_run", plan=call.record.name))
 
 
+def _try(call: Call) -> Answer:
+    if not call.me.may(Permission.OPERATE, client=call.body["client"]):
+        raise AccessDenied("This needs the permission operate.")
+    return common.begun(call, call.act("plan.dry_run", options=call.body))
+
+
 _ONE, _CONFIGURE = "/plans/{name}", Permission.CONFIGURE
 
 
@@ -104,6 +111,14 @@ ENDPOINTS = [
         summary="Add a plan", permission=_CONFIGURE, returns=PLAN,
         body=thing({"name": NAME, **FIELDS}, title="NewPlan",
                    required=("name", "client", "repository", "paths")),
+    ),
+    Endpoint(
+        name="plans.try", method="POST", path="/plans/dry-run", handler=_try, status=202,
+        summary="List what a plan that is not saved would take; stores nothing",
+        permission=_CONFIGURE, returns=common.JOB_BEGUN,
+        description="The job's `listing` has the list. Needs `operate` as well.",
+        body=thing({"name": NAME, **FIELDS}, title="UnsavedPlan",
+                   required=("client", "repository", "paths")),
     ),
     Endpoint(
         name="plans.show", method="GET", path=_ONE, handler=common.record, find=find,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from borgcube.core.engines import RepositoryFacts
+from borgcube.core.engines import FileStream, RepositoryFacts
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.jobs import JobContext, JobResult
 from borgcube.core.transports import Connection
@@ -184,6 +184,12 @@ class BorgEngine:
 
         file = catalog.catalog_file(state_dir, repository_id, archive_id)
         return catalog.browse(file, key=key, find=find, start=start, limit=limit)
+
+    def open_file(self, vault_socket: Path, *, archive_id: str, key: str) -> FileStream:
+        """Ask a running vault for one file's content."""
+        from borgcube.plugins.borg import vaultclient
+
+        return vaultclient.open_file(vault_socket, archive_id=archive_id, key=key)
 
     def read_catalog(self, context: JobContext) -> JobResult:
         """Have the vault write the catalog of an archive."""

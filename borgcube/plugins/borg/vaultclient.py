@@ -1,16 +1,27 @@
-"""A worker's side of a vault session."""
+"""A worker's side of a vault session, and of questions without one."""
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from borgcube.core.errors import FailureCause, JobFailed, Problem
-from borgcube.plugins.borg.wire import Wire, WireError
+from borgcube.core.engines import FileStream
+from borgcube.core.errors import (
+    BorgCubeError,
+    FailureCause,
+    InvalidInput,
+    JobFailed,
+    NotFound,
+    Problem,
+    Unreadable,
+)
+from borgcube.plugins.borg.wire import HEADER, JSON, Wire, WireError
 
 ANSWER_TIMEOUT_S = 3600.0
+MAX_ANSWER = 1 << 16
 
 
 class VaultSession:
@@ -116,3 +127,47 @@ def delete_archives(socket_path: str, names: list[str]) -> dict[str, str]:
     answer = ask(socket_path, {"op": "delete", "archives": names})
     deleted: dict[str, str] = answer["deleted"]
     return deleted
+
+
+def open_file(socket_path: str | Path, *, archive_id: str, key: str) -> FileStream:
+    """Ask for one file's content; see ``core.engines.Engine.open_file``.
+
+    Not through :class:`Wire`: it reads ahead, and what follows the answer is the file's.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(ANSWER_TIMEOUT_S)
+    try:
+        sock.connect(str(socket_path))
+        question = json.dumps({"op": "file", "archive": archive_id, "key": key}).encode()
+        sock.sendall(HEADER.pack(len(question), JSON) + question)
+        length, kind = HEADER.unpack(_exactly(sock, HEADER.size))
+        if kind != JSON or length > MAX_ANSWER:
+            raise ValueError("no answer")
+        answer = json.loads(_exactly(sock, length))
+        if "error" in answer:
+            raise _refusal(FailureCause.from_data(answer["error"]))
+        sock.settimeout(None)
+        return FileStream(int(answer["size"]), int(answer["mtime_ns"]), sock)
+    except (OSError, ValueError, KeyError) as error:
+        sock.close()
+        raise Unreadable(
+            "The vault does not answer.", next_step="Try again in a moment."
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _exactly(sock: socket.socket, length: int) -> bytes:
+    got = bytearray()
+    while len(got) < length:
+        more = sock.recv(length - len(got))
+        if not more:
+            raise ValueError("the vault ended")
+        got += more
+    return bytes(got)
+
+
+def _refusal(cause: FailureCause) -> BorgCubeError:
+    kinds = {"file-missing": NotFound, "file-not-regular": InvalidInput}
+    return kinds.get(cause.kind, Unreadable)(cause.message, next_step=cause.next_step, field="key")

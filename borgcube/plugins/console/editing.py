@@ -174,6 +174,14 @@ class Edit:
         self.form.next_step = _("Wait a moment and save again.")
         return False
 
+    def try_out(self) -> Any:
+        """Make a dry run of a plan with what is typed, saved or not; None when it is refused."""
+        if self.typed is None or self.form.errors:
+            return None
+        known = {spec.name for spec in forms.plan_fields(self.request)}
+        options = {key: value for key, value in self.data.items() if key in known}
+        return plans.try_out(self.request, self.form, {**options, **self.typed})
+
     def _set(self, version: str) -> None:
         assert self.typed is not None
         before = self.kind.meant(self.request, self.now)
@@ -209,6 +217,11 @@ def view_of(kind: Kind) -> Any:
             visit.read()
             if "preview" in request.POST and visit.typed is not None:
                 command = plans.command_of(request, {**visit.data, **visit.typed})
+            elif plans.DRY_RUN in request.POST and kind.name == "plan":
+                begun = visit.try_out()
+                if begun is not None:
+                    return begun
+                request.response.status_code = 400
             elif visit.save():
                 return HTTPSeeOther(request.path_to(kind.place, visit.name))
             else:

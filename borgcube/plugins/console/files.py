@@ -1,4 +1,4 @@
-"""The files of an archive: directories, sizes, search, and choosing what to restore.
+"""The files of an archive: directories, sizes, search, choosing what to restore, downloads.
 
 A path travels as its key, which any form and address carries unchanged; names are shown as
 the engine made them harmless.
@@ -81,6 +81,13 @@ def files(context: ArchiveItem, request: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def content(context: ArchiveItem, request: Any) -> Any:
+    """Send one file of an archive to be saved."""
+    record = context.record
+    key = str(request.params.get("key", ""))[:MAX_KEY]
+    return request.download(repository=record.repository, id=record.id, key=key)
+
+
 def read(context: ArchiveItem, request: Any) -> Any:
     """Have the list of files read from the repository."""
     record = context.record
@@ -91,4 +98,5 @@ def read(context: ArchiveItem, request: Any) -> Any:
 def includeme(config: Any) -> None:
     """Add the views."""
     add(config, files, ArchiveItem, "files", template="archive_files")
+    add(config, content, ArchiveItem, "content", permission=Permission.RESTORE)
     add(config, read, ArchiveItem, "read", permission=Permission.RESTORE, posts=True)

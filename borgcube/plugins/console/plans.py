@@ -9,10 +9,11 @@ from typing import Any
 from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core.access import Permission
-from borgcube.core.errors import BorgCubeError
+from borgcube.core.errors import AccessDenied, BorgCubeError
 from borgcube.core.forms import Form
 from borgcube.core.planning import Pauses, expected_by, instant, next_runs, rule_named
 from borgcube.core.standing import unused_exclusions
+from borgcube.core.texts import _
 from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import PlanItem, Plans, add
 
@@ -83,8 +84,34 @@ def _times(request: Any, record: Any) -> dict[str, Any]:
     return found
 
 
+DRY_RUN = "dry_run"  # the button of a form that makes a dry run with what is typed
+
+
+def typed(request: Any) -> Any:
+    """Return what was posted; a dry run needs no name yet."""
+    posted = request.POST
+    if DRY_RUN in posted and not str(posted.get("name", "")).strip():
+        posted = posted.copy()
+        posted["name"] = "unsaved"
+    return posted
+
+
+def try_out(request: Any, form: Form, values: dict[str, Any]) -> Any:
+    """Make a dry run with the options of a form, and lead to it; None when it is refused, with
+    the reason in the form. Nothing is saved."""
+    try:
+        if not request.me.may(Permission.OPERATE, client=str(values.get("client", ""))):
+            raise AccessDenied(_("You may not run anything on this client."), field="client")
+        job = request.act("plan.dry_run", options=values)["job_id"]
+        return HTTPSeeOther(request.path_to("jobs", job))
+    except BorgCubeError as error:
+        form.refuse(error)
+        return None
+
+
 def new(context: Plans, request: Any) -> Any:
-    """Make a plan; ``preview`` shows the command and makes nothing."""
+    """Make a plan; ``preview`` shows the command, ``dry_run`` what it would save, and neither
+    makes anything."""
     form = Form(forms.plan_fields(request))
     for name in ("client", "repository"):
         asked = str(request.params.get(name, ""))
@@ -92,8 +119,13 @@ def new(context: Plans, request: Any) -> Any:
             form.values[name] = asked
     command = ""
     if request.method == "POST":
-        values = form.read(request.POST)
-        if values is not None:
+        values = form.read(typed(request))
+        if values is not None and DRY_RUN in request.POST:
+            begun = try_out(request, form, values)
+            if begun is not None:
+                return begun
+            form.values["name"] = str(request.POST.get("name", ""))
+        elif values is not None:
             command = command_of(request, values)
             if "preview" not in request.POST:
                 try:

@@ -26,6 +26,7 @@ from borgcube.web.api.reading import Checker, NotJson, TooLarge, read_json, read
 
 LOG = logging.getLogger(__name__)
 CSRF_HEADER = "X-CSRF-Token"
+BINARY = "application/octet-stream"
 DOCUMENT = "/openapi.json"
 LONGEST_WORD = 300  # of a path
 
@@ -113,7 +114,7 @@ class Dispatcher:
                 request, 500, "internal-error", "The server made a mistake.",
                 next_step="See logs/borgcubed.log in the home directory.",
             )  # fmt: skip
-        if request.method == "HEAD":
+        if request.method == "HEAD" and answer.content_type != BINARY:
             answer.body = b""
         return answer
 
@@ -138,7 +139,10 @@ class Dispatcher:
             raise InvalidInput("This request has no body.")
         if endpoint.versioned and method != "GET":
             call.version = _wanted_version(request)
-        return self._respond(request, endpoint, call, endpoint.handler(call))
+        given = endpoint.handler(call)
+        if endpoint.binary:
+            return given  # type: ignore[no-any-return]
+        return self._respond(request, endpoint, call, given)
 
     def _who(self, request: Any) -> Identity:
         me: Identity | None = request.identity

@@ -21,7 +21,7 @@ CONTENT_TYPE = "application/problem+json"
 # What the daemon refuses, by the class of its error.
 STATUS: Mapping[str, int] = {
     errors.NotFound.__name__: 404, errors.Duplicate.__name__: 409,
-    errors.Conflict.__name__: 412, "IllegalTransition": 409,
+    errors.Conflict.__name__: 412, "IllegalTransition": 409, errors.Unreadable.__name__: 409,
     errors.AccessDenied.__name__: 403, errors.TooMany.__name__: 429,
     errors.DaemonUnreachable.__name__: 503, "HomeWriteError": 503, "InternalError": 500,
 }  # fmt: skip

@@ -79,6 +79,10 @@ MATRIX = {
     "ArchiveItem files": View(
         "/archives/main/{web}/files", see=ALL, other="/archives/main/{mail}/files"
     ),
+    "ArchiveItem content": View(
+        "/archives/main/{web}/content?key=etc/f001", see=RUNNERS,
+        other="/archives/main/{mail}/content?key=etc/f001",
+    ),
     "ArchiveItem read": View(
         "/archives/main/{web}/read", do=RUNNERS, other="/archives/main/{mail}/read"
     ),
@@ -215,7 +219,7 @@ def pages(records: dict[str, str]) -> list[str]:
     """Return the path of every page that an administrator sees."""
     return [view.path.format(**records) for key, view in MATRIX.items()
             if view.see is not None and not view.elsewhere and not key.startswith("ConsoleRoot")
-            and not key.endswith(" log")] + ["/notifications/log"]  # fmt: skip
+            and not key.endswith((" log", " content"))] + ["/notifications/log"]  # fmt: skip
 
 
 # The API's endpoints, alike: an owner's stop at clients of their own, where there is one.
@@ -239,14 +243,14 @@ ENDPOINTS = {
             archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
             clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys
             clients.remove clients.test clients.trust plans.add plans.attach plans.canary
-            plans.change plans.release plans.remove repositories.adopt repositories.change
+            plans.change plans.release plans.remove plans.try repositories.adopt repositories.change
             repositories.create repositories.import retention.add retention.change retention.remove
             schedules.add schedules.change schedules.remove slots.set triggers.add triggers.remove
         """,
         RUNNERS: """
-            archives.read archives.restore incidents.acknowledge incidents.close jobs.again
-            jobs.cancel pauses.end pauses.set plans.backup plans.drill plans.dry-run plans.measure
-            repositories.compact
+            archives.content archives.read archives.restore incidents.acknowledge incidents.close
+            jobs.again jobs.cancel pauses.end pauses.set plans.backup plans.drill plans.dry-run
+            plans.measure repositories.compact
         """,
         ADMIN: """
             archives.delete archives.hide audit channels.add channels.change channels.list

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from borgcube.core.errors import BorgCubeError
 from borgcube.testing.consolerig import ConsoleRig
 
 
@@ -37,3 +40,54 @@ def test_a_dry_run_counts_for_nothing_in_what_is_said_of_its_plan(console: Conso
     before = console.visitor("vera").get("/plans/mail-etc").text.count("Backed up")
     console.ended(console.call("plan.dry_run", plan="mail-etc")["job_id"])
     assert console.visitor("vera").get("/plans/mail-etc").text.count("Backed up") == before > 0
+
+
+NEW = {"client": "web", "repository": "main", "paths": "/srv\n/etc", "excludes": "*.bak",
+       "compression": "lz4", "files_cache": "ctime,size", "retries": "1", "idle_timeout_s": "900",
+       "retry_delay_s": "60", "max_duration_s": "900", "upload_ratelimit_kib": "0",
+       "before_failure": "fail", "command_timeout_s": "60", "dry_run": "yes"}  # fmt: skip
+
+
+def test_a_form_says_what_it_would_save_before_anything_is_saved(console: ConsoleRig) -> None:
+    visitor = console.visitor("olga")
+    plans = console.call("plan.list")
+    begun = visitor.post("/plans/+add", NEW, form="/plans/+add")
+    assert begun.status == 303, begun.text
+    job = console.ended(begun.location.rsplit("/", 1)[-1])
+    assert (job["state"], job["type"], job["plan"], job["client"]) == ("done", "dry-run", "", "web")
+    assert job["parameters"]["paths"] == ["/srv", "/etc"]
+    assert job["parameters"]["excludes"] == ["*.bak"]
+    page = visitor.get(begun.location).text
+    assert "/etc/file000" in page and "not saved" in page and "Run again" not in page
+    # The edit form does it with what is typed, and changes nothing.
+    changed = {**NEW, "paths": "/opt", "client": "web"}
+    begun = visitor.post("/plans/web-etc/edit", changed, form="/plans/web-etc/edit")
+    job = console.ended(begun.location.rsplit("/", 1)[-1])
+    assert job["parameters"]["paths"] == ["/opt"] and job["plan"] == ""
+    assert console.call("plan.list") == plans
+
+
+def test_a_dry_run_of_a_form_that_is_wrong_says_so_beside_the_field(console: ConsoleRig) -> None:
+    visitor = console.visitor("olga")
+    before = console.call("job.list", limit=1)
+    wrong = visitor.post("/plans/+add", {**NEW, "paths": "srv"}, form="/plans/+add")
+    assert wrong.status == 400 and 'id="f-paths-error"' in wrong.text
+    assert 'value="unsaved"' not in wrong.text and "*.bak" in wrong.text
+    missing = visitor.post("/plans/web-etc/edit", {**NEW, "paths": ""}, form="/plans/web-etc/edit")
+    assert missing.status == 400 and 'id="f-paths-error"' in missing.text
+    assert console.call("job.list", limit=1) == before
+
+
+def test_options_of_a_dry_run_are_checked_as_those_of_a_plan(console: ConsoleRig) -> None:
+    good = {"client": "web", "repository": "main", "paths": ["/etc"]}
+    for options, said in (
+        ({**good, "paths": "/etc"}, "paths must be"), ({**good, "odd": 1}, "no parameter 'odd'"),
+        ({"client": "web"}, "missing"), ({**good, "client": "nobody"}, "no client"),
+        ({**good, "compression": "--x"}, "not a compression"),
+    ):  # fmt: skip
+        with pytest.raises(BorgCubeError, match=said):
+            console.call("plan.dry_run", options=options)
+    with pytest.raises(BorgCubeError, match="Say which plan"):
+        console.call("plan.dry_run")
+    job = console.ended(console.call("plan.dry_run", options=good)["job_id"])
+    assert job["parameters"]["compression"] == "lz4" and job["state"] == "done"

@@ -48,7 +48,7 @@ def test_files_are_browsed_chosen_and_restored_and_those_of_an_import_are_read_f
     cube.call("repository.import", name="again", path=str(cube.repository),
               passphrase="correct horse")  # fmt: skip
     assert look("again") == {"known": False}
-    sizes = cube.call("repository.show", name="again")["sizes"]
+    sizes = cube.call("repository.sizes", name="again")
     assert (sizes["held_bytes"], sizes["unsized"]) == (archive["stats"]["size"], 0)
     job = cube.ended(cube.call("archive.read", repository="again", id=archive["id"])["job_id"])
     assert job["state"] == "done" and job["result"]["files"] > 3

@@ -63,6 +63,11 @@ def test_the_command_prints_the_list_and_what_it_comes_to(cube: Any) -> None:
     assert "matches the exclusion" not in said
     assert f"left out  {root}/b/x.tmp" in cube.ok("plan", "dry-run", "p", "--all")
     assert json.loads(cube.ok("plan", "dry-run", "p", "--json"))["result"]["excluded"] == 1
+    # Of a plan that is not there yet; it is not there afterwards either.
+    said = cube.ok("plan", "add", "q", "--client", "here", "--repository", "main",
+                   "--path", str(root / "b"), "--exclude", "*/cache", "--dry-run")  # fmt: skip
+    assert "x.tmp" in said and "a/two" not in said and "1 are left out" in said
+    assert [plan["name"] for plan in cube.call("plan.list")] == ["p"]
 
 
 def test_an_exclusion_that_matches_nothing_is_named_until_it_matches_or_goes(cube: Any) -> None:

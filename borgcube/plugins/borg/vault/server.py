@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
-from borgcube.plugins.borg.vault import maintenance, recovery, verification
+from borgcube.plugins.borg.vault import maintenance, onefile, recovery, verification
 from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
@@ -90,6 +90,8 @@ class SessionServer:
                 self._verify(request)
             elif request.get("op") == "sample":
                 self._sample(request)
+            elif request.get("op") == "file":
+                self._file(request)
         except WireError as error:
             log.debug("connection ended: %s", error)
         except Exception:
@@ -301,6 +303,17 @@ class SessionServer:
             raise
         except Exception as error:
             log.warning("no sample: %s", error, exc_info=not isinstance(error, JobFailed))
+            self.wire.send_json(as_answer(error))
+
+    def _file(self, request: dict[str, Any]) -> None:
+        """Send the content of one file of an archive."""
+        token = make_token(self.vault.ledger.repository.id_str)
+        try:
+            onefile.serve(self.vault, self.wire, token, request)
+        except WireError:
+            raise
+        except Exception as error:
+            log.warning("no file: %s", error, exc_info=not isinstance(error, JobFailed))
             self.wire.send_json(as_answer(error))
 
     def _claim(self, job: str) -> None:

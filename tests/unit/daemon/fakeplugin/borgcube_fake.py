@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from datetime import datetime
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from borgcube.core.engines import RepositoryFacts
-from borgcube.core.errors import BorgCubeError, FailureCause, JobFailed, Problem
+from borgcube.core.engines import FileStream, RepositoryFacts
+from borgcube.core.errors import BorgCubeError, FailureCause, InvalidInput, JobFailed, Problem
 from borgcube.core.home import job_dir
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
@@ -88,6 +89,15 @@ class FakeEngine:
              "size": 1024, "files": 1, "mtime_ns": 1_600_000_000_000_000_000}
             for key, kind in found[start : start + limit]
         ]}  # fmt: skip
+
+    def open_file(self, vault_socket: Path, *, archive_id: str, key: str) -> FileStream:
+        """1024 bytes for each file that is listed."""
+        if not key.startswith("etc/f") and key != "%FF":
+            raise InvalidInput("This is a directory, not a file.", next_step="Restore it.")
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.sendall(b"x" * 1024)
+        return FileStream(1024, 0, theirs)
 
     def claim_archive(self, vault_socket: Path, *, job_id: str):
         told = vault_socket.parent / f"claim-{job_id}.json"
