@@ -107,7 +107,7 @@ def show(control: Control, options: argparse.Namespace) -> int:
         for key in ("created_at", "next_at", "expected_by"):
             if data.get(key):
                 data[key] = output.local_time(data[key])
-        output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
+        output.fields(output.readable({key: value for key, value in data.items() if key != "id"}))
     return 0
 
 
@@ -122,14 +122,13 @@ def repository_show(control: Control, options: argparse.Namespace) -> int:
         return 0
     sizes = data.pop("sizes")
     data["created_at"] = output.local_time(data["created_at"])
-    data["free_floor_bytes"] = output.size(data["free_floor_bytes"])
     data |= {
         "held_by_archives": output.size(sizes["held_bytes"]),
         "taken_on_disk": output.size(sizes["stored_bytes"]),
         "held_to_taken": ratio(sizes["ratio"]),
         "archives_of_unknown_size": sizes["unsized"] or "",
     }
-    output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
+    output.fields(output.readable({key: value for key, value in data.items() if key != "id"}))
     days = sizes["days"][-SHOWN_DAYS:]
     if days:
         output.say("")
