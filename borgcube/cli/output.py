@@ -166,5 +166,7 @@ def say(message: str) -> None:
 
 def complain(message: str, next_step: str = "") -> None:
     """Print one line of error to standard error."""
-    line = harmless(f"borgcube: {message} {next_step}".rstrip())
+    # A message may end in what another program said, without a full stop.
+    stop = "." if next_step and message[-1:].isalnum() else ""
+    line = harmless(f"borgcube: {message}{stop} {next_step}".rstrip())
     console(stderr=True).print(Text(line, style="red" if sys.stderr.isatty() else ""))

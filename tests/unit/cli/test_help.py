@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from borgcube.cli import helping, main
+from borgcube.cli import helping, main, output
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -78,3 +78,14 @@ def test_a_slip_is_answered_in_one_line(
 def test_without_a_command_all_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([]) == 2
     assert "backing up and restoring:" in capsys.readouterr().err
+
+
+def test_a_complaint_and_its_next_step_are_two_sentences(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.complain("It cannot be reached: no route to host", "Is it on?")
+    output.complain("There is none.", "Make one: borgcube init")
+    assert capsys.readouterr().err.splitlines() == [
+        "borgcube: It cannot be reached: no route to host. Is it on?",
+        "borgcube: There is none. Make one: borgcube init",
+    ]
