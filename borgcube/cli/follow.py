@@ -23,6 +23,7 @@ LOOK_S = 0.25
 PLAIN_EVERY_S = 5.0
 PATIENCE_S = 30.0  # a daemon that restarts is waited for
 SHOWN_WARNINGS = 10
+ROOMY = 110  # columns that bar and figures need on one line
 
 
 class Speed:
@@ -81,7 +82,7 @@ def _kept_figures(progress: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def _picture(job: dict[str, Any], speed: Speed, total: int) -> Table:
+def _picture(job: dict[str, Any], speed: Speed, total: int, *, width: int) -> Table:
     progress = job["progress"]
     read = progress.get("bytes_read") or 0
     running = job["state"] in ("starting", "running")
@@ -89,6 +90,7 @@ def _picture(job: dict[str, Any], speed: Speed, total: int) -> Table:
     grid.add_column(no_wrap=True)
     bar = Table.grid(padding=(0, 1))
     known = bool(total and running)
+    figures = Text(_figures(job, speed), no_wrap=True, overflow="ellipsis")
     bar.add_row(
         Text(job["plan"] or job["type"], style="bold"),
         Text(job["phase"] or job["state"], style="cyan"),
@@ -97,9 +99,11 @@ def _picture(job: dict[str, Any], speed: Speed, total: int) -> Table:
             total=total if known else None, completed=min(read, int(total * 0.99)),
             width=24, pulse=not known,
         ),
-        Text(_figures(job, speed)),
+        *(() if width < ROOMY else (figures,)),
     )  # fmt: skip
     grid.add_row(bar)
+    if width < ROOMY:
+        grid.add_row(figures)
     path = output.harmless(progress.get("path") or "")
     grid.add_row(Text(path, style="dim", overflow="ellipsis", no_wrap=True))
     return grid
@@ -120,10 +124,10 @@ class Watched:
         """Whether the job has ended."""
         return bool(self.job["finished_at"])
 
-    def picture(self) -> Table:
-        """Return the live lines."""
+    def picture(self, *, width: int) -> Table:
+        """Return the live lines for a terminal of that width."""
         total = self.total or int(self.job["progress"].get("bytes_total") or 0)
-        return _picture(self.job, self.speed, total)
+        return _picture(self.job, self.speed, total, width=width)
 
     def plain_line(self) -> str:
         """Return a line when there is something to say: a new phase, or after a while."""
@@ -163,7 +167,8 @@ def follow(control: Control, job_ids: Sequence[str], *, quiet: bool = False) -> 
         with Live(console=screen, refresh_per_second=8, transient=True) as live:
             going = True
             while going:
-                live.update(Group(*(one.picture() for one in watched if not one.ended)))
+                pictures = [one.picture(width=screen.width) for one in watched if not one.ended]
+                live.update(Group(*pictures))
                 going = look()
     else:
         going = True

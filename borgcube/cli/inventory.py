@@ -107,7 +107,7 @@ def show(control: Control, options: argparse.Namespace) -> int:
         for key in ("created_at", "next_at", "expected_by"):
             if data.get(key):
                 data[key] = output.local_time(data[key])
-        output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
+        output.fields(output.readable({key: value for key, value in data.items() if key != "id"}))
     return 0
 
 
@@ -122,7 +122,6 @@ def repository_show(control: Control, options: argparse.Namespace) -> int:
         output.as_json({**data, "sizes": sizes})
         return 0
     data["created_at"] = output.local_time(data["created_at"])
-    data["free_floor_bytes"] = output.size(data["free_floor_bytes"])
     data |= {
         "archives": sizes["archives"],
         "held_by_archives": output.size(sizes["held_bytes"]),
@@ -130,7 +129,7 @@ def repository_show(control: Control, options: argparse.Namespace) -> int:
         "held_to_taken": ratio(sizes["ratio"]),
         "archives_of_unknown_size": sizes["unsized"] or "",
     }
-    output.fields({key.replace("_", " "): value for key, value in data.items() if key != "id"})
+    output.fields(output.readable({key: value for key, value in data.items() if key != "id"}))
     days = sizes["days"][-SHOWN_DAYS:]
     if days:
         output.say("")

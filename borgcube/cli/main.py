@@ -14,6 +14,7 @@ from borgcube.cli import (
     checks,
     console,
     files,
+    helping,
     inventory,
     jobs,
     listings,
@@ -35,7 +36,8 @@ from borgcube.core.errors import BorgCubeError
 from borgcube.core.registry import Registry
 
 EPILOG = """\
-exit codes: 0 done, 1 done with warnings, 2 failed or refused, 3 no daemon answers
+borgcube COMMAND --help says more. Exit codes: 0 done, 1 done with warnings,
+2 failed or refused, 3 no daemon answers.
 """
 
 
@@ -43,24 +45,26 @@ class Parser:
     """Builds the tree of commands; every leaf gets its function and ``--json``."""
 
     def __init__(self) -> None:
-        self.top = argparse.ArgumentParser(
+        self.top = helping.TopProgram(
             prog="borgcube", description="The backup server that pulls, on BorgBackup.",
-            epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=EPILOG,
         )  # fmt: skip
         self.top.add_argument("--version", action="version", version=f"borgcube {__version__}")
         self.top.add_argument(
             "--home", metavar="DIR",
             help=f"the home directory (default: BORGCUBE_HOME, else {places.DEFAULT_HOME})",
         )  # fmt: skip
-        self.commands = self.top.add_subparsers(metavar="COMMAND", required=True)
+        self.commands = self.top.add_subparsers(
+            metavar="COMMAND", required=True, parser_class=helping.Program
+        )
         self.nouns: dict[str, Any] = {}
 
     def leaf(
         self, name: str, function: Callable[..., int], *, parent: Any = None, online: bool = True,
-        json: bool = True,
+        json: bool = True, text: str = "",
     ) -> argparse.ArgumentParser:  # fmt: skip
-        """Add a command; its help is the function's docstring."""
-        text = (function.__doc__ or "").strip()
+        """Add a command; its help is ``text``, or else the function's docstring."""
+        text = text or (function.__doc__ or "").strip()
         made: argparse.ArgumentParser = (parent or self.commands).add_parser(
             name, help=text[0].lower() + text[1:].rstrip("."), description=text
         )
@@ -71,7 +75,9 @@ class Parser:
 
     def noun(self, name: str, help_text: str) -> Any:
         """Add a command that has commands of its own."""
-        made = self.commands.add_parser(name, help=help_text, description=help_text)
+        made = self.commands.add_parser(
+            name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
+        )
         made.set_defaults(noun=name)
         self.nouns[name] = made.add_subparsers(metavar="COMMAND", required=True)
         return self.nouns[name]
@@ -118,6 +124,7 @@ def build(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     name, home = _command_named(arguments)
     if name not in parser.commands.choices:
         _plugin_commands(parser, home)
+    helping.explain(parser.top)
     return parser.top
 
 
@@ -182,11 +189,12 @@ def _clients(parser: Parser) -> None:
     change = parser.leaf("set", settings.client_set, parent=nouns)
     change.add_argument("name")
     settings.client_options(change, new=False)
-    gone = parser.leaf("remove", settings.remove, parent=nouns)
+    gone = parser.leaf("remove", settings.remove, parent=nouns,
+                       text="Remove a client; its archives stay.")  # fmt: skip
     gone.add_argument("name")
     gone.add_argument("--with-plans", action="store_true", help="remove its plans as well")
     parser.leaf("list", inventory.client_list, parent=nouns)
-    parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
+    parser.leaf("show", inventory.show, parent=nouns, text="Show one client.").add_argument("name")
     test = parser.leaf("test", inventory.client_test, parent=nouns)
     test.add_argument("name")
     test.add_argument("--steps", action="store_true", help="try each step of the way by itself")
@@ -206,13 +214,14 @@ def _plans(parser: Parser) -> None:
         if name == "add":
             made.add_argument("--dry-run", action="store_true",
                               help="list what it would save, and add nothing")  # fmt: skip
-    parser.leaf("remove", settings.remove, parent=nouns).add_argument("name")
+    parser.leaf("remove", settings.remove, parent=nouns,
+                text="Remove a plan; its archives stay.").add_argument("name")  # fmt: skip
     dry = parser.leaf("dry-run", listings.plan_dry_run, parent=nouns)
     dry.add_argument("name")
     dry.add_argument("--all", action="store_true", help="list what is left out as well")
     checks.add_release(parser, nouns)
     parser.leaf("list", inventory.plan_list, parent=nouns)
-    parser.leaf("show", inventory.show, parent=nouns).add_argument("name")
+    parser.leaf("show", inventory.show, parent=nouns, text="Show one plan.").add_argument("name")
 
 
 def _work(parser: Parser) -> None:
@@ -313,7 +322,11 @@ def _tokens(parser: Parser) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = build(words).parse_args(words)
+    parser = build(words)
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    options = parser.parse_args(words)
     try:
         home = places.resolve_home(options.home)
         if not options.online:

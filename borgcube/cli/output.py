@@ -74,6 +74,38 @@ def duration(begin: object, end: object) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+SPANS = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def span(seconds: int) -> str:
+    """Return a number of seconds in the largest unit that says it exactly: ``15 minutes``."""
+    name, length = next(one for one in SPANS if seconds % one[1] == 0)
+    number = seconds // length
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
+
+
+def readable(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's fields for :func:`fields`: names in words, values with their units.
+
+    The unit is the end of a field's name (``_s``, ``_bytes``, ``_kib``). A limit of 0 is none.
+    """
+    shown: dict[str, Any] = {}
+    for key, value in data.items():
+        name, unit = key, ""
+        if isinstance(value, int) and not isinstance(value, bool):
+            stem, _, last = key.rpartition("_")
+            name, unit = (stem, last) if last in ("s", "bytes", "kib") else (key, "")
+        limit = name.startswith("max_") or name == "upload_ratelimit"
+        if limit and value == 0:
+            value = "no limit"
+        elif unit == "s":
+            value = span(value) if value else "none"
+        elif unit in ("bytes", "kib"):
+            value = size(value if unit == "bytes" else value * 1024)
+        shown[name.replace("_", " ")] = value
+    return shown
+
+
 def as_json(data: object) -> None:
     """Print data as JSON; ASCII only, so that nothing in it reaches the terminal raw."""
     json.dump(data, sys.stdout, indent=2)
@@ -134,5 +166,7 @@ def say(message: str) -> None:
 
 def complain(message: str, next_step: str = "") -> None:
     """Print one line of error to standard error."""
-    line = harmless(f"borgcube: {message} {next_step}".rstrip())
+    # A message may end in what another program said, without a full stop.
+    stop = "." if next_step and message[-1:].isalnum() else ""
+    line = harmless(f"borgcube: {message}{stop} {next_step}".rstrip())
     console(stderr=True).print(Text(line, style="red" if sys.stderr.isatty() else ""))

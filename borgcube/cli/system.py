@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def init(home: Path, options: argparse.Namespace) -> int:
         return 0
     output.say(f"Made {home}: configuration borgcube.toml, store, logs and a master key.")
     output.say(f"Keep a copy of {secrets.key_file(home)} away from this machine.")
-    output.say(f"Next: borgcube --home {home} serve")
+    # The usual home need not be named again.
+    command = "borgcube" if home == places.resolve_home() else f"borgcube --home {home}"
+    output.say(f"Next: {command} serve")
     if link:
         access.say_set_up_link(link)
     else:
-        output.say(f"For the web console as well: borgcube --home {home} init --console")
+        output.say(f"For the web console as well: {command} init --console")
     return 0
 
 
@@ -50,6 +53,8 @@ def services(home: Path) -> list[ServiceFactory]:
     """Return what runs beside the daemon; only what is enabled is imported at all."""
     found: list[ServiceFactory] = []
     if config.load(home).console.enabled:
+        # Pyramid still imports it (docs/dependencies.md); nobody who starts a server can help it.
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         from borgcube.web.service import ConsoleService
 
         found.append(ConsoleService)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from borgcube.testing.consolerig import PASSWORD, ConsoleRig
 from borgcube.testing.sshd import PrivateSSHD
 from borgcube.testing.trees import make_mixed
 
-BORG = str(Path(sys.executable).with_name("borg"))
 SIZE: ViewportSize = {"width": 1180, "height": 760}
 THEMES = ("light", "dark")
 LIVE_BYTES = 48 << 20
@@ -39,8 +37,7 @@ def furnish(rig: ConsoleRig, sshd: PrivateSSHD, tree: Path) -> None:
     for name, path in plans.items():
         rig.cli(
             "client", "add", name, "--host", sshd.host, "--port", str(sshd.port),
-            "--user", sshd.user, "--identity", str(sshd.identity), "--borg", BORG,
-            "--accept-host-key",
+            "--user", sshd.user, "--identity", str(sshd.identity), "--accept-host-key",
         )  # fmt: skip
         plan = f"{name}-{Path(path).name}"
         rig.call("plan.add", name=plan, client=name, repository="main", paths=[path],

@@ -98,7 +98,10 @@ def link(context: Any, request: Any) -> Any:
     if request.method == "POST":
         try:
             opened = request.call("login.link", token=token, **where_from(request))
-            return _opened(request, opened, "")
+            user = request.db.users.find("name", opened["user"])
+            # Without a password the next login would need another link: ask for one now.
+            path = "" if user is None or user.password else request.path_to("account")
+            return _opened(request, opened, path)
         except BorgCubeError as error:
             problem, next_step = error.message, error.next_step
             request.response.status_code = 403

@@ -113,11 +113,21 @@ def test_the_name_must_be_typed_before_the_button_works(fleet: ConsoleRig, watch
 
 
 @pytest.mark.timeout(240)
-def test_an_ended_session_leaves_the_page(fleet: ConsoleRig, watch: Any) -> None:
+def test_a_changed_or_ended_session_leaves_the_page(fleet: ConsoleRig, watch: Any) -> None:
     expect.set_options(timeout=60_000)
     fleet.user("mina", "viewer")
     seen = watch(fleet)
     seen.log_in("mina")
+    seen.page.wait_for_selector('html[data-live="on"]')
+    pages = seen.page.locator("nav[aria-label=Pages]")
+    plans = seen.page.locator("main .plans")
+    expect(pages).to_contain_text("Repositories")
+    expect(plans).to_contain_text("mail-etc")
+    # Nobody touches the page: it becomes that of the new role by itself.
+    fleet.call("user.change", name="mina", role="owner", clients=["web"])
+    expect(pages).not_to_contain_text("Repositories")
+    expect(plans).to_contain_text("web-etc")
+    expect(plans).not_to_contain_text("mail-etc")
     seen.page.wait_for_selector('html[data-live="on"]')
     fleet.call("user.disable", name="mina")
     seen.page.wait_for_url("**/login**")

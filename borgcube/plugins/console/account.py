@@ -14,7 +14,7 @@ from borgcube.plugins.console import forms
 from borgcube.plugins.console.resources import Collection, add
 
 OLD = Field("old", _("Present password"), "password", autocomplete="current-password",
-            help=_("Not needed if you came with a link and have none."))  # fmt: skip
+            required=True)  # fmt: skip
 NEW = Field("password", _("New password"), "password", required=True,
             autocomplete="new-password", help=_("At least 10 characters."))  # fmt: skip
 AGAIN = Field("again", _("New password again"), "password", required=True,
@@ -30,14 +30,19 @@ def _person(request: Any) -> Any:
     return request.db.users.find("name", request.me.user)
 
 
+def _password_form(person: Any) -> Form:
+    """Return the form; who came with a link has no password to show."""
+    return Form([OLD, NEW, AGAIN] if person.password else [NEW, AGAIN])
+
+
 def _page(request: Any, **more: Any) -> dict[str, Any]:
     person = _person(request)
     return {
         "person": person, "this_session": request.me.session,
         "sessions": list(request.db.sessions.oldest("user", person.name)),
         "tokens": list(request.db.tokens.oldest("user", person.name)),
-        "password_form": Form([OLD, NEW, AGAIN]), "token_form": Form(forms.token_fields(request)),
-        "token": "", "saved": "",
+        "password_form": _password_form(person), "token_form": Form(forms.token_fields(request)),
+        "token": "", "saved": "", "has_password": bool(person.password),
         "languages": request.languages, "language": request.cookies.get("language", ""),
     } | more  # fmt: skip
 
@@ -57,17 +62,19 @@ def _knows_password(request: Any, person: Any, old: str) -> bool:
 def password(context: Collection, request: Any) -> dict[str, Any]:
     """Change the password; other logins end."""
     person = _person(request)
-    form = Form([OLD, NEW, AGAIN])
+    form = _password_form(person)
     values = form.read(request.POST)
     if values is not None and values["again"] != values["password"]:
         form.errors["again"] = _("The two are different.")
-    elif values is not None and not _knows_password(request, person, values["old"]):
+    elif values is not None and not _knows_password(request, person, values.get("old", "")):
         form.errors["old"] = _("This is not your password.")
     elif values is not None:
         try:
             request.act("user.password", name=person.name, password=values["password"],
                         keep_session=request.me.session)  # fmt: skip
-            return _page(request, saved=_("Your password is changed; your other logins ended."))
+            # The page is drawn from the state before the change.
+            return _page(request, saved=_("Your password is changed; your other logins ended."),
+                         has_password=True, password_form=Form([OLD, NEW, AGAIN]))  # fmt: skip
         except BorgCubeError as error:
             form.refuse(error)
     request.response.status_code = 400

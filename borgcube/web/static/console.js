@@ -9,6 +9,14 @@ const AWAY_MS = 6000;
 const root = document.documentElement;
 const body = document.body;
 
+// On a low screen the list of pages scrolls. Not by scrollIntoView: Tab would begin from there.
+const here = document.querySelector(".side nav [aria-current]");
+if (here) {
+  const pages = here.closest("nav");
+  const below = here.getBoundingClientRect().bottom - pages.getBoundingClientRect().bottom;
+  if (below > 0) pages.scrollTop += below + 8;
+}
+
 localTimes(document);
 window.setInterval(() => {
   localTimes(document);

@@ -78,6 +78,18 @@ def test_a_login_link_works_once_and_looking_at_it_spends_nothing(console: Conso
     path = f"/link?token={token}"
     assert visitor.post("/link", {"token": token}, form=path).status == 303
     assert visitor.get("/clients").status == 200
+    # ada has a password; who has none is asked to choose one at once, and for no old one.
+    nina = console.call("user.add", name="nina")["link"]
+    fresh = console.visitor()
+    came = fresh.post("/link", {"token": nina}, form=f"/link?token={nina}")
+    assert (came.status, came.location) == (303, "/account")
+    assert 'name="old"' not in fresh.get("/account").text
+    chosen = {"password": "seven horse battery", "again": "seven horse battery"}
+    done = fresh.post("/account/password", chosen, form="/account")
+    assert done.status == 200 and "You have no password yet" not in done.text
+    assert 'name="old"' in done.text
+    assert fresh.post("/account/password", chosen, form="/account").status == 400
+    assert console.visitor().log_in("nina", "seven horse battery").status == 303
     again = console.visitor().post("/link", {"token": token}, form=path)
     assert again.status == 403 and "used already" in again.text
 
