@@ -333,6 +333,7 @@ class BackupSession:
                     roots=self.fresh.roots,
                     ahead=self._ahead,
                 )
+            log.info("%d of %d items were judged ahead", found.ahead, found.items)
             with ledger.lock:
                 added = self._commit(metadata, found, real=real)
         except BaseException:
