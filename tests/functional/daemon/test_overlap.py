@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from borgcube.testing.trees import compare_trees, make_mixed
 from tests.functional.daemon.conftest import Cube
@@ -29,3 +30,20 @@ def test_two_clients_overlap_and_both_archives_are_whole(cube: Cube) -> None:
         assert done.returncode == 0, done.stderr
         tree = trees[job["client"]]
         assert compare_trees(tree, cube.place / str(tree).lstrip("/")) == []
+
+
+def test_an_unchanged_client_is_audited_while_it_walks(cube: Cube) -> None:
+    """From the third backup on: the second one's items name the sizes that the server offers."""
+    tree = cube.place / "tree"
+    make_mixed(tree, 1 << 20, seed=3)
+    cube.ssh_client("web")
+    cube.plan("p", tree, client="web")
+    for _ in range(3):
+        last = cube.backup("p")
+    (log,) = (cube.home / "logs").glob("vault-*.log")
+    said = re.findall(r"(\d+) of (\d+) items were judged ahead", log.read_text())
+    assert len(said) == 3 and said[2] == (said[0][1], said[0][1])
+    cube.check_clean()
+    done = cube.plain_borg("extract", f"{cube.repository}::{last['result']['archive']}")
+    assert done.returncode == 0, done.stderr
+    assert compare_trees(tree, cube.place / str(tree).lstrip("/")) == []

@@ -20,16 +20,10 @@ from borg.hashindex import ChunkIndex
 
 from borgcube.core.untrusted import escaped
 from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, id_hash_for
+from borgcube.plugins.borg.vault.audit import Ahead, Block, Judge, in_steps
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter
 from borgcube.plugins.borg.vault.fresh import Roots
-from borgcube.plugins.borg.vault.items import (
-    ArchiveRefused,
-    as_ns,
-    check_item,
-    item_kind,
-    read_items,
-    unpack_strictly,
-)
+from borgcube.plugins.borg.vault.items import ArchiveRefused, ItemReader, unpack_strictly
 from borgcube.plugins.borg.vault.ledger import Ledger
 from borgcube.plugins.borg.vault.limits import ClientLimits
 
@@ -68,6 +62,7 @@ class Walk:
     chunks: int = 0
     changed_files: int = 0  # with content that came with this backup
     roots: dict[str, int] = field(default_factory=dict)  # path of the plan -> files below it
+    ahead: int = 0  # items that were judged while the client still walked
     references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, 0)
 
 
@@ -206,78 +201,72 @@ def walk(
     metadata: dict[bytes, Any],
     *,
     reference_size: Callable[[bytes], int],
-    cache: FilesCacheWriter | None,
-    catalog: Path | None,
+    cache: FilesCacheWriter,
+    catalog: Path,
     step: Callable[[], None],
     limits: ClientLimits | None = None,
-    fresh: Callable[[bytes], bool] | None = None,
-    roots: Roots | None = None,
+    fresh: Callable[[bytes], bool],
+    roots: Roots,
+    ahead: Ahead | None = None,
 ) -> Walk:
     """Audit every item, without changing a reference count.
 
     ``reference_size`` refuses chunks the session may not use. ``step`` is called every
     500 items and may raise to stop. ``fresh`` tells whether a chunk came with this backup;
-    ``roots`` counts the files below each path of the plan. Raises ArchiveRefused, or
-    SessionStopped for more items than the client may have.
+    ``roots`` counts the files below each path of the plan. ``ahead`` has blocks that were
+    judged by the same ``reference_size``, but without what came with this backup. Raises
+    ArchiveRefused, or SessionStopped for more items than the client may have.
     """
     found = Walk()
     most = (limits.items if limits is not None else 0) or MAX_ITEMS
-    id_hash = id_hash_for("blake2b" if ledger.opened.blake2 else "hmac-sha256", ledger.key.id_key)
-    out = zstandard.open(catalog, "wb") if catalog else None
-    pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
-    names: list[bytes] = []
+    judge = Judge(path_hash_of(ledger), reference_size, fresh=fresh, roots=roots)
+    reader = ItemReader()
     refer = found.references.add
+    out = zstandard.open(catalog, "wb")
 
-    def flush() -> None:
-        if out is not None:
-            out.write(b"".join(names))
-        names.clear()
+    def take(block: Block) -> None:
+        found.items += block.items
+        if limits is not None and found.items > most:
+            raise limits.too_many_items()
+        found.files += block.files
+        found.size += block.size
+        found.chunks += block.chunks
+        found.changed_files += block.changed_files
+        for chunk_id, size in block.references:
+            refer(chunk_id, 1, size, 0)
+        cache.add(block.records)
+        roots.count(block.roots)
+        out.write(b"".join(block.names))
+        step()
+        if found.items > MAX_ITEMS or found.chunks > MAX_REFERENCES:
+            raise ArchiveRefused("the archive has more items than an archive may have")
 
-    def metadata_chunks() -> Any:
+    try:
         _check_stream(metadata[b"items"], reference_size)
         for chunk_id in metadata[b"items"]:
             refer(chunk_id, 1, reference_size(chunk_id), 0)
-            yield ledger.read(chunk_id)
-
-    try:
-        for item in read_items(metadata_chunks()):
-            size = check_item(item, reference_size)
-            found.items += 1
-            if limits is not None and found.items > most:
-                raise limits.too_many_items()
-            kind = item_kind(item.get(b"mode", 0))
-            chunks = item.get(b"chunks") or ()
-            ids = [entry[0] for entry in chunks]
-            for entry in chunks:
-                refer(entry[0], 1, entry[1], 0)
-            mtime = as_ns(item[b"mtime"])
-            if kind == "-":
-                found.files += 1
-                if roots is not None:
-                    roots.count(item[b"path"])
-                if fresh is not None and any(map(fresh, ids)):
-                    found.changed_files += 1
-                if cache is not None and b"source" not in item and b"chunks" in item:
-                    times = (as_ns(item.get(b"ctime", 1 << 62)), mtime)
-                    cache.add(id_hash(b"/" + item[b"path"]), size, times, ids)
-            found.size += size
-            found.chunks += len(ids)
-            # Audited as well, but Borg counts no reference for it.
-            found.chunks += len(item.get(b"chunks_healthy") or ())
-            if out is not None:
-                names.append(pack((item[b"path"], kind, size, mtime)))
-            if found.items % 500 == 0:
-                step()
-                flush()
-                if found.items > MAX_ITEMS or found.chunks > MAX_REFERENCES:
-                    raise ArchiveRefused("the archive has more items than an archive may have")
-        flush()
+            known = ahead.find(chunk_id, reader) if ahead is not None else None
+            if known is not None and not any(fresh(one) for one, _ in known.references):
+                take(known)
+                found.ahead += known.items
+                reader.skip_to(known.rest)
+                continue
+            for items in in_steps(reader.read(ledger.read(chunk_id))):
+                block = Block()
+                judge.judge(items, block)
+                take(block)
+        reader.finish()
     finally:
-        if out is not None:
-            out.close()
-    if roots is not None:
-        found.roots = roots.files()
+        out.close()
+    found.roots = roots.files()
     return found
+
+
+def path_hash_of(ledger: Ledger) -> Callable[[bytes], bytes]:
+    """Return the keyed hash by which Borg's files cache knows a path."""
+    kind = "blake2b" if ledger.opened.blake2 else "hmac-sha256"
+    hashed: Callable[[bytes], bytes] = id_hash_for(kind, ledger.key.id_key)
+    return hashed
 
 
 def add_references(ledger: Ledger, found: Walk) -> None:

@@ -28,15 +28,17 @@ from borgcube.plugins.borg.vault.admission import (
     check_clock,
     check_metadata,
     claimed_archive,
+    path_hash_of,
     real_metadata,
     started_at,
     walk,
 )
+from borgcube.plugins.borg.vault.audit import Ahead, Judge
 from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
-from borgcube.plugins.borg.vault.fresh import Fresh
+from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits
@@ -106,9 +108,11 @@ class BackupSession:
         self.began = datetime.now(UTC)
         self.bytes_new = 0
         self.chunks_new = 0
+        self.paths = paths
         self.fresh = Fresh(paths)
         self.manifest_plain = b""
         self.result: dict[str, Any] | None = None
+        self._ahead: Ahead | None = None
         self._pending: deque[tuple[Future[None], bytes, int]] = deque()
 
     def prepare(self) -> dict[str, Any]:
@@ -145,6 +149,7 @@ class BackupSession:
         self.advertised_count = len(offered)
         with ledger.lock:
             self._earlier = self._chunks_of_attempts()
+        self._judge_ahead(offered)
         repository_id = ledger.repository.id
         client = make_client_key(
             ledger.key, blake2=ledger.opened.blake2, repository_id=repository_id
@@ -164,6 +169,29 @@ class BackupSession:
             "files_file": str(self.directory / "files"),
             "files_known": entries,
         }
+
+    def _judge_ahead(self, offered: Any) -> None:
+        """Begin to audit the plan's last archive, which the new one will mostly repeat."""
+        present = self.ledger.manifest.archives
+        last = ""
+        for key, facts in self.domain.archives().items():
+            if facts.get("plan") == self.plan and not facts.get("partial") \
+                    and facts["name"] in present:  # fmt: skip
+                last = key
+        if not last:
+            return
+
+        def offered_size(chunk_id: bytes) -> int:
+            size: int = offered[chunk_id][1]
+            return size
+
+        def ids() -> Sequence[bytes]:
+            found: Sequence[bytes] = self.ledger.archive_metadata(bytes.fromhex(last))[b"items"]
+            return found
+
+        judge = Judge(path_hash_of(self.ledger), offered_size, roots=Roots(self.paths))
+        self._ahead = Ahead(judge, ids, self.ledger.read, self.vault.ahead)
+        self._ahead.start()
 
     def _chunks_of_attempts(self) -> Any:
         """Return the chunks that unfinished backups of this plan uploaded, as a ChunkIndex."""
@@ -263,6 +291,8 @@ class BackupSession:
         Raises ArchiveRefused; the repository then is as it was.
         """
         self.drain()
+        if self._ahead is not None:
+            self._ahead.stop()
         ledger = self.ledger
         archive_id = claimed_archive(self.manifest_plain, expected=self.archive)
         if archive_id not in self.uploaded:
@@ -301,7 +331,9 @@ class BackupSession:
                     limits=self.limits,
                     fresh=self._is_fresh(),
                     roots=self.fresh.roots,
+                    ahead=self._ahead,
                 )
+            log.info("%d of %d items were judged ahead", found.ahead, found.items)
             with ledger.lock:
                 added = self._commit(metadata, found, real=real)
         except BaseException:
@@ -481,6 +513,8 @@ class BackupSession:
 
     def close(self) -> None:
         """Remove the session's files; safe to repeat."""
+        if self._ahead is not None:
+            self._ahead.close()
         if self.account is not None:
             with self.ledger.lock:
                 self.account.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,18 @@ DIGEST_BYTES = 32
 PIECE = 1 << 20
 
 
+def pack_record() -> Callable[[bytes, int, tuple[int, int], list[bytes]], bytes]:
+    """Return what packs the record of a regular file: hash of its path, size, (ctime, mtime) in
+    nanoseconds, chunk IDs. Not safe for several threads."""
+    pack = msgpack.Packer(autoreset=True).pack
+
+    def packed(path_hash: bytes, size: int, times: tuple[int, int], ids: list[bytes]) -> bytes:
+        record: bytes = pack((path_hash, size, *times, ids))
+        return record
+
+    return packed
+
+
 class FilesCacheWriter:
     """Writes the next files cache of a plan; it counts once :meth:`commit` ran."""
 
@@ -31,18 +43,14 @@ class FilesCacheWriter:
         self._temporary = path.with_suffix(".new")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file: BinaryIO = self._temporary.open("wb", buffering=1 << 20)
-        self._pack = msgpack.Packer(autoreset=True).pack
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        self._write([VERSION, started_ns])
+        self.add([msgpack.packb([VERSION, started_ns])])
 
-    def _write(self, record: Any) -> None:
-        packed = self._pack(record)
+    def add(self, records: Sequence[bytes]) -> None:
+        """Remember regular files; each record is one that :func:`pack_record` made."""
+        packed = b"".join(records)
         self._digest.update(packed)
         self._file.write(packed)
-
-    def add(self, path_hash: bytes, size: int, times: tuple[int, int], ids: list[bytes]) -> None:
-        """Remember a regular file; ``times`` is (ctime, mtime) in nanoseconds."""
-        self._write((path_hash, size, *times, ids))
 
     def commit(self) -> None:
         """Make it the plan's files cache. A lost one only costs reading files again."""

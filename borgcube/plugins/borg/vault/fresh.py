@@ -5,7 +5,7 @@ Counted where chunks and items pass anyway. Pure; judged by ``core.anomalies`` i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import lz4.block
 
@@ -27,12 +27,17 @@ class Roots:
         self._sorted = sorted(self._names, key=len, reverse=True)
         self._counts = dict.fromkeys(self._sorted, 0)
 
-    def count(self, path: bytes) -> None:
-        """Count a file where it belongs; one that lies nowhere below them is left out."""
+    def of(self, path: bytes) -> bytes | None:
+        """Return the path that a file lies below, None when it is nowhere below them."""
         for root in self._sorted:
             if not root or path == root or path.startswith(root + b"/"):
-                self._counts[root] += 1
-                return
+                return root
+        return None
+
+    def count(self, counted: Mapping[bytes, int]) -> None:
+        """Add files, by what :meth:`of` says of them."""
+        for root, files in counted.items():
+            self._counts[root] += files
 
     def files(self) -> dict[str, int]:
         """Return path of the plan -> files."""

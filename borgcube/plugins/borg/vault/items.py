@@ -110,18 +110,13 @@ def read_items(chunks: Iterable[bytes]) -> Iterator[dict[bytes, Any]]:
     that is a list of chunks. Raises ArchiveRefused when it does not parse, ends inside an
     item, or an item is larger than that.
     """
-    reader = _ItemReader()
-    try:
-        for chunk in chunks:
-            for start in range(0, len(chunk), PIECE):
-                yield from reader.feed(chunk[start : start + PIECE])
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ArchiveRefused(f"the item stream does not parse: {type(error).__name__}") from None
-    if reader.rest:
-        raise ArchiveRefused("the item stream ends inside an item")
+    reader = ItemReader()
+    for chunk in chunks:
+        yield from reader.read(chunk)
+    reader.finish()
 
 
-class _ItemReader:
+class ItemReader:
     """Cuts a stream into items. ``rest`` are the bytes of the item that is not complete.
 
     Most items are unpacked as they come. One that is large, or has a long list, is first
@@ -130,7 +125,33 @@ class _ItemReader:
 
     def __init__(self) -> None:
         self.rest = bytearray()
+        self._stale = False
         self._start_over()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what comes next depends on nothing but ``rest``."""
+        return self._measure is None
+
+    def read(self, chunk: bytes) -> Iterator[Any]:
+        """Yield the items that a chunk completes. Raises ArchiveRefused."""
+        try:
+            for start in range(0, len(chunk), PIECE):
+                yield from self.feed(chunk[start : start + PIECE])
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise ArchiveRefused(
+                f"the item stream does not parse: {type(error).__name__}"
+            ) from None
+
+    def skip_to(self, rest: bytes) -> None:
+        """Go on as if some chunks had been read after which ``rest`` is left."""
+        self.rest = bytearray(rest)
+        self._stale = True
+
+    def finish(self) -> None:
+        """Raise ArchiveRefused if the stream ended inside an item."""
+        if self.rest:
+            raise ArchiveRefused("the item stream ends inside an item")
 
     def _start_over(self) -> None:
         self._unpacker = _unpacker(longest=LARGE_ITEM // 32, widest=MAX_XATTRS)
@@ -139,6 +160,10 @@ class _ItemReader:
 
     def feed(self, piece: bytes) -> Iterator[Any]:
         """Yield the items that ``piece`` completes."""
+        if self._stale:
+            self._stale = False
+            self._start_over()
+            self._unpacker.feed(bytes(self.rest))
         self.rest += piece
         if self._measure is not None:
             self._measure.feed(piece)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg import borgenv
 from borgcube.plugins.borg.malloc import keep_large_buffers
+from borgcube.plugins.borg.vault.audit import Budget
 from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Vault:
         # Partial archives to delete once no session may rely on their chunks, by name.
         self.superseded: dict[str, Domain] = {}
         self.accounts = Accounts()
+        self.ahead = Budget()
         self.space = space
         space.commit_bytes = self.ledger.repository.commit_bytes
         self.maintenance = threading.Lock()  # one prune or compaction at a time

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import msgpack
 
-from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
+from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, pack_record, synthesise
 
 IDS = [bytes([number]) * 32 for number in range(4)]
 
 
 def stored(path: Path) -> Path:
     writer = FilesCacheWriter(path, started_ns=10_000)
-    for number, chunk_id in enumerate(IDS):
-        writer.add(bytes([100 + number]) * 32, 1000, (number, number), [chunk_id])
+    record = pack_record()
+    writer.add([
+        record(bytes([100 + number]) * 32, 1000, (number, number), [chunk_id])
+        for number, chunk_id in enumerate(IDS)
+    ])  # fmt: skip
     writer.commit()
     return path
 
