@@ -44,6 +44,14 @@ def test_no_page_has_a_fault(fleet: ConsoleRig, watch: Any) -> None:
         faults += seen.look(name)
         if path == "/login":
             seen.log_in("ada")
+    # What is shown once has no address of its own.
+    page = seen.open("/schedules/triggers/+add?plan=web-etc")
+    page.fill("#f-name", "once")
+    page.locator("form.form button.main").click()
+    copy = page.locator('[data-copy="copy-curl"]')
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    faults += seen.faults()
     assert not faults, "\n".join(faults)
     assert seen.errors == []
     assert len(paths) > 40

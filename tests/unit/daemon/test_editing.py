@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from borgcube.core.model import Client, Plan, Repository
 from borgcube.core.versions import version_of
 
 from .conftest import Refused
@@ -47,7 +48,7 @@ def test_a_bad_change_of_a_client_is_refused_whole(daemon, backup, values, words
 def record(daemon, kind, name):
     """Return what is kept of a thing, without what its page says of it besides."""
     shown = daemon.call(f"{kind}.show", name=name)
-    return {key: shown[key] for key in shown if key not in ("next_at", "held", "expected_by")}
+    return {"client": Client, "plan": Plan, "repository": Repository}[kind].settings_of(shown)
 
 
 def test_only_what_is_given_of_a_plan_changes(daemon, backup):
