@@ -51,7 +51,9 @@ CALLED: Mapping[Role, str] = {
 }
 EXPLAINED: Mapping[Role, str] = {
     Role.ADMINISTRATOR: _("everything, users and passphrases included"),
-    Role.OPERATOR: _("set up, run and restore; no deletion, no passphrases, no users"),
+    Role.OPERATOR: _(
+        "set up, run and restore; no deletion, passphrases or users, not the server itself"
+    ),
     Role.VIEWER: _("look at everything, change nothing"),
     Role.OWNER: _("see, back up and restore their own clients only"),
 }

@@ -99,6 +99,8 @@ class Transport(Protocol):
     """
 
     name: str
+    # A transport that reaches this very machine says ``runs_here = True``: its clients, their
+    # plans and restores to them are then for administrators only.
 
     def connect(self, address: ClientAddress, context: TransportContext) -> Connection:
         """Log in and return the connection."""

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from pyramid.renderers import render
 
 from borgcube.control.client import QUICK_S, SLOW_S, Control
+from borgcube.core import serverside
 from borgcube.core.access import Identity
 from borgcube.core.store import Root, Store
 
@@ -67,6 +68,8 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     def call(request: Any, method: str, **params: Any) -> Any:
         who = request.identity
         token = who.token if who is not None else ""
+        plugins = config.registry.plugins
+        serverside.refuse(who, method, params, request.db, plugins.transports)
         actor = {"user": who.user if who is not None else "",
                  "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip

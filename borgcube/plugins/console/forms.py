@@ -69,7 +69,10 @@ def client_fields(request: Any) -> list[Field]:
     Options of the transport are for administrators, as over the API: they may name files of
     this server.
     """
-    known = sorted(request.plugins.transports)
+    known = sorted(
+        name for name, one in request.plugins.transports.items()
+        if names_files(request) or not getattr(one, "runs_here", False)
+    )  # fmt: skip
     first = [name for name in ("openssh", "paramiko", "local") if name in known]
     order = [*first, *(name for name in known if name not in first)]
     return [
@@ -282,7 +285,7 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
     targets = [(f"client:{name}", _("the client %(name)s", name=name)) for name in clients]
     if known is None:
         targets.append(("other", _("the client named below")))
-    if not request.me.limited:
+    if names_files(request):
         targets.append(("server", _("a directory of this server")))
     first = f"client:{archive.client}"
     if not any(value == first for value, _ in targets):
@@ -299,7 +302,7 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
     if known is None:
         fields.insert(2, Field("client", _("Name of another client"),
                                help=_("Needed only if you chose it above.")))  # fmt: skip
-    if not request.me.limited:
+    if names_files(request):
         fields.append(Field(
             "as_root", _("Keep owners, set-user-ID bits and devices"), "checkbox", default=False,
             group=MORE, help=_("Only for a restore to this server, and only if you trust the"

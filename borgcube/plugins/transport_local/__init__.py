@@ -81,6 +81,7 @@ class LocalTransport:
     """Reaches the server itself."""
 
     name = "local"
+    runs_here = True
 
     def connect(self, address: ClientAddress, context: TransportContext) -> Connection:
         """Return a connection; there is nothing to log in to."""

@@ -323,6 +323,39 @@ def test_a_change_of_what_somebody_else_changed_is_refused(
     assert ada.ask("PATCH", path, {"free_floor_bytes": 0}, {"If-Match": "*"}).status == 200
 
 
+def test_the_server_itself_is_for_administrators(console: ConsoleRig, apis: dict[str, Api]) -> None:
+    """Who sets up a client there, a plan of it, or restores to it, could read the master key."""
+    ada, olga = apis["ada"], apis["olga"]
+    here = {"name": "self", "transport": "here", "host": "x"}
+    plan = {"name": "self-all", "client": "self", "repository": "main", "paths": ["/srv"]}
+    archive = place(console, "/archives/{repository}/{id}", "web")
+    tried = [
+        ("POST", "/clients", here), ("POST", "/enrolments", here),
+        ("PATCH", "/clients/tmp2", {"transport": "here"}),
+        ("PATCH", "/clients/self", {"borg": "/tmp/mine"}), ("POST", "/plans", plan),
+        ("PATCH", "/plans/self-all", {"before_command": "id"}),
+        ("PATCH", "/plans/tmp2-all", {"client": "self"}),
+        ("POST", "/plans/dry-run", {key: plan[key] for key in plan if key != "name"}),
+        ("POST", f"{archive}/restore", {"directory": "/tmp/x"}),
+        ("POST", f"{archive}/restore", {"directory": "/tmp/x", "client": "self"}),
+    ]  # fmt: skip
+    for method, path, body in tried[:2]:
+        assert olga.ask(method, path, body).status == 403, path
+    assert ada.ask("POST", "/clients", here).status == 201
+    assert ada.ask("POST", "/plans", plan).status == 201
+    assert olga.ask("POST", "/clients", {"name": "tmp2", "transport": "local"}).status == 201
+    assert olga.ask("POST", "/plans", {**plan, "name": "tmp2-all", "client": "tmp2"}).status == 201
+    for method, path, body in tried[2:]:
+        answer = olga.ask(method, path, body, {"If-Match": "*"} if method == "PATCH" else {})
+        assert answer.status == 403, (method, path, answer.body)
+        assert "administrators" in problem(answer)["detail"]
+    page = console.visitor("olga").get("/clients/+add").text
+    assert 'value="local"' in page and 'value="here"' not in page
+    assert 'value="here"' in console.visitor("ada").get("/clients/+add").text
+    for path in ("/plans/self-all", "/plans/tmp2-all", "/clients/self", "/clients/tmp2"):
+        assert ada.ask("DELETE", path).status == 204
+
+
 def test_a_thing_is_made_shown_changed_and_removed(apis: dict[str, Api]) -> None:
     olga = apis["olga"]
     made = olga.ask("POST", "/clients", {"name": "tmp", "transport": "local"})

@@ -244,6 +244,13 @@ class Prune:
         )
 
 
+class Here(Local):
+    """Says of itself that it reaches the server's own machine."""
+
+    name = "here"
+    runs_here = True
+
+
 @hookimpl
 def register_job_types() -> list[Any]:
     return [Backup(), DryRun(), Catalog(), Restore(), Delete(), Prune()]
@@ -256,7 +263,7 @@ def register_engines() -> list[Any]:
 
 @hookimpl
 def register_transports() -> list[Any]:
-    return [Local(), Faraway()]
+    return [Local(), Faraway(), Here()]
 
 
 @hookimpl
