@@ -104,7 +104,7 @@ def test_no_plain_english_is_left_on_any_page(disguised: ConsoleRig, tmp_path: P
     told = [said for one in disguised.call("doctor") for said in (one["message"], one["next_step"])]
     # The calendar's words for a cron expression are its library's.
     told.append(Calendar().describe("0 3 29 2 *"))
-    told.append("faraway")  # what the fake plugin calls its transport
+    told += ["faraway", "here"]  # what the fake plugin calls its transports
     told += [str(job["cause"][word]) for job in disguised.call("job.list") if job["cause"]
              for word in ("message", "next_step")]  # fmt: skip
     told.append("was not reached: Connection refused. Is it up, and is the address right?")

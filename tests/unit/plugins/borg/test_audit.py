@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ class Store:
         """Cut a stream where its content says, as Borg does, and store the pieces."""
         pieces, begin = [], 0
         for at in range(8, len(stream)):
-            if at - begin >= 40 and hashlib.md5(stream[at - 8 : at]).digest()[0] < 6:
+            if at - begin >= 40 and zlib.crc32(stream[at - 8 : at]) % 43 == 0:
                 pieces.append(stream[begin:at])
                 begin = at
         pieces.append(stream[begin:])
