@@ -20,7 +20,7 @@ from borg.hashindex import ChunkIndex
 
 from borgcube.core.untrusted import escaped
 from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, id_hash_for
-from borgcube.plugins.borg.vault.audit import Ahead, Block, Judge, in_steps
+from borgcube.plugins.borg.vault.audit import Ahead, Block, Figures, Judge
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter
 from borgcube.plugins.borg.vault.fresh import Roots
 from borgcube.plugins.borg.vault.items import ArchiveRefused, ItemReader, unpack_strictly
@@ -51,16 +51,11 @@ MAX_REPEATED_BYTES = 1 << 30
 
 
 @dataclass
-class Walk:
+class Walk(Figures):
     """What one walk over an archive found; sizes in bytes."""
 
-    files: int = 0
-    items: int = 0
-    size: int = 0
     stored_size: int = 0
     new_size: int = 0
-    chunks: int = 0
-    changed_files: int = 0  # with content that came with this backup
     roots: dict[str, int] = field(default_factory=dict)  # path of the plan -> files below it
     ahead: int = 0  # items that were judged while the client still walked
     references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, 0)
@@ -211,8 +206,8 @@ def walk(
 ) -> Walk:
     """Audit every item, without changing a reference count.
 
-    ``reference_size`` refuses chunks the session may not use. ``step`` is called every
-    500 items and may raise to stop. ``fresh`` tells whether a chunk came with this backup;
+    ``reference_size`` refuses chunks the session may not use. ``step`` is called for each
+    block and may raise to stop. ``fresh`` tells whether a chunk came with this backup;
     ``roots`` counts the files below each path of the plan. ``ahead`` has blocks that were
     judged by the same ``reference_size``, but without what came with this backup. Raises
     ArchiveRefused, or SessionStopped for more items than the client may have.
@@ -225,13 +220,9 @@ def walk(
     out = zstandard.open(catalog, "wb")
 
     def take(block: Block) -> None:
-        found.items += block.items
+        found.add(block)
         if limits is not None and found.items > most:
             raise limits.too_many_items()
-        found.files += block.files
-        found.size += block.size
-        found.chunks += block.chunks
-        found.changed_files += block.changed_files
         for chunk_id, size in block.references:
             refer(chunk_id, 1, size, 0)
         cache.add(block.records)
@@ -251,9 +242,7 @@ def walk(
                 found.ahead += known.items
                 reader.skip_to(known.rest)
                 continue
-            for items in in_steps(reader.read(ledger.read(chunk_id))):
-                block = Block()
-                judge.judge(items, block)
+            for block in judge.blocks(reader.read(ledger.read(chunk_id))):
                 take(block)
         reader.finish()
     finally:

@@ -24,10 +24,11 @@ from borgcube.plugins.borg.vault.fresh import Roots
 from borgcube.plugins.borg.vault.items import ItemReader, as_ns, check_item, item_kind
 
 log = logging.getLogger("borgcube.vault")
-STEP_ITEMS = 500
-# What all sessions of a vault together may have judged ahead: about 300 bytes for each item.
-MAX_AHEAD_ITEMS = 300_000
-MAX_BLOCK_ITEMS = 50_000
+# Items and references of a block that is judged now; after so many it is taken in.
+STEP_WEIGHT = 500
+# What all sessions of a vault together may have judged ahead, in items and references: about
+# 200 bytes of memory for each.
+MAX_AHEAD = 500_000
 MAX_REST = 64 * 1024
 PAUSE_S = 0.001  # between two chunks, for the sessions that receive data meanwhile
 
@@ -36,19 +37,38 @@ Size = Callable[[bytes], int]
 
 
 @dataclass
-class Block:
-    """What some items come to; sizes in bytes. ``rest`` is the beginning of the next item."""
+class Figures:
+    """How much some items, or all of an archive, come to; sizes in bytes."""
 
     items: int = 0
     files: int = 0
     size: int = 0
     chunks: int = 0
-    changed_files: int = 0
+    changed_files: int = 0  # with content that came with this backup
+
+    def add(self, other: Figures) -> None:
+        """Add what other items come to."""
+        self.items += other.items
+        self.files += other.files
+        self.size += other.size
+        self.chunks += other.chunks
+        self.changed_files += other.changed_files
+
+
+@dataclass
+class Block(Figures):
+    """What some items come to. ``rest`` is the beginning of the item after them."""
+
     references: list[Reference] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)  # of the files cache
     names: list[bytes] = field(default_factory=list)  # of the catalog
     roots: Counter[bytes] = field(default_factory=Counter)
     rest: bytes = b""
+
+    @property
+    def weight(self) -> int:
+        """Return by how much its memory grows: with items, and with references."""
+        return self.items + len(self.references)
 
 
 class Judge:
@@ -67,50 +87,52 @@ class Judge:
         self._pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
         self._record = pack_record()
 
-    def judge(self, items: Iterable[Any], block: Block) -> None:
-        """Add items to ``block``. Raises ArchiveRefused."""
-        reference_size, fresh, roots, pack = (
-            self._reference_size,
-            self._fresh,
-            self._roots,
-            self._pack,
-        )
-        refer, name, record = block.references.append, block.names.append, block.records.append
+    def blocks(self, items: Iterable[Any], *, step: int = STEP_WEIGHT) -> Iterator[Block]:
+        """Yield what items come to, in blocks of a weight of about ``step``; no more than one
+        item is in memory unpacked. Raises ArchiveRefused."""
+        block = Block()
         for item in items:
-            size = check_item(item, reference_size)
-            block.items += 1
-            kind = item_kind(item.get(b"mode", 0))
-            chunks = item.get(b"chunks") or ()
-            ids = [entry[0] for entry in chunks]
-            for entry in chunks:
-                refer((entry[0], entry[1]))
-            mtime = as_ns(item[b"mtime"])
-            if kind == "-":
-                block.files += 1
-                if roots is not None:
-                    root = roots.of(item[b"path"])
-                    if root is not None:
-                        block.roots[root] += 1
-                if fresh is not None and any(map(fresh, ids)):
-                    block.changed_files += 1
-                if b"source" not in item and b"chunks" in item:
-                    times = (as_ns(item.get(b"ctime", 1 << 62)), mtime)
-                    record(self._record(self._id_hash(b"/" + item[b"path"]), size, times, ids))
-            block.size += size
-            # Those of chunks_healthy are audited as well, but Borg counts no reference for them.
-            block.chunks += len(ids) + len(item.get(b"chunks_healthy") or ())
-            name(pack((item[b"path"], kind, size, mtime)))
+            self._judge(item, block)
+            if block.weight >= step:
+                yield block
+                block = Block()
+        if block.items:
+            yield block
+
+    def _judge(self, item: Any, block: Block) -> None:
+        size = check_item(item, self._reference_size)
+        block.items += 1
+        kind = item_kind(item.get(b"mode", 0))
+        chunks = item.get(b"chunks") or ()
+        ids = [entry[0] for entry in chunks]
+        block.references += [(entry[0], entry[1]) for entry in chunks]
+        mtime = as_ns(item[b"mtime"])
+        if kind == "-":
+            block.files += 1
+            root = self._roots.of(item[b"path"]) if self._roots is not None else None
+            if root is not None:
+                block.roots[root] += 1
+            if self._fresh is not None and any(map(self._fresh, ids)):
+                block.changed_files += 1
+            if b"source" not in item and b"chunks" in item:
+                times = (as_ns(item.get(b"ctime", 1 << 62)), mtime)
+                path_hash = self._id_hash(b"/" + item[b"path"])
+                block.records.append(self._record(path_hash, size, times, ids))
+        block.size += size
+        # Those of chunks_healthy are audited as well, but Borg counts no reference for them.
+        block.chunks += len(ids) + len(item.get(b"chunks_healthy") or ())
+        block.names.append(self._pack((item[b"path"], kind, size, mtime)))
 
 
 class Budget:
-    """How many items all sessions of a vault may have judged ahead. Safe for threads."""
+    """How much all sessions of a vault may have judged ahead, by weight. Safe for threads."""
 
-    def __init__(self, most: int = MAX_AHEAD_ITEMS) -> None:
+    def __init__(self, most: int = MAX_AHEAD) -> None:
         self._left = most
         self._lock = threading.Lock()
 
     def take(self, count: int) -> bool:
-        """Take room for ``count`` items; False when there is not so much."""
+        """Take room for a weight of ``count``; False when there is not so much."""
         with self._lock:
             if count > self._left:
                 return False
@@ -169,29 +191,30 @@ class Ahead:
                 if self._stopped.wait(PAUSE_S):
                     return
                 rest = beginning(reader)
-                block = self._block(reader, chunk_id)
-                if block is None:
-                    return
+                block = self._block(reader, chunk_id) if rest is not None else None
                 after = beginning(reader)
-                if rest is not None and after is not None:
-                    block.rest = after
-                    block.records, block.names = [b"".join(block.records)], [b"".join(block.names)]
-                    self._blocks[chunk_id, rest] = block
+                # A long item ends it: whole lists of chunks are not unpacked for a guess.
+                if rest is None or block is None or after is None:
+                    return
+                block.rest = after
+                self._blocks[chunk_id, rest] = block
         except Exception as error:
             log.info("an archive is judged ahead no further: %s", error)
 
     def _block(self, reader: ItemReader, chunk_id: bytes) -> Block | None:
         """Judge one chunk; None when there is no more room, or no more time."""
-        block = Block()
-        for items in in_steps(reader.read(self._read(chunk_id))):
-            if self._stopped.is_set() or block.items > MAX_BLOCK_ITEMS:
+        whole = Block()
+        for block in self._judge.blocks(reader.read(self._read(chunk_id))):
+            if self._stopped.is_set() or not self._budget.take(block.weight):
                 return None
-            if not self._budget.take(len(items)):
-                return None
-            self._taken += len(items)
-            self._judge.judge(items, block)
+            self._taken += block.weight
+            whole.add(block)
+            whole.references += block.references
+            whole.records.append(b"".join(block.records))
+            whole.names.append(b"".join(block.names))
+            whole.roots += block.roots
             time.sleep(0)
-        return block
+        return whole
 
 
 def beginning(reader: ItemReader) -> bytes | None:
@@ -199,15 +222,3 @@ def beginning(reader: ItemReader) -> bytes | None:
     long to be compared."""
     rest = reader.rest
     return bytes(rest) if len(rest) <= MAX_REST and reader.is_plain else None
-
-
-def in_steps(items: Iterator[Any]) -> Iterator[list[Any]]:
-    """Yield items in lists of up to 500."""
-    step: list[Any] = []
-    for item in items:
-        step.append(item)
-        if len(step) == STEP_ITEMS:
-            yield step
-            step = []
-    if step:
-        yield step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ def audited(
         if ahead is not None:
             ahead.close()
     cache.commit()
-    names = zstandard.decompress((place / "catalog").read_bytes(), max_output_size=1 << 24)
+    names = zstandard.decompress((place / "catalog").read_bytes(), max_output_size=1 << 21)
     references = sorted((key, tuple(entry)) for key, entry in found.references.iteritems())
     told = {key: value for key, value in vars(found).items() if key not in ("references", "ahead")}
     return (told, references, names, (place / "plan.files").read_bytes()), found.ahead
@@ -177,3 +178,32 @@ def test_no_more_is_judged_ahead_than_there_is_room_for(tmp_path: Path, most: in
     ahead, count = audited(store, tmp_path, earlier, earlier=earlier, budget=budget)
     assert ahead == plain and count <= most
     assert budget.take(most) and not budget.take(1), "all room is given back"
+
+
+def test_what_is_judged_ahead_is_counted_by_its_references_too(tmp_path: Path) -> None:
+    store, budget = Store(), Budget(5000)
+    old = [item(f"srv/{n}", *[n % 19 + 1] * 999) for n in range(20)]
+    earlier = store.put(packed(old))
+    plain, _ = audited(store, tmp_path, earlier, earlier=None)
+    ahead, count = audited(store, tmp_path, earlier, earlier=earlier, budget=budget)
+    assert ahead == plain and count <= 5
+    assert budget.take(5000), "all room is given back"
+
+
+def test_an_audit_holds_one_item_at_a_time(tmp_path: Path) -> None:
+    """Items of a hostile archive take many times their length in memory."""
+    store = Store()
+    xattrs = {f"{n:x}": b"" for n in range(9000)}
+    stream = packed([{**item(f"srv/{n}"), "xattrs": xattrs} for n in range(60)])
+    ids = []
+    for begin in range(0, len(stream), 1 << 20):
+        ids.append(begin.to_bytes(32, "big"))
+        store.chunks[ids[-1]] = stream[begin : begin + (1 << 20)]
+    for earlier in (None, ids):
+        tracemalloc.start()
+        try:
+            (told, *_), _ahead = audited(store, tmp_path, ids, earlier=earlier)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert told["items"] == 60 and peak < 12 << 20
