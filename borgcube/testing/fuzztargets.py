@@ -17,12 +17,10 @@ from borgcube.plugins.borg.gate.rpc import RequestParser, client_version, refusa
 from borgcube.plugins.borg.gate.session import GateSession, Terms
 from borgcube.plugins.borg.gate.verify import MAX_PLAIN, Rejected, decompress, id_hash_for
 from borgcube.plugins.borg.hearing import ClientOutput, Outcome, archive_progress
-from borgcube.plugins.borg.vault.items import (
-    ArchiveRefused,
-    check_item,
-    item_kind,
-    read_items,
-)
+from borgcube.plugins.borg.metadata import form
+from borgcube.plugins.borg.metadata.decode import decode_archive, decode_manifest, read_records
+from borgcube.plugins.borg.metadata.encode import ItemEncoder, WrongSize
+from borgcube.plugins.borg.metadata.rules import ArchiveRefused, Links, check_record
 from borgcube.plugins.borg.wire import DATA, PUT, PUT_HEADER, Wire, WireError
 
 ID_KEY = bytes(range(32))
@@ -141,28 +139,35 @@ def compressed(data: bytes) -> None:
         pass
 
 
-def _size(chunk_id: bytes) -> int:
+def _lookup(chunk_id: bytes) -> tuple[int, int]:
     if chunk_id != CHUNK:
         raise ArchiveRefused("foreign")
-    return CHUNK_SIZE
+    return CHUNK_SIZE, CHUNK_SIZE
 
 
 def items(data: bytes) -> None:
-    """Walk an item stream that comes in pieces; what passes keeps the rules."""
+    """Walk an item stream that comes in pieces; what passes keeps the rules, and comes out of our
+    encoder as it came in, but for the stored sizes."""
     third = len(data) // 3
+    links, encoder = Links(), ItemEncoder()
     try:
-        for item in read_items((data[:third], data[third : 2 * third], data[2 * third :])):
-            size = check_item(item, _size)
-            path: bytes = item[b"path"]
+        for record in read_records((data[:third], data[third : 2 * third], data[2 * third :])):
+            kind = check_record(record, links)
+            packed, ids = encoder.encode(record, _lookup)
+            path = record.path
             if path.startswith(b"/") or b".." in path.split(b"/") or not path:
                 raise Finding("a path leaves its root")
-            for key in (b"chunks", b"chunks_healthy"):
-                for entry in item.get(key) or ():
-                    if entry[0] != CHUNK or entry[1] != CHUNK_SIZE:
-                        raise Finding("a foreign chunk is referenced")
-            if size != CHUNK_SIZE * len(item.get(b"chunks") or ()):
+            if any(one != CHUNK for one in ids):
+                raise Finding("a foreign chunk is referenced")
+            if kind == "-" and record.size != CHUNK_SIZE * len(ids):
                 raise Finding("a size is not the sum of its chunks")
-            item_kind(item.get(b"mode", 0))
+            (again,) = read_records([packed])
+            if again != record:
+                raise Finding("what is encoded is not what was decoded")
+            if not form.ALL_FLAGS & record.flags == record.flags:
+                raise Finding("an unknown flag")
+    except WrongSize:
+        pass
     except ArchiveRefused as error:
         if not str(error):
             raise Finding("a refusal without words") from error
@@ -170,25 +175,20 @@ def items(data: bytes) -> None:
 
 def archive(data: bytes) -> None:
     """Judge a manifest and an archive's metadata, and make the real metadata of it."""
-    from borgcube.plugins.borg.vault.admission import (
-        check_clock,
-        check_metadata,
-        claimed_archive,
-        real_metadata,
-    )
+    from borgcube.plugins.borg.vault.admission import check_clock, real_metadata
 
     try:
-        if len(claimed_archive(data, expected="a")) != 32:
+        if len(decode_manifest(data, expected="a")) != 32:
             raise Finding("an archive ID of another length")
     except ArchiveRefused:
         pass
     try:
-        metadata = check_metadata(data, expected="a")
-        real = real_metadata(metadata, name="a", comment="")
-        if not real["hostname"].isprintable() or any(len(one) != 32 for one in real["items"]):
+        facts = decode_archive(data, expected="a")
+        real = real_metadata(facts, name="a", comment="")
+        if not real["hostname"].isprintable() or any(len(one) != 32 for one in facts.items):
             raise Finding("metadata that breaks the rules")
         now = datetime.now(UTC)
-        check_clock(metadata, began=now, now=now)
+        check_clock(facts, began=now, now=now)
     except ArchiveRefused:
         pass
 

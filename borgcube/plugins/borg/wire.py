@@ -1,4 +1,4 @@
-"""Frames between worker, gate and vault on a local stream socket.
+"""Frames between worker, gate, vault and reader on a local stream socket.
 
 A frame is a 4-byte big-endian length, one type byte and the payload. Peers on this wire
 are our own processes, but a gate may have been taken over by a client, so that the vault
@@ -13,6 +13,11 @@ M    manifest plaintext           the client wrote its manifest
 C    empty                        the client asks for a commit
 G    id (32)                      a restore asks for a chunk
 D    data, empty when refused     the answer to G
+B    bytes                        a reader begins with them, as if just read
+S    bytes                        to a reader: the next bytes to decode
+F    empty                        to a reader: there are no more
+R    a block of records           from a reader, see ``metadata/form.py``
+T    flag, bytes                  from a reader: done; what it waits with
 ==== ============================ ==========================================
 """
 
@@ -28,6 +33,7 @@ from typing import Any, cast
 HEADER = struct.Struct(">IB")
 PUT_HEADER = struct.Struct(">32sI")
 JSON, PUT, MANIFEST, COMMIT, GET, DATA = (ord(c) for c in "JPMCGD")
+BEGIN, STREAM, FINISH, RECORDS, STATE = (ord(c) for c in "BSFRT")
 MAX_FRAME = 32 << 20
 BUFFER = 1 << 20
 READ_AHEAD = 64 * 1024
@@ -101,6 +107,11 @@ class Wire:
         kind, payload = self.receive()
         if kind != JSON:
             raise WireError("expected a JSON frame")
+        return self.parse_json(payload)
+
+    @staticmethod
+    def parse_json(payload: bytearray) -> dict[str, Any]:
+        """Return the object in the payload of a JSON frame; raises WireError."""
         try:
             data = json.loads(payload)
         except (ValueError, RecursionError) as error:

@@ -1,45 +1,37 @@
-"""Admit one archive: audit what the client wrote and make it a real archive.
+"""Admit one archive: audit what the client wrote and make it a real archive, of our own bytes.
 
 A single walk over the items checks every reference (only chunks advertised to the session
-or uploaded by it), every size and every path, counts the references, and yields the
-statistics, the chunk set, the next files cache and the catalog of names.
+or uploaded by it), every size and every path, and yields the statistics, the next files cache
+and the catalog of names. What the reader process decoded is encoded anew, as Borg writes it; that
+is what is stored. Its references are counted twice, by us and by Borg's own reader over the bytes
+that are stored, and the two must agree.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import zstandard
-from borg.hashindex import ChunkIndex
+from borg.hashindex import CacheSynchronizer, ChunkIndex
 
 from borgcube.core.untrusted import escaped
-from borgcube.plugins.borg.gate.verify import MAX_MANIFEST, id_hash_for
-from borgcube.plugins.borg.vault.audit import Ahead, Block, Figures, Judge
+from borgcube.plugins.borg.gate.verify import id_hash_for
+from borgcube.plugins.borg.metadata.compare import check_equal
+from borgcube.plugins.borg.metadata.decode import ArchiveFacts
+from borgcube.plugins.borg.metadata.encode import ItemStream
+from borgcube.plugins.borg.metadata.readers import Reader
+from borgcube.plugins.borg.metadata.rules import ArchiveRefused, Links
+from borgcube.plugins.borg.vault.audit import MAX_WARNINGS, Ahead, Block, Figures, Judge
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter
 from borgcube.plugins.borg.vault.fresh import Roots
-from borgcube.plugins.borg.vault.items import ArchiveRefused, ItemReader, unpack_strictly
 from borgcube.plugins.borg.vault.ledger import Ledger
 from borgcube.plugins.borg.vault.limits import ClientLimits
+from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
-_TIME = re.compile(r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(\+00:00)?\Z")
-# Borg writes the list of chunk IDs of the items as an array of 32-byte strings.
-_ID_LIST = re.compile(
-    rb"(?:[\x90-\x9f]|\xdc..|\xdd.{4})(?:(?:\xc4\x20|\xda\x00\x20).{32})*+", re.DOTALL
-)
-_KNOWN_KEYS = (
-    b"version", b"name", b"time", b"time_end", b"cmdline", b"hostname", b"username",
-    b"chunker_params",
-)  # fmt: skip
-_MAX_TEXT = 64 * 1024
-MAX_KEY = 64 * 1024 * 1024  # bytes of one value that is skipped over
-MAX_KEYS = 64
-MAX_VALUE = 1 << 20
 # How far the clock of a client may be from ours; more would let it steer retention.
 MAX_CLOCK_ERROR = timedelta(days=1)
 # What one archive may hold at most; each is beyond what Borg itself can handle well.
@@ -58,97 +50,17 @@ class Walk(Figures):
     new_size: int = 0
     roots: dict[str, int] = field(default_factory=dict)  # path of the plan -> files below it
     ahead: int = 0  # items that were judged while the client still walked
-    references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, 0)
+    references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, stored size)
+    metadata: tuple[bytes, ...] = ()  # IDs of the chunks with its items, which we made
+    warnings: list[str] = field(default_factory=list)  # paths that some file systems refuse
 
 
-def claimed_archive(manifest_plain: bytes, *, expected: str) -> bytes:
-    """Return the ID of the one archive in a client's manifest.
-
-    Raises ArchiveRefused unless it lists exactly one, under the ``expected`` name.
-    """
-    if len(manifest_plain) > MAX_MANIFEST:
-        raise ArchiveRefused("the manifest is larger than that of one archive")
-    manifest = unpack_strictly(manifest_plain)
-    archives = manifest.get(b"archives") if type(manifest) is dict else None
-    if type(archives) is not dict:
-        raise ArchiveRefused("the manifest lists no archives")
-    if list(archives) != [expected.encode()]:
-        raise ArchiveRefused("the manifest does not list exactly the ordered archive")
-    entry = archives[expected.encode()]
-    archive_id = entry.get(b"id") if type(entry) is dict else None
-    if type(archive_id) is not bytes or len(archive_id) != 32:
-        raise ArchiveRefused("the manifest has a malformed archive ID")
-    return archive_id
-
-
-def _parts(plain: bytes) -> dict[bytes, bytes]:
-    """Return the values of a map, each still packed; nothing large is unpacked."""
-    unpacker = msgpack.Unpacker(
-        raw=True, max_buffer_size=len(plain) + 1, max_str_len=MAX_KEY, max_bin_len=MAX_KEY
-    )
-    unpacker.feed(plain)
-    parts: dict[bytes, bytes] = {}
-    for _ in range(min(unpacker.read_map_header(), MAX_KEYS)):
-        key = unpacker.unpack()
-        start = unpacker.tell()
-        unpacker.skip()
-        if type(key) is bytes:
-            parts[key] = plain[start : unpacker.tell()]
-    return parts
-
-
-def _chunk_ids(packed: bytes) -> tuple[bytes, ...]:
-    found = _ID_LIST.fullmatch(packed)
-    if found is None:
-        raise ArchiveRefused("the archive metadata has a malformed list of items")
-    ids: tuple[bytes, ...] = unpack_strictly(packed)
-    return ids
-
-
-def check_metadata(plain: bytes, *, expected: str) -> dict[bytes, Any]:
-    """Return the archive metadata a client wrote: known keys only, their shape checked.
-
-    The client holds the key of its own authentication tag, so the tag proves nothing.
-    Raises ArchiveRefused.
-    """
-    try:
-        parts = _parts(plain)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ArchiveRefused(f"the archive metadata does not parse: {type(error).__name__}") from (
-            None
-        )
-    metadata: dict[bytes, Any] = {b"items": _chunk_ids(parts.get(b"items", b""))}
-    for key in _KNOWN_KEYS:
-        if key in parts:
-            if len(parts[key]) > MAX_VALUE:
-                raise ArchiveRefused("the archive metadata has an over-long value")
-            metadata[key] = unpack_strictly(parts[key])
-    if metadata.get(b"version") != 1 or metadata.get(b"name") != expected.encode():
-        raise ArchiveRefused("the archive metadata is not that of the ordered archive")
-    metadata.setdefault(b"time")
-    metadata.setdefault(b"time_end", metadata[b"time"])
-    for key in (b"time", b"time_end"):
-        metadata[key] = _time(metadata[key])
-    return metadata
-
-
-def _time(value: Any) -> datetime:
-    try:
-        text = value.decode("ascii")
-        if _TIME.match(text) is None:
-            raise ValueError(text)
-        moment = datetime.fromisoformat(text)
-    except (AttributeError, ValueError):
-        raise ArchiveRefused("the archive metadata has a malformed time") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def check_clock(metadata: dict[bytes, Any], *, began: datetime, now: datetime) -> None:
-    """Refuse an archive whose time is far from ours: retention goes by it.
+def check_clock(facts: ArchiveFacts, *, began: datetime, now: datetime) -> None:
+    """Refuse an archive whose time is far from ours.
 
     ``began`` is when the session did. Raises ArchiveRefused of kind ``client-clock``.
     """
-    start, end = metadata[b"time"], metadata[b"time_end"]
+    start, end = facts.time, facts.time_end
     if not began - MAX_CLOCK_ERROR <= start <= end <= now + MAX_CLOCK_ERROR:
         raise ArchiveRefused(
             f"its clock and ours differ: it says that the backup ran from "
@@ -159,30 +71,12 @@ def check_clock(metadata: dict[bytes, Any], *, began: datetime, now: datetime) -
         )
 
 
-def _text(value: Any) -> str:
-    if type(value) is not bytes or len(value) > _MAX_TEXT:
-        raise ArchiveRefused("the archive metadata has a malformed text")
-    return escaped(value.decode("utf-8", "replace"))
-
-
-def _command_line(value: Any) -> tuple[str, ...]:
-    if type(value) is not tuple or len(value) > 10_000:
-        raise ArchiveRefused("the archive metadata has a malformed command line")
-    return tuple(_text(part) for part in value)
-
-
-def started_at(metadata: dict[bytes, Any]) -> datetime:
-    """Return the start of the archive by the client's clock."""
-    moment: datetime = metadata[b"time"]
-    return moment
-
-
-def _check_stream(ids: Sequence[bytes], reference_size: Callable[[bytes], int]) -> None:
+def check_stream(ids: Sequence[bytes], size_of: Callable[[bytes], int]) -> None:
     """Refuse a list of metadata chunks that is foreign, or too long to be read."""
     seen: set[bytes] = set()
     total = repeated = 0
     for chunk_id in ids:
-        size = reference_size(chunk_id)
+        size = size_of(chunk_id)
         total += size
         if chunk_id in seen:
             repeated += size
@@ -191,64 +85,120 @@ def _check_stream(ids: Sequence[bytes], reference_size: Callable[[bytes], int]) 
             raise ArchiveRefused("the archive has more metadata than an archive may have")
 
 
-def walk(
-    ledger: Ledger,
-    metadata: dict[bytes, Any],
-    *,
-    reference_size: Callable[[bytes], int],
-    cache: FilesCacheWriter,
-    catalog: Path,
-    step: Callable[[], None],
-    limits: ClientLimits | None = None,
-    fresh: Callable[[bytes], bool],
-    roots: Roots,
-    ahead: Ahead | None = None,
-) -> Walk:
-    """Audit every item, without changing a reference count.
+class Outputs:
+    """Where a walk puts what it finds: the next files cache, the catalog, the plan's stream."""
 
-    ``reference_size`` refuses chunks the session may not use. ``step`` is called for each
-    block and may raise to stop. ``fresh`` tells whether a chunk came with this backup;
-    ``roots`` counts the files below each path of the plan. ``ahead`` has blocks that were
-    judged by the same ``reference_size``, but without what came with this backup. Raises
-    ArchiveRefused, or SessionStopped for more items than the client may have.
+    def __init__(self, cache: FilesCacheWriter, catalog: Path, stream: StreamWriter) -> None:
+        self.cache, self.stream = cache, stream
+        self.catalog = catalog
+        self._names = zstandard.open(catalog, "wb")
+
+    def add(self, block: Block) -> None:
+        """Write what a block has for them."""
+        self.cache.add(block.records)
+        self._names.write(b"".join(block.names))
+
+    def close(self) -> None:
+        """End the catalog; the others are committed by who owns them. Safe to repeat."""
+        self._names.close()
+
+    def discard(self) -> None:
+        """Forget everything; safe to repeat."""
+        self._names.close()
+        self.cache.discard()
+        self.stream.discard()
+        self.catalog.unlink(missing_ok=True)
+
+
+class Admission:
+    """The walk over one archive, without changing a reference count.
+
+    ``judge`` decides by the rules of the session; ``store`` keeps a metadata chunk of ours and
+    tells its ID; ``step`` is called for each block and may raise to stop.
     """
-    found = Walk()
-    most = (limits.items if limits is not None else 0) or MAX_ITEMS
-    judge = Judge(path_hash_of(ledger), reference_size, fresh=fresh, roots=roots)
-    reader = ItemReader()
-    refer = found.references.add
-    out = zstandard.open(catalog, "wb")
 
-    def take(block: Block) -> None:
+    def __init__(
+        self, ledger: Ledger, judge: Judge, reader: Reader, outputs: Outputs, *,
+        store: Callable[[bytes], bytes], step: Callable[[], None],
+        limits: ClientLimits | None, fresh: Callable[[bytes], bool], roots: Roots,
+    ) -> None:  # fmt: skip
+        self.ledger, self.judge, self.reader, self.outputs = ledger, judge, reader, outputs
+        self._step, self._limits, self._fresh, self._roots = step, limits, fresh, roots
+        self._most = (limits.items if limits is not None else 0) or MAX_ITEMS
+        self.found = Walk()
+        self._counted: Any = ChunkIndex()
+        self._links = Links()
+        self._synchronizer = CacheSynchronizer(self.found.references)
+        self._store = store
+        self._stream = ItemStream(ledger.key, self._write)
+
+    def _write(self, chunk: bytes) -> bytes:
+        self._synchronizer.feed(chunk)
+        return self._store(chunk)
+
+    def walk(self, ids: Sequence[bytes], earlier: StoredStream, ahead: Ahead | None) -> Walk:
+        """Read the metadata chunks ``ids`` from the client's last stream or the repository.
+
+        ``ahead`` has blocks that were judged by the same rules, but without what came with this
+        backup. Raises ArchiveRefused, or SessionStopped for more items than the client may have.
+        """
+        found, reader, kept = self.found, self.reader, self.outputs.stream
+        rest: bytes | None = b""
+        current = True  # whether the reader has read what was before
+        for chunk_id in ids:
+            known = ahead.find(chunk_id, rest) if ahead is not None else None
+            if known is not None and not self._anything_fresh(known):
+                for block in known:
+                    self._take(block)
+                    found.ahead += block.items
+                rest, current = known[-1].rest, False
+                earlier.copy(chunk_id, kept)
+                continue
+            if not current:
+                reader.begin(rest or b"")
+                current = True
+            chunk = earlier.get(chunk_id)
+            if chunk is None:
+                chunk = self.ledger.read(chunk_id)
+            for data in reader.read(chunk):
+                self._take(self.judge.judge(data))
+            rest = reader.rest
+            kept.add(chunk_id, chunk)
+        if not current:
+            reader.begin(rest or b"")
+        reader.finish()
+        return self._finish()
+
+    def _anything_fresh(self, blocks: Sequence[Block]) -> bool:
+        return any(self._fresh(one) for block in blocks for one in block.each_id())
+
+    def _take(self, block: Block) -> None:
+        found = self.found
         found.add(block)
-        if limits is not None and found.items > most:
-            raise limits.too_many_items()
-        for chunk_id, size in block.references:
-            refer(chunk_id, 1, size, 0)
-        cache.add(block.records)
-        roots.count(block.roots)
-        out.write(b"".join(block.names))
-        step()
+        if self._limits is not None and found.items > self._most:
+            raise self._limits.too_many_items()
+        for first, path, kind in block.links:
+            (self._links.add if first else self._links.check)(path, kind)
+        count = self._counted.add
+        for chunk_id in block.each_id():
+            count(chunk_id, 1, 0, 0)
+        for data in block.encoded:
+            self._stream.add_encoded(data)
+        self.outputs.add(block)
+        self._roots.count(block.roots)
+        found.warnings += block.warnings[: MAX_WARNINGS - len(found.warnings)]
+        self._step()
         if found.items > MAX_ITEMS or found.chunks > MAX_REFERENCES:
             raise ArchiveRefused("the archive has more items than an archive may have")
 
-    try:
-        _check_stream(metadata[b"items"], reference_size)
-        for chunk_id in metadata[b"items"]:
-            refer(chunk_id, 1, reference_size(chunk_id), 0)
-            known = ahead.find(chunk_id, reader) if ahead is not None else None
-            if known is not None and not any(fresh(one) for one, _ in known.references):
-                take(known)
-                found.ahead += known.items
-                reader.skip_to(known.rest)
-                continue
-            for block in judge.blocks(reader.read(ledger.read(chunk_id))):
-                take(block)
-        reader.finish()
-    finally:
-        out.close()
-    found.roots = roots.files()
-    return found
+    def _finish(self) -> Walk:
+        found = self.found
+        found.metadata = self._stream.finish()
+        check_equal(self._counted, found.references, sizes=False)
+        for chunk_id in found.metadata:
+            found.references.add(chunk_id, 1, 0, 0)
+        found.roots = self._roots.files()
+        return found
 
 
 def path_hash_of(ledger: Ledger) -> Callable[[bytes], bytes]:
@@ -274,35 +224,26 @@ def add_references(ledger: Ledger, found: Walk) -> None:
             found.new_size += stored
 
 
-def _chunker_params(value: Any) -> tuple[str | int, ...]:
-    if type(value) is not tuple or len(value) > 8:
-        raise ArchiveRefused("the archive metadata has malformed chunker parameters")
-    return tuple(
-        escaped(part.decode("ascii", "replace")) if type(part) is bytes else part
-        for part in value
-        if type(part) in (bytes, int)
-    )
-
-
-def real_metadata(metadata: dict[bytes, Any], *, name: str, comment: str) -> dict[str, Any]:
-    """Return the metadata of the real archive, without the figures of its content.
+def real_metadata(facts: ArchiveFacts, *, name: str, comment: str) -> dict[str, Any]:
+    """Return the metadata of the real archive, without its items and the figures of its content.
 
     Control characters in the client's words are escaped: plain borg shows them as they are.
-    Raises ArchiveRefused.
     """
 
     def in_borgs_form(moment: datetime) -> str:
         return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
+    def text(value: bytes) -> str:
+        return escaped(value.decode("utf-8", "replace"))
+
     return {
         "version": 1,
         "name": name,
-        "items": metadata[b"items"],
-        "cmdline": _command_line(metadata.get(b"cmdline", ())),
-        "hostname": _text(metadata.get(b"hostname", b"")),
-        "username": _text(metadata.get(b"username", b"")),
-        "time": in_borgs_form(metadata[b"time"]),
-        "time_end": in_borgs_form(metadata[b"time_end"]),
+        "cmdline": tuple(text(word) for word in facts.cmdline),
+        "hostname": text(facts.hostname),
+        "username": text(facts.username),
+        "time": in_borgs_form(facts.time),
+        "time_end": in_borgs_form(facts.time_end),
         "comment": comment,
-        "chunker_params": _chunker_params(metadata.get(b"chunker_params", ())),
+        "chunker_params": facts.chunker_params,
     }

@@ -23,15 +23,18 @@ from borg.hashindex import ChunkIndex
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
+from borgcube.plugins.borg.metadata.decode import ArchiveFacts
+from borgcube.plugins.borg.metadata.readers import Reader
+from borgcube.plugins.borg.metadata.rules import ArchiveRefused
 from borgcube.plugins.borg.vault.admission import (
+    Admission,
+    Outputs,
+    Walk,
     add_references,
     check_clock,
-    check_metadata,
-    claimed_archive,
+    check_stream,
     path_hash_of,
     real_metadata,
-    started_at,
-    walk,
 )
 from borgcube.plugins.borg.vault.audit import Ahead, Judge
 from borgcube.plugins.borg.vault.causes import home_writes
@@ -39,9 +42,9 @@ from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Fresh, Roots
-from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits
+from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
@@ -103,6 +106,8 @@ class BackupSession:
         self.plan_cache = vault.state_dir / "plans" / f"{self.domain.path.name}-{plan}.files"
         self.directory: Path = vault.state_dir / "sessions" / token
         self.uploaded = ChunkIndex()
+        self.own_metadata = ChunkIndex()  # chunks of its archive's metadata that we made
+        self.stream_path = self.plan_cache.with_suffix(".stream")
         self.order = bytearray()
         self.partial_written = 0
         self.began = datetime.now(UTC)
@@ -113,6 +118,7 @@ class BackupSession:
         self.manifest_plain = b""
         self.result: dict[str, Any] | None = None
         self._ahead: Ahead | None = None
+        self._stream: StoredStream | None = None
         self._pending: deque[tuple[Future[None], bytes, int]] = deque()
 
     def prepare(self) -> dict[str, Any]:
@@ -140,6 +146,10 @@ class BackupSession:
                 # Not offered, so that the client reads those files again and mends them.
                 if chunk_id in offered:
                     del offered[chunk_id]
+        self._stream = StoredStream(self.stream_path, ledger.key.id_hash)
+        for chunk_id, size in self._stream.sizes():
+            if chunk_id not in offered:
+                offered[chunk_id] = (1, size, size)
         with home_writes():
             self.directory.mkdir(mode=0o700, parents=True)
             offered.write(str(self.directory / "chunks"))
@@ -171,27 +181,27 @@ class BackupSession:
         }
 
     def _judge_ahead(self, offered: Any) -> None:
-        """Begin to audit the plan's last archive, which the new one will mostly repeat."""
-        present = self.ledger.manifest.archives
-        last = ""
-        for key, facts in self.domain.archives().items():
-            if facts.get("plan") == self.plan and not facts.get("partial") \
-                    and facts["name"] in present:  # fmt: skip
-                last = key
-        if not last:
-            return
+        """Begin to audit what the client wrote last time, which it will mostly repeat."""
+        assert self._stream is not None
+        judge = Judge(
+            path_hash_of(self.ledger),
+            self._lookup(lambda chunk_id: chunk_id in offered),
+            roots=Roots(self.paths),
+        )
+        self._ahead = Ahead(judge, self._stream.chunks, self.vault.readers.open, self.vault.ahead)
+        self._ahead.start()
 
-        def offered_size(chunk_id: bytes) -> int:
-            size: int = offered[chunk_id][1]
-            return size
+    def _lookup(self, may_use: Callable[[bytes], bool]) -> Callable[[bytes], tuple[int, int]]:
+        """Return what tells size and stored size of a chunk that the session may reference."""
+        ledger = self.ledger
 
-        def ids() -> Sequence[bytes]:
-            found: Sequence[bytes] = self.ledger.archive_metadata(bytes.fromhex(last))[b"items"]
+        def lookup(chunk_id: bytes) -> tuple[int, int]:
+            found = ledger.lookup(chunk_id) if may_use(chunk_id) else None
+            if found is None:
+                raise ArchiveRefused("an item references a chunk outside the session")
             return found
 
-        judge = Judge(path_hash_of(self.ledger), offered_size, roots=Roots(self.paths))
-        self._ahead = Ahead(judge, ids, self.ledger.read, self.vault.ahead)
-        self._ahead.start()
+        return lookup
 
     def _chunks_of_attempts(self) -> Any:
         """Return the chunks that unfinished backups of this plan uploaded, as a ChunkIndex."""
@@ -271,7 +281,11 @@ class BackupSession:
 
     def relies_on(self, chunk_id: bytes) -> bool:
         """Tell whether this session uploaded a chunk; under the ledger's lock."""
-        return chunk_id in self.uploaded or any(chunk_id == one for _, one, _ in self._pending)
+        return (
+            chunk_id in self.uploaded
+            or chunk_id in self.own_metadata
+            or any(chunk_id == one for _, one, _ in self._pending)
+        )
 
     def _own(self, chunk_id: bytes, size: int) -> None:
         if chunk_id not in self.uploaded:
@@ -293,8 +307,16 @@ class BackupSession:
         self.drain()
         if self._ahead is not None:
             self._ahead.stop()
+        reader = self.vault.readers.open()
+        try:
+            return self._admit(reader)
+        finally:
+            reader.close()
+
+    def _admit(self, reader: Reader) -> dict[str, Any]:
         ledger = self.ledger
-        archive_id = claimed_archive(self.manifest_plain, expected=self.archive)
+        with _audit():
+            archive_id = reader.manifest(self.manifest_plain, expected=self.archive)
         if archive_id not in self.uploaded:
             raise ArchiveRefused("the manifest names an archive that was not uploaded")
         with ledger.lock:
@@ -303,46 +325,83 @@ class BackupSession:
         advertised = ChunkIndex.read(str(self.directory / "chunks"))
         uploaded = self.uploaded
 
-        def reference_size(chunk_id: bytes) -> int:
+        def size_of(chunk_id: bytes) -> int:
             entry = uploaded.get(chunk_id) or advertised.get(chunk_id)
             if entry is None:
-                raise ArchiveRefused("an item references a chunk outside the session")
+                raise ArchiveRefused("the archive's metadata has a chunk outside the session")
             size: int = entry[1]
             return size
 
         with _audit():
-            metadata = check_metadata(ledger.read(archive_id), expected=self.archive)
-            check_clock(metadata, began=self.began, now=datetime.now(UTC))
-            real = real_metadata(metadata, name=self.archive, comment=self.comment)
-        started_ns = int(started_at(metadata).timestamp() * 1e9)
-        catalog = self.vault.state_dir / "catalog" / f"{self.token}.zst"
-        with home_writes():
-            cache = FilesCacheWriter(self.plan_cache, started_ns=started_ns)
-            catalog.parent.mkdir(mode=0o700, exist_ok=True)
+            facts = reader.archive(ledger.read(archive_id), expected=self.archive)
+            check_clock(facts, began=self.began, now=datetime.now(UTC))
+            check_stream(facts.items, size_of)
+            real = real_metadata(facts, name=self.archive, comment=self.comment)
+        outputs = self._outputs(facts)
         try:
             with _audit(), home_writes(reads_repository=True):
-                found = walk(
+                fresh = self._is_fresh()
+                lookup = self._lookup(lambda one: one in uploaded or one in advertised)
+                admission = Admission(
                     ledger,
-                    metadata,
-                    reference_size=reference_size,
-                    cache=cache,
-                    catalog=catalog,
+                    Judge(path_hash_of(ledger), lookup, fresh=fresh, roots=self.fresh.roots),
+                    reader,
+                    outputs,
+                    store=self._keep_metadata,
                     step=self.vault.check_alive,
                     limits=self.limits,
-                    fresh=self._is_fresh(),
+                    fresh=fresh,
                     roots=self.fresh.roots,
-                    ahead=self._ahead,
                 )
+                assert self._stream is not None
+                found = admission.walk(facts.items, self._stream, self._ahead)
+                outputs.close()
             log.info("%d of %d items were judged ahead", found.ahead, found.items)
             with ledger.lock:
-                added = self._commit(metadata, found, real=real)
+                added = self._commit(facts, found, real=real)
         except BaseException:
-            cache.discard()
-            catalog.unlink(missing_ok=True)
+            outputs.discard()
             raise
-        self.vault.derive(cache.commit)
-        self.vault.derive(lambda: self._keep_catalog(catalog, str(added["id"])))
+        self.vault.derive(outputs.cache.commit)
+        self.vault.derive(outputs.stream.commit)
+        self.vault.derive(lambda: self._keep_catalog(outputs.catalog, str(added["id"])))
         return added
+
+    def _outputs(self, facts: ArchiveFacts) -> Outputs:
+        catalog = self.vault.state_dir / "catalog" / f"{self.token}.zst"
+        with home_writes():
+            started_ns = int(facts.time.timestamp() * 1e9)
+            cache = FilesCacheWriter(self.plan_cache, started_ns=started_ns)
+            catalog.parent.mkdir(mode=0o700, exist_ok=True)
+            return Outputs(cache, catalog, StreamWriter(self.stream_path))
+
+    def _keep_metadata(self, plain: bytes) -> bytes:
+        """Store a metadata chunk that we made, unless it is there; return its ID.
+
+        It is the session's until the commit: a neighbour's commit keeps it with what the client
+        uploaded.
+        """
+        ledger = self.ledger
+        chunk_id: bytes = ledger.key.id_hash(plain)
+        with ledger.lock:
+            there = ledger.lookup(chunk_id) is not None and chunk_id not in self.vault.damaged
+            if there:
+                self._own_metadata(chunk_id, len(plain))
+        if not there:
+            envelope = ledger.key.encrypt(plain)
+            with ledger.lock:
+                self.vault.check_alive()
+                self.vault.space.spend(len(envelope))
+                ledger.store(chunk_id, len(plain), envelope)
+                self.vault.space.written(len(envelope))
+                self.vault.damaged.discard(chunk_id)
+                self._own_metadata(chunk_id, len(plain))
+        return chunk_id
+
+    def _own_metadata(self, chunk_id: bytes, size: int) -> None:
+        if chunk_id not in self.uploaded and chunk_id not in self.own_metadata:
+            self.own_metadata[chunk_id] = (1, size, 0)
+            self.order += chunk_id
 
     def _is_fresh(self) -> Callable[[bytes], bool]:
         """Return what tells whether a chunk came with this backup or its unfinished attempts."""
@@ -363,14 +422,14 @@ class BackupSession:
                 self.ledger.forget_fresh(chunk_id)
         self.order.clear()
 
-    def _commit(
-        self, metadata: dict[bytes, Any], found: Any, *, real: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _commit(self, said: ArchiveFacts, found: Walk, *, real: dict[str, Any]) -> dict[str, Any]:
         ledger = self.ledger
         started = time.monotonic()
         ledger.begin()
         add_references(ledger, found)
-        real.update(size=found.size, csize=found.stored_size, nfiles=found.files)
+        real.update(
+            items=found.metadata, size=found.size, csize=found.stored_size, nfiles=found.files
+        )
         self._forget_unreferenced()
         real_id = ledger.add_archive(self.archive, real, time=real["time"])
         superseded = self._superseded()
@@ -387,7 +446,7 @@ class BackupSession:
         return {
             "id": real_id.hex(),
             "name": self.archive,
-            "start": started_at(metadata).isoformat(),
+            "start": said.time.isoformat(),
             "end": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": found.files,
             "items": found.items,
@@ -402,6 +461,8 @@ class BackupSession:
             "incompressible_size": self.fresh.incompressible,
             "roots": found.roots,
             "superseded": superseded,
+            "long_names": found.long_names,
+            "long_name_paths": found.warnings,
             "commit_seconds": round(time.monotonic() - started, 3),
         }
 
@@ -515,6 +576,8 @@ class BackupSession:
         """Remove the session's files; safe to repeat."""
         if self._ahead is not None:
             self._ahead.close()
+        if self._stream is not None:
+            self._stream.close()
         if self.account is not None:
             with self.ledger.lock:
                 self.account.close()

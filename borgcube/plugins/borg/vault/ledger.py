@@ -61,9 +61,8 @@ class Ledger:
 
     def lookup(self, chunk_id: bytes) -> tuple[int, int] | None:
         """Return (size, stored size) of a chunk the repository holds, or None."""
-        entry = self.chunks.get(chunk_id)
-        if entry is None:
-            entry = self.fresh.get(chunk_id)
+        # Asked without the lock too: a commit moves it from the one to the other meanwhile.
+        entry = self.chunks.get(chunk_id) or self.fresh.get(chunk_id) or self.chunks.get(chunk_id)
         return (entry[1], entry[2]) if entry is not None else None
 
     def store(self, chunk_id: bytes, size: int, envelope: bytes) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg import borgenv
 from borgcube.plugins.borg.malloc import keep_large_buffers
+from borgcube.plugins.borg.metadata.readers import Readers
 from borgcube.plugins.borg.vault.audit import Budget
 from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
 
@@ -56,6 +57,7 @@ class Vault:
         self.superseded: dict[str, Domain] = {}
         self.accounts = Accounts()
         self.ahead = Budget()
+        self.readers = Readers()
         self.space = space
         space.commit_bytes = self.ledger.repository.commit_bytes
         self.maintenance = threading.Lock()  # one prune or compaction at a time
@@ -274,6 +276,7 @@ def serve(
     for thread in threads:
         thread.join(timeout=END_WAIT_S)
     listen.unlink(missing_ok=True)
+    vault.readers.close()
     vault.ledger.opened.close(clean_up=vault.broken is not None)
     return 2 if vault.broken is not None else 0
 

@@ -1,0 +1,162 @@
+"""What an archive may say: paths, kinds, fields, links, numbers. Pure.
+
+Judges records (``form.py``), not bytes, so that a rule means the same for whoever wrote them. The
+vault asks it of every item before it encodes it; a reader process that was taken over gains
+nothing by leaving a rule out. Fields by kind are those that Borg's own extract, list and check
+need (Borg 1.4, ``archive.py``: ``FilesystemObjectProcessors`` writes them, ``Archive.extract_item``
+reads them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Protocol
+
+from borg.hashindex import ChunkIndex
+
+from borgcube.plugins.borg.metadata import form
+from borgcube.plugins.borg.metadata.form import Record
+
+MAX_PATH = 4096 * 4
+# A file system that counts 255 characters takes so many bytes of UTF-8; most take 255.
+MAX_COMPONENT, USUAL_COMPONENT = 1020, 255
+MAX_TIME_NS = 1 << 63
+# How many first names of hard links one archive may have: so much memory, about 60 bytes each.
+MAX_LINK_BYTES = 512 << 20
+LINK_BYTES = 60
+
+# Relative, in normal form: no empty, `.` or `..` component, no slash at an end. Borg remembers
+# directories by the text of their path.
+_PATH = re.compile(
+    rb"(?!\.{1,2}(?:/|\Z))[^/\0]{1,1020}(?:/(?!\.{1,2}(?:/|\Z))[^/\0]{1,1020})*\Z", re.DOTALL
+)
+_LONG_COMPONENT = re.compile(rb"[^/]{256}")
+
+REGULAR, DIRECTORY, LINK, PIPE, CHARACTER, BLOCK = "-", "d", "l", "p", "c", "b"
+KINDS = {0o10: REGULAR, 0o04: DIRECTORY, 0o12: LINK, 0o01: PIPE, 0o02: CHARACTER, 0o06: BLOCK}
+_LETTERS = {**KINDS, 0o14: "s"}
+
+_SINGLE = (DIRECTORY, LINK)
+
+_EVERY = (
+    form.USER | form.GROUP | form.CTIME | form.ATIME | form.BIRTHTIME | form.BSDFLAGS | form.XATTRS
+    | form.ACL_ACCESS | form.ACL_DEFAULT | form.ACL_EXTENDED | form.ACL_NFS4
+)  # fmt: skip
+_HARD = form.MASTER | form.IS_MASTER
+_CONTENT = form.CHUNKS | form.HEALTHY | form.SIZE | form.PART
+# Kind, and whether it is a further name of a hard link -> (what it must have, what it may have).
+_FIELDS: dict[tuple[str, bool], tuple[int, int]] = {
+    (REGULAR, False): (form.CHUNKS | form.SIZE, _EVERY | _HARD | _CONTENT),
+    (REGULAR, True): (form.SOURCE, _EVERY | form.SOURCE),
+    (DIRECTORY, False): (0, _EVERY),
+    (LINK, True): (form.SOURCE, _EVERY | form.SOURCE),
+    (PIPE, False): (0, _EVERY | _HARD),
+    (PIPE, True): (form.SOURCE, _EVERY | form.SOURCE),
+    (CHARACTER, False): (form.RDEV, _EVERY | _HARD | form.RDEV),
+    (CHARACTER, True): (form.SOURCE | form.RDEV, _EVERY | form.SOURCE | form.RDEV),
+    (BLOCK, False): (form.RDEV, _EVERY | _HARD | form.RDEV),
+    (BLOCK, True): (form.SOURCE | form.RDEV, _EVERY | form.SOURCE | form.RDEV),
+}
+
+
+class ArchiveRefused(Exception):
+    """An archive breaks a rule; the text names the rule, for the job's log.
+
+    ``keep`` says that an honest client may be the reason: what it uploaded is kept for its
+    next run. ``kind`` is the failure cause's.
+    """
+
+    def __init__(self, message: str, *, kind: str = "archive-refused", keep: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.keep = keep
+
+
+def item_kind(mode: int) -> str:
+    """Return ``ls``'s letter for a file mode: ``-``, ``d``, ``l``, ``p``, ``c``, ``b``, ``s``."""
+    return _LETTERS.get((mode >> 12) & 0o17, "?")
+
+
+def check_path(path: bytes) -> None:
+    """Refuse a path that is absolute, leaves its root, is not in normal form or too long.
+
+    The one path ``.`` is the item of the root itself.
+    """
+    if len(path) > MAX_PATH or _PATH.match(path) is None:
+        if path != b".":
+            raise ArchiveRefused("an item's path is not a relative one in normal form")
+
+
+def has_long_component(path: bytes) -> bool:
+    """Tell whether a component is longer than most file systems take."""
+    return len(path) > USUAL_COMPONENT and _LONG_COMPONENT.search(path) is not None
+
+
+class LinkRules(Protocol):
+    """Who is asked about hard links."""
+
+    def add(self, path: bytes, kind: str) -> None:
+        """Take a first name."""
+
+    def check(self, source: bytes, kind: str) -> None:
+        """Judge what refers to one."""
+
+
+class Links:
+    """The first names of hard links that an archive had so far, with their kinds.
+
+    Bounded in bytes; what is over it is refused as our limit, not as the client's fault.
+    """
+
+    def __init__(self, *, most_bytes: int = MAX_LINK_BYTES) -> None:
+        self._names: Any = ChunkIndex()
+        self._most = most_bytes // LINK_BYTES
+
+    def add(self, path: bytes, kind: str) -> None:
+        """Remember a first name."""
+        if len(self._names) >= self._most:
+            raise ArchiveRefused(
+                "the archive has more hard links than this server keeps in mind",
+                kind="archive-too-large", keep=True,
+            )  # fmt: skip
+        self._names[hashlib.blake2b(path, digest_size=32).digest()] = (ord(kind), 0, 0)
+
+    def check(self, source: bytes, kind: str) -> None:
+        """Refuse a source that is no earlier first name of the same kind."""
+        entry = self._names.get(hashlib.blake2b(source, digest_size=32).digest())
+        if entry is None or entry[0] != ord(kind):
+            raise ArchiveRefused("a hard link's source is no earlier item that can be one")
+
+
+def check_record(record: Record, links: LinkRules) -> str:
+    """Refuse an item that breaks a rule or that Borg could not restore; return its kind.
+
+    Chunks are not looked at. A first name of a hard link is remembered in ``links``.
+    """
+    flags, path = record.flags, record.path
+    if len(path) > MAX_PATH or _PATH.match(path) is None:
+        check_path(path)
+    kind = KINDS.get(record.mode >> 12)
+    if kind is None:
+        raise ArchiveRefused("an item has a mode of no known type")
+    fields = _FIELDS.get((kind, bool(flags & form.SOURCE)))
+    if fields is None or flags & fields[0] != fields[0] or flags & ~fields[1]:
+        raise ArchiveRefused("an item has not the fields of its type")
+    if record.mtime < 0 or record.ctime < 0 or record.atime < 0 or record.birthtime < 0:
+        raise ArchiveRefused("an item has a time out of its range")
+    if flags & form.SOURCE:
+        _check_source(record.source, kind, links)
+    elif flags & form.IS_MASTER or (kind not in _SINGLE and not flags & form.MASTER):
+        # As Borg sees it: where nothing is said, an item may be the first name of a link.
+        links.add(path, kind)
+    return kind
+
+
+def _check_source(source: bytes, kind: str, links: LinkRules) -> None:
+    """Refuse a hard link out of the archive; a symbolic link may point anywhere."""
+    if kind != LINK:
+        check_path(source)
+        links.check(source, kind)
+    elif not source or len(source) > MAX_PATH or b"\0" in source:
+        raise ArchiveRefused("an item has a malformed link")
