@@ -34,9 +34,31 @@ def at(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
+def in_order(value: Any) -> Any:
+    """Return a value with the keys of its maps in the order in which Borg writes them.
+
+    What an attack does is then what is wrong with it, and nothing else.
+    """
+    if isinstance(value, dict):
+        made = {key: in_order(one) for key, one in value.items()}
+        try:
+            return dict(sorted(made.items(), key=lambda pair: pair[0]))
+        except TypeError:
+            return made  # keys of several types
+    if isinstance(value, list | tuple):
+        return type(value)(in_order(one) for one in value)
+    return value
+
+
+def borg_packed(value: Any) -> bytes:
+    """Return a value as Borg packs it."""
+    packed: bytes = msgpack.packb(in_order(value), use_bin_type=False)
+    return packed
+
+
 def file_item(path: str, chunks: Sequence[Chunk], **more: Any) -> dict[str, Any]:
     """Return the archive item of a regular file; ``more`` adds to it or replaces."""
-    return {
+    made = {
         "path": path,
         "mode": 0o100644,
         "mtime": 1,
@@ -48,6 +70,7 @@ def file_item(path: str, chunks: Sequence[Chunk], **more: Any) -> dict[str, Any]
         "chunks": chunks,
         **more,
     }
+    return dict(sorted(made.items()))
 
 
 class Refused(PermissionError):
@@ -177,7 +200,7 @@ class Peer:
     def metadata(self, ids: Sequence[bytes], /, **more: Any) -> dict[str, Any]:
         """Return the metadata of an archive as a stock borg of now would write it."""
         now = datetime.now(UTC)
-        return {
+        made = {
             "version": 1,
             "name": self.archive_name,
             "items": list(ids),
@@ -189,10 +212,11 @@ class Peer:
             "chunker_params": ["buzhash", 19, 23, 21, 4095],
             **more,
         }
+        return dict(sorted(made.items()))
 
     def manifest(self, archives: dict[str, Any], **more: Any) -> bytes:
         """Return the plaintext of a manifest."""
-        packed: bytes = msgpack.packb(
+        return borg_packed(
             {
                 "version": 1,
                 "timestamp": at(datetime.now(UTC)),
@@ -200,10 +224,8 @@ class Peer:
                 "item_keys": [],
                 "archives": archives,
                 **more,
-            },
-            use_bin_type=False,
+            }
         )
-        return packed
 
     def list_archive(self, archive_id: bytes, *, name: str | None = None) -> None:
         """Write a manifest that lists one archive."""
@@ -225,8 +247,8 @@ class Peer:
         ``list_as`` is its name in the manifest, ``metadata`` replaces what the archive says.
         """
         if ids is None:
-            ids = [self.put(b"".join(msgpack.packb(item, use_bin_type=False) for item in items))]
-        packed = msgpack.packb(self.metadata(ids, **metadata), use_bin_type=False)
+            ids = [self.put(b"".join(borg_packed(item) for item in items))]
+        packed = borg_packed(self.metadata(ids, **metadata))
         self.list_archive(self.put(packed), name=list_as)
 
     def honest_items(self) -> list[dict[str, Any]]:

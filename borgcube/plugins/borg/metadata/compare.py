@@ -14,7 +14,7 @@ from borg.hashindex import CacheSynchronizer, ChunkIndex
 from borgcube.plugins.borg.metadata import form
 from borgcube.plugins.borg.metadata.decode import ItemDecoder
 from borgcube.plugins.borg.metadata.form import ENTRY
-from borgcube.plugins.borg.metadata.rules import ArchiveRefused, Links, check_record
+from borgcube.plugins.borg.metadata.rules import ArchiveRefused, StoredLinks, check_stored
 
 
 class Comparison:
@@ -24,14 +24,14 @@ class Comparison:
         self._ours: Any = ChunkIndex()
         self._borgs: Any = ChunkIndex()
         self._synchronizer = CacheSynchronizer(self._borgs)
-        self._links = Links()
+        self._links = StoredLinks()
         self.items = 0
 
     def take(self, chunk: bytes, decoder: ItemDecoder) -> None:
         """Read the next chunk with both readers. Raises ArchiveRefused."""
         count = self._ours.add
         for record in form.read_block(form.pack_block(list(decoder.read(chunk)))):
-            check_record(record, self._links)
+            check_stored(record, self._links)
             self.items += 1
             for chunk_id, size in ENTRY.iter_unpack(record.chunks):
                 count(chunk_id, 1, size, 0)

@@ -40,6 +40,7 @@ _KNOWN = _ALWAYS | frozenset(_FLAG_OF)
 _ACL_KEYS = (b"acl_access", b"acl_default", b"acl_extended", b"acl_nfs4")
 MAX_XATTRS = 10_000
 MAX_SHAPES = 10_000
+MAX_SKIPPED = 20
 MAX_NUMBER = 1 << 32
 _TIME = re.compile(r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(\+00:00)?\Z")
 _MAX_TEXT = 64 * 1024
@@ -54,9 +55,12 @@ def _refused(message: str) -> ArchiveRefused:
 class ItemDecoder:
     """Turns a stream of items into records. ``reader`` has the bytes that are not complete."""
 
-    def __init__(self, *, lenient: bool = False) -> None:
+    def __init__(self, *, lenient: bool = False, skip: bool = False) -> None:
         self.reader = ItemReader()
         self.lenient = lenient
+        self.skip = skip  # leave out items that are refused, and count them
+        self.skipped: list[str] = []
+        self.skipped_count = 0
         self._pack = packer()
         self._shapes: dict[tuple[bytes, ...], int] = {}
 
@@ -64,9 +68,25 @@ class ItemDecoder:
         """Yield the records of the items that a chunk completes. Raises ArchiveRefused."""
         for item, raw in self.reader.read(chunk):
             try:
-                yield self.record(item, raw)
+                packed = self.record(item, raw)
+            except ArchiveRefused as error:
+                if not self.skip:
+                    raise
+                self._leave_out(item, error)
             except (KeyError, TypeError, ValueError, OverflowError, struct.error):
-                raise _refused("an item has a value that Borg does not write") from None
+                odd = _refused("an item has a value that Borg does not write")
+                if not self.skip:
+                    raise odd from None
+                self._leave_out(item, odd)
+            else:
+                yield packed
+
+    def _leave_out(self, item: Any, error: ArchiveRefused) -> None:
+        self.skipped_count += 1
+        if len(self.skipped) < MAX_SKIPPED:
+            path = item.get(b"path") if type(item) is dict else None
+            name = path[:200].decode("utf-8", "replace") if type(path) is bytes else "an item"
+            self.skipped.append(f"{name}: {error}")
 
     def record(self, item: Any, raw: bytes | bytearray) -> Packed:
         """Return the record of one unpacked item; ``raw`` are the bytes it came from."""
@@ -89,7 +109,7 @@ class ItemDecoder:
                 raise _refused("an item lacks its path, mode or time")
         elif not set(keys) >= _ALWAYS or list(keys) != sorted(keys):
             raise _refused("an item lacks a field, or has them in another order than Borg")
-        if not set(keys) <= _KNOWN:
+        if not (self.lenient or set(keys) <= _KNOWN):
             raise _refused("an item has an unknown key")
         flags = 0
         for key in keys:
@@ -364,6 +384,32 @@ def _chunker_params(value: tuple[Any, ...]) -> tuple[str | int, ...]:
     if any(type(one) is not int or not 0 <= one < MAX_NUMBER for one in numbers):
         raise _refused("the archive metadata has malformed chunker parameters")
     return (name.decode(), *numbers)
+
+
+def decode_stored_archive(plain: bytes) -> tuple[bytes, ...]:
+    """Return the IDs of the metadata chunks of an archive that is stored already. Its other
+    values are Borg's affair. Raises ArchiveRefused."""
+    unpacker = msgpack.Unpacker(raw=True, use_list=False, max_buffer_size=len(plain) + 1)
+    unpacker.feed(plain)
+    found: dict[bytes, tuple[bytes, ...]] = {}
+    keys: set[bytes] = set()
+    try:
+        count = unpacker.read_map_header()
+        for _ in range(count):
+            key = unpacker.unpack()
+            keys.add(key)
+            if key == b"items":
+                found[key] = unpacker.unpack()
+            else:
+                unpacker.skip()
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise _refused(f"its metadata does not parse: {type(error).__name__}") from None
+    ids = found.get(b"items")
+    if len(keys) != count or unpacker.tell() != len(plain):
+        raise _refused("the archive metadata has a key twice, or goes on after its end")
+    if type(ids) is not tuple or any(type(one) is not bytes or len(one) != 32 for one in ids):
+        raise _refused("the archive metadata has a malformed list of items")
+    return ids
 
 
 _MANIFEST_KEYS: dict[bytes, type] = {

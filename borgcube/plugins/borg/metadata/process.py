@@ -10,10 +10,11 @@ A conversation is a few of these, the vault's part first:
 - JSON ``{"op": "manifest", "expected": name}`` and the bytes: JSON with the archive's ``id``;
 - JSON ``{"op": "archive", "expected": name}`` and the bytes: JSON with what it says, then its
   list of items as bytes;
-- JSON ``{"op": "lenient"}``: from here on, streams of archives that are stored already;
-- JSON ``{"op": "compare"}``: no records from here on; the end says what Borg's reader counts too;
+- JSON ``{"op": "stored"}`` and the bytes: the list of items of an archive that is stored already;
+- JSON ``{"op": "salvage"}``: from here on, such a stream; what is refused of it is left out;
+- JSON ``{"op": "compare"}``: such a stream, without records; the end says what both readers count;
 - BEGIN with the beginning of an item, then STREAM again and again: RECORDS, and a STATE for each;
-- FINISH: a STATE, or JSON with the figures of a comparison.
+- FINISH: a STATE, or JSON with the figures of a comparison, or with what was left out.
 
 Where something is refused, the answer is JSON with ``refused``, and the child ends.
 """
@@ -32,7 +33,12 @@ from borgcube.plugins.borg.gate.confine import confine
 from borgcube.plugins.borg.malloc import keep_large_buffers
 from borgcube.plugins.borg.metadata import form
 from borgcube.plugins.borg.metadata.compare import Comparison
-from borgcube.plugins.borg.metadata.decode import ItemDecoder, decode_archive, decode_manifest
+from borgcube.plugins.borg.metadata.decode import (
+    ItemDecoder,
+    decode_archive,
+    decode_manifest,
+    decode_stored_archive,
+)
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
 from borgcube.plugins.borg.wire import (
     BEGIN,
@@ -80,10 +86,14 @@ class Conversation:
             self.decoder.reader.skip_to(bytes(payload))
         elif kind == FINISH:
             self.decoder.reader.finish()
-            if self.comparison is None:
-                self.wire.send(STATE, b"\1")
-            else:
+            if self.comparison is not None:
                 self.wire.send_json(self.comparison.figures())
+            elif self.decoder.skip:
+                self.wire.send_json(
+                    {"skipped": self.decoder.skipped_count, "names": self.decoder.skipped}
+                )
+            else:
+                self.wire.send(STATE, b"\1")
         else:
             self._order(payload)
 
@@ -107,15 +117,18 @@ class Conversation:
 
     def _order(self, payload: bytearray) -> None:
         order = self.wire.parse_json(payload)
-        if order.get("op") == "lenient":
-            self.decoder = ItemDecoder(lenient=True)
+        if order.get("op") == "salvage":
+            self.decoder = ItemDecoder(lenient=True, skip=True)
             return
         if order.get("op") == "compare":
-            self.comparison = Comparison()
+            self.decoder, self.comparison = ItemDecoder(lenient=True), Comparison()
             return
         kind, plain = self.wire.receive()
         if kind != STREAM:
             raise WireError("unexpected frame")
+        if order.get("op") == "stored":
+            self.wire.send(STREAM, b"".join(decode_stored_archive(bytes(plain))))
+            return
         expected = str(order["expected"])
         if order.get("op") == "manifest":
             self.wire.send_json({"id": decode_manifest(bytes(plain), expected=expected).hex()})

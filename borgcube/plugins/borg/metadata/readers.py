@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from borgcube.core.errors import JobFailed, Problem
-from borgcube.plugins.borg.metadata.decode import ArchiveFacts
+from borgcube.core.untrusted import words
+from borgcube.plugins.borg.metadata.decode import MAX_SKIPPED, ArchiveFacts
 from borgcube.plugins.borg.metadata.process import MAX_ANSWER
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
 from borgcube.plugins.borg.wire import BEGIN, FINISH, JSON, RECORDS, STATE, STREAM, Wire, WireError
@@ -122,6 +123,7 @@ class Reader:
         sock.settimeout(ANSWER_WAIT_S)
         self._wire = Wire(sock, max_frame=MAX_ANSWER)
         self._handle = handle
+        self.left_out: tuple[int, list[str]] = (0, [])
         self.rest: bytes | None = b""  # the beginning of an item it waits with; None: a long one
         with self._talking():
             self.confined: dict[str, Any] = self._wire.receive_json().get("confined") or {}
@@ -172,7 +174,7 @@ class Reader:
             if len(params) > 5 or any(type(one) not in (str, int) for one in params):
                 raise ValueError("odd chunker parameters")
             return ArchiveFacts(
-                items=tuple(bytes(ids[at : at + 32]) for at in range(0, len(ids), 32)),
+                items=_cut(ids),
                 time=_aware(said["time"]), time_end=_aware(said["time_end"]),
                 cmdline=tuple(bytes.fromhex(word) for word in said["cmdline"]),
                 hostname=bytes.fromhex(said["hostname"]),
@@ -180,10 +182,17 @@ class Reader:
                 chunker_params=tuple(params),
             )  # fmt: skip
 
-    def lenient(self) -> None:
-        """Read a stream that is stored already, from here on."""
+    def stored(self, plain: bytes) -> tuple[bytes, ...]:
+        """Return the IDs of the metadata chunks of an archive that is stored already."""
         with self._talking():
-            self._wire.send_json({"op": "lenient"})
+            self._wire.send_json({"op": "stored"})
+            self._wire.send(STREAM, plain)
+            kind, ids = self._wire.receive()
+            if kind == JSON:
+                self._check(self._wire.parse_json(ids))
+            if kind != STREAM or len(ids) % 32:
+                raise ValueError("no list of items")
+            return _cut(ids)
 
     def begin(self, rest: bytes) -> None:
         """Go on as if what ends with ``rest`` had been read."""
@@ -221,7 +230,6 @@ class Reader:
     def compare(self, chunks: Iterator[bytes]) -> dict[str, int]:
         """Read a whole stored stream with both readers; return its figures."""
         with self._talking():
-            self._wire.send_json({"op": "lenient"})
             self._wire.send_json({"op": "compare"})
         for chunk in chunks:
             for _ in self.read(chunk):
@@ -229,6 +237,19 @@ class Reader:
         with self._talking():
             self._wire.send(FINISH)
             return {str(key): int(value) for key, value in self._json().items()}
+
+    def salvage(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the blocks of a stored stream, without items that are refused; at the end
+        :attr:`left_out` says which."""
+        with self._talking():
+            self._wire.send_json({"op": "salvage"})
+        for chunk in chunks:
+            yield from self.read(chunk)
+        with self._talking():
+            self._wire.send(FINISH)
+            said = self._json()
+            names = [words(str(name), limit=400) for name in said["names"][:MAX_SKIPPED]]
+            self.left_out = int(said["skipped"]), names
 
     def close(self) -> None:
         """End the child; safe to repeat."""
@@ -238,6 +259,10 @@ class Reader:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
             os.close(handle)
+
+
+def _cut(ids: bytes | bytearray) -> tuple[bytes, ...]:
+    return tuple(bytes(ids[at : at + 32]) for at in range(0, len(ids), 32))
 
 
 def _aware(text: str) -> datetime:

@@ -88,9 +88,24 @@ def check_path(path: bytes) -> None:
             raise ArchiveRefused("an item's path is not a relative one in normal form")
 
 
+def check_stored_path(path: bytes) -> None:
+    """Refuse a path of a stored archive that is empty, absolute, leaves its root or is too long.
+
+    Other forms than the normal one are honest there: ``borg import-tar`` writes ``./x``.
+    """
+    if not path or len(path) > MAX_PATH or path[0] == 47 or b"\0" in path:
+        raise ArchiveRefused("an item has an empty, absolute or over-long path")
+    if b".." in path and b".." in path.split(b"/"):
+        raise ArchiveRefused("an item's path contains '..'")
+
+
 def has_long_component(path: bytes) -> bool:
     """Tell whether a component is longer than most file systems take."""
     return len(path) > USUAL_COMPONENT and _LONG_COMPONENT.search(path) is not None
+
+
+def _digest(path: bytes) -> bytes:
+    return hashlib.blake2b(path, digest_size=32).digest()
 
 
 class LinkRules(Protocol):
@@ -120,13 +135,66 @@ class Links:
                 "the archive has more hard links than this server keeps in mind",
                 kind="archive-too-large", keep=True,
             )  # fmt: skip
-        self._names[hashlib.blake2b(path, digest_size=32).digest()] = (ord(kind), 0, 0)
+        self._names[_digest(path)] = (ord(kind), 0, 0)
 
     def check(self, source: bytes, kind: str) -> None:
         """Refuse a source that is no earlier first name of the same kind."""
-        entry = self._names.get(hashlib.blake2b(source, digest_size=32).digest())
+        entry = self._names.get(_digest(source))
         if entry is None or entry[0] != ord(kind):
             raise ArchiveRefused("a hard link's source is no earlier item that can be one")
+
+
+class StoredLinks(Links):
+    """Links of an archive that is stored already, where paths may be in any form.
+
+    Borg keeps in mind by the text of its path which directory it has verified, so that another
+    text for the same directory can lead it through a symbolic link. Where an archive has paths
+    in two forms, nothing may lie below a symbolic link of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._symbolic: Any = ChunkIndex()
+        self._odd = False
+
+    def take(self, path: bytes, kind: str) -> None:
+        """Judge the path of the next item, and remember it if it is a symbolic link."""
+        parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+        normal = b"/".join(parts)
+        self._odd = self._odd or normal != path
+        if self._odd and len(self._symbolic):
+            for end in range(1, len(parts)):
+                if _digest(b"/".join(parts[:end])) in self._symbolic:
+                    raise ArchiveRefused("an item lies below a symbolic link of its archive")
+        if kind == LINK:
+            if len(self._symbolic) >= self._most:
+                raise ArchiveRefused("the archive has more symbolic links than can be judged")
+            self._symbolic[_digest(normal)] = (1, 0, 0)
+
+
+def check_stored(record: Record, links: StoredLinks) -> str:
+    """Refuse an item of a stored archive that leads out of it, or that Borg could not restore.
+
+    Milder than :func:`check_record`: any borg there ever was may have written it.
+    """
+    check_stored_path(record.path)
+    kind = KINDS.get(record.mode >> 12)
+    if kind is None:
+        raise ArchiveRefused("an item has a mode of no known type")
+    links.take(record.path, kind)
+    further = bool(record.flags & form.SOURCE) and kind != DIRECTORY
+    fields = _FIELDS.get((kind, further))
+    if fields is None or record.flags & fields[0] & ~form.SIZE != fields[0] & ~form.SIZE:
+        raise ArchiveRefused("an item has not the fields of its type")
+    if further and kind == LINK:
+        if not record.source or len(record.source) > MAX_PATH or b"\0" in record.source:
+            raise ArchiveRefused("an item has a malformed link")
+    elif further:
+        check_stored_path(record.source)
+        links.check(record.source, kind)
+    elif kind not in _SINGLE and (record.flags & form.IS_MASTER or not record.flags & form.MASTER):
+        links.add(record.path, kind)
+    return kind
 
 
 def check_record(record: Record, links: LinkRules) -> str:

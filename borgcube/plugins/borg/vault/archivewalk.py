@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vault.items import ArchiveRefused, read_items
+from borgcube.plugins.borg.vault.ledger import QUARANTINED
 from borgcube.plugins.borg.vault.verified import (
     DAY_S,
     Order,
@@ -75,8 +76,11 @@ class ArchivesSlice:
         """Walk one archive; False when its list of files cannot be read to its end."""
         ledger = self.ledger
         try:
+            ledger.require_sound(archive_id)
             metadata = ledger.archive_metadata(archive_id)
-        except JobFailed:
+        except JobFailed as error:
+            if error.cause.kind == QUARANTINED:
+                return True  # it is told as such; its list of files is not read here
             self._lost(archive_id)
             return False
 

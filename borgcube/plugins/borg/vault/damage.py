@@ -36,6 +36,7 @@ def files_of(
     unreadable = archive_id in bad
     damaged_masters: set[bytes] = set()  # first names of hard links, of damaged files only
     try:
+        ledger.require_sound(archive_id)
         metadata = ledger.archive_metadata(archive_id)
         for item in read_items(_readable(ledger, metadata[b"items"])):
             items += 1

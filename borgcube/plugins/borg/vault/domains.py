@@ -19,8 +19,9 @@ from typing import Any
 
 from borg.hashindex import ChunkIndex
 
+from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vault.causes import home_writes
-from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.ledger import QUARANTINED, Ledger
 
 
 def _safe(name: str) -> str:
@@ -130,7 +131,12 @@ class Domain:
         for archive_id, facts in archives.items():
             if facts.get("pending"):
                 continue
-            references = ledger.references(bytes.fromhex(archive_id))
+            try:
+                references = ledger.references(bytes.fromhex(archive_id))
+            except JobFailed as error:
+                if error.cause.kind != QUARANTINED:
+                    raise
+                continue  # what only it has is not offered
             _count_in(index, references, partial=bool(facts.get("partial")))
         self._save(archives)
         self._write(index)

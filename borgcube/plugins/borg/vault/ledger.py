@@ -11,10 +11,10 @@ import errno
 import logging
 import shutil
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 from borg.hashindex import CacheSynchronizer, ChunkIndex
@@ -28,8 +28,12 @@ from borgcube.plugins.borg.vault.items import read_items
 from borgcube.plugins.borg.vault.opened import OpenedRepository
 from borgcube.plugins.borg.vault.sealing import Sealer
 
+if TYPE_CHECKING:
+    from borgcube.plugins.borg.vault.known import Known
+
 log = logging.getLogger("borgcube.vault")
 PARTIAL_GROUP = 10_000
+QUARANTINED = "archive-quarantined"  # a failure cause
 PARTIAL_SUFFIX = ".partial"
 PARTIAL_COMMENT = "chunks of an unfinished backup"
 ENTRY_BYTES = 41  # of a segment, beside the envelope: CRC, size, tag, ID
@@ -47,6 +51,9 @@ class Ledger:
         self.chunks = opened.cache.chunks
         self.lock = threading.RLock()
         self.sealer = Sealer(opened.key, blake2=opened.blake2)
+        # Which archives may be read here; without it, as in a test, all of them.
+        self.known: Known | None = None
+        self._added: list[bytes] = []
         # Chunks stored since the last commit and not yet referenced: id -> (0, size, csize).
         self.fresh = ChunkIndex()
 
@@ -152,8 +159,15 @@ class Ledger:
         )
         return data
 
-    def items(self, metadata: dict[bytes, Any]) -> Iterator[dict[bytes, Any]]:
-        """Yield the items of an archive's metadata."""
+    def require_sound(self, archive_id: bytes) -> None:
+        """Raise JobFailed unless an archive is ours or was looked through; see ``known.py``."""
+        if self.known is not None:
+            self.known.require(archive_id)
+
+    def items(self, archive_id: bytes) -> Iterator[dict[bytes, Any]]:
+        """Yield the items of an archive. Raises JobFailed for one in quarantine."""
+        self.require_sound(archive_id)
+        metadata = self.archive_metadata(archive_id)
         return read_items(self.read(chunk_id) for chunk_id in metadata[b"items"])
 
     def add_archive(self, name: str, metadata: dict[str, Any], *, time: str) -> bytes:
@@ -161,6 +175,7 @@ class Ledger:
         packed = self.key.pack_and_authenticate_metadata(metadata, context=b"archive")
         archive_id = self.add_metadata(packed)
         self.manifest.archives[name] = (archive_id, time)
+        self._added.append(archive_id)
         return archive_id
 
     def references(self, archive_id: bytes) -> Any:
@@ -168,8 +183,11 @@ class Ledger:
 
         Its own object is not among them. Counted by the very code with which Borg makes its
         cache from archives: what ``chunks`` lists, not ``chunks_healthy``, which names what a
-        repair found to be lost. Takes the lock only to read, so that backups go on.
+        repair found to be lost. Takes the lock only to read, so that backups go on. Raises
+        JobFailed for an archive in quarantine.
         """
+        if archive_id not in self._added:
+            self.require_sound(archive_id)
         found = ChunkIndex()
         metadata = self.archive_metadata(archive_id)
         counter = CacheSynchronizer(found)
@@ -184,13 +202,21 @@ class Ledger:
         """Raise JobFailed when an archive's own metadata is damaged."""
         try:
             self.references(self.manifest.archives[name].id)
+        except JobFailed as error:
+            if error.cause.kind == QUARANTINED:
+                raise
+            raise self._damaged(name, error) from error
         except Exception as error:
-            raise JobFailed(
-                "archive-damaged",
-                Problem.REPOSITORY,
-                f"The archive {name} cannot be read: {error}.",
-                next_step="Stop BorgCube and run borg check --repair on the repository.",
-            ) from error
+            raise self._damaged(name, error) from error
+
+    @staticmethod
+    def _damaged(name: str, error: Exception) -> JobFailed:
+        return JobFailed(
+            "archive-damaged",
+            Problem.REPOSITORY,
+            f"The archive {name} cannot be read: {error}.",
+            next_step="Stop BorgCube and run borg check --repair on the repository.",
+        )
 
     def remove_archive(self, name: str) -> Any:
         """Take an archive out of the manifest, drop every reference it made, return them.
@@ -233,6 +259,37 @@ class Ledger:
                 delete(chunk_id, csize + ENTRY_BYTES)
                 freed += csize + ENTRY_BYTES
         return freed
+
+    def set_counts(self, counts: Any, *, whole: bool, needed: Callable[[bytes], bool]) -> int:
+        """Make the reference counts those of ``counts``, a ChunkIndex; return how many differed.
+
+        What nothing references is deleted if ``counts`` is ``whole``, but for what is ``needed``
+        by somebody who has not referenced it yet.
+        """
+        chunks, index = self.chunks, self.index
+        wrong = 0
+        for chunk_id, entry in counts.iteritems():
+            held = chunks.get(chunk_id)
+            if held is not None and held[0] != entry[0] and (whole or entry[0] > held[0]):
+                chunks[chunk_id] = (entry[0], held[1], held[2])
+                wrong += 1
+            elif held is None and chunk_id in index:
+                stored = len(self.repository.get(chunk_id))
+                chunks[chunk_id] = (entry[0], entry[1], stored)
+                wrong += 1
+        if not whole:
+            return wrong
+        for chunk_id in [key for key, _ in chunks.iteritems() if key not in counts]:
+            _, size, csize = chunks[chunk_id]
+            del chunks[chunk_id]
+            wrong += 1
+            if chunk_id not in index:
+                continue
+            if needed(chunk_id):
+                self.fresh[chunk_id] = (1, size, csize)
+            else:
+                self.repository.delete(chunk_id)
+        return wrong
 
     def write_partial(self, name: str, order: bytes | bytearray) -> None:
         """Reference the chunks in ``order`` (32-byte IDs) by a real archive ``name``.
@@ -301,6 +358,10 @@ class Ledger:
         else:
             self.repository.commit(compact=False)
         self.fresh.clear()
+        if self.known is not None:
+            for archive_id in self._added:
+                self.known.note_sound(archive_id)
+        self._added.clear()
         try:
             self.cache.commit()
         except OSError as error:

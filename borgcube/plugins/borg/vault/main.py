@@ -43,11 +43,14 @@ class Vault:
     def __init__(
         self, opened: Any, state_dir: Path, *, space: FreeSpace, partial_age: timedelta
     ) -> None:
+        from borgcube.plugins.borg.vault.known import Known
         from borgcube.plugins.borg.vault.ledger import Ledger
         from borgcube.plugins.borg.vault.verified import State
 
         self.ledger = Ledger(opened)
         self.state_dir = state_dir
+        self.readers = Readers()
+        self.known = self.ledger.known = Known(self.ledger, state_dir, self.readers)
         self.partial_age = partial_age  # unfinished backups are given up after it
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
         self.sealing: dict[bytes, Future[None]] = {}
@@ -57,7 +60,6 @@ class Vault:
         self.superseded: dict[str, Domain] = {}
         self.accounts = Accounts()
         self.ahead = Budget()
-        self.readers = Readers()
         self.space = space
         space.commit_bytes = self.ledger.repository.commit_bytes
         self.maintenance = threading.Lock()  # one prune or compaction at a time
@@ -104,13 +106,18 @@ class Vault:
     def commit(
         self, *, finishing: Any, remove: Iterable[str] = (),
         change: Callable[[], None] | None = None, compact: Collection[int] = (),
+        before: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         """Commit, with the chunks of every other open session referenced; under the lock.
+
+        ``before`` changes something before those are referenced.
 
         ``remove`` are partial archives to delete in the same commit, and ``change`` does more
         of the kind. Their chunks that an open session uploaded too are referenced by then.
         ``compact`` are segments to compact with it.
         """
+        if before is not None:
+            before()
         partials = [
             session
             for session in self.sessions.values()

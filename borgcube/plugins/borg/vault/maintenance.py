@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from borg.hashindex import ChunkIndex
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.vault.counts import recount, settle
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.ledger import ENTRY_BYTES
 from borgcube.plugins.borg.vault.segments import is_readable
@@ -146,15 +147,21 @@ def _take_off(vault: Vault, step: Step, done: Removal) -> None:
     done.freed += freed
 
 
-def prune(vault: Vault, wanted: Mapping[str, str], *, report: Report) -> Removal:
+def prune(
+    vault: Vault, wanted: Mapping[str, str], *, report: Report, also_quarantined: bool = False
+) -> Removal:
     """Delete archives, given as name -> ID (hex), while sessions go on; return what was done.
 
     ``report`` is called with figures after each step, and ends the work by raising. One that
     cannot be read is left alone and named; one that a session needs waits up to ten minutes.
+    One in quarantine stays, unless a person asked for it.
     """
     done = Removal()
     with _alone(vault, report):
+        settle(vault, report)
         left = _present(vault, wanted, done)
+        if also_quarantined:
+            _remove_quarantined(vault, left, done, report)
         owners = _owners(vault)
         patience = time.monotonic() + PATIENCE_S
         while left:
@@ -180,6 +187,23 @@ def prune(vault: Vault, wanted: Mapping[str, str], *, report: Report) -> Removal
                 report(**_figures(done, len(wanted)), waiting=len(left))
                 time.sleep(LOOK_AGAIN_S)
     return done
+
+
+def _remove_quarantined(
+    vault: Vault, left: dict[str, bytes], done: Removal, report: Report
+) -> None:
+    """Delete archives in quarantine: the references of all others are counted anew instead."""
+    for name in [name for name, archive_id in left.items() if vault.known.reason(archive_id)]:
+        archive_id = left.pop(name)
+        recount(vault, report, without=name)
+        vault.known.forget(archive_id)
+        for domain in Domain.every(vault.state_dir / "domains"):
+            if archive_id.hex() in domain.archives():
+                vault.derive(domain.drop_index)
+        path = vault.state_dir / "catalog" / f"{archive_id.hex()}.zst"
+        vault.derive(partial(path.unlink, missing_ok=True))
+        done.deleted.append(name)
+        report(**_figures(done, len(left)), deleted_names=[name])
 
 
 def _figures(done: Removal, total: int) -> dict[str, Any]:
@@ -256,6 +280,7 @@ def compact(
     ``report`` is called after each step, and ends the work by raising.
     """
     with _alone(vault, report):
+        settle(vault, report)
         if vault.ledger.repository.append_only:
             raise JobFailed(
                 "repository-append-only", Problem.CONFIGURATION,

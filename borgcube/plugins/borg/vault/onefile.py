@@ -62,7 +62,7 @@ def begin(vault: Vault, token: str, archive_id: str, wire: Wire) -> FileSession:
 
 def _item(ledger: Ledger, archive_id: bytes, path: bytes, step: Callable[[], None]) -> Any:
     """Return the item of a path, None when there is none."""
-    for number, item in enumerate(ledger.items(ledger.archive_metadata(archive_id))):
+    for number, item in enumerate(ledger.items(archive_id)):
         if number % STEP_ITEMS == 0:
             step()
         if item[b"path"] == path:

@@ -161,7 +161,7 @@ def write_catalog(vault: Vault, archive_id: str) -> int:
         new = directory / f"{archive_id}.{secrets.token_hex(4)}.new"
         try:
             with zstandard.open(new, "wb") as out:
-                for item in ledger.items(ledger.archive_metadata(bytes.fromhex(archive_id))):
+                for item in ledger.items(bytes.fromhex(archive_id)):
                     size = sum(entry[1] for entry in item.get(b"chunks") or ())
                     kind, mtime = item_kind(item.get(b"mode", 0)), as_ns(item[b"mtime"])
                     out.write(pack((item[b"path"], kind, size, mtime)))

@@ -52,7 +52,7 @@ class RestoreSession:
             ledger.key, blake2=ledger.opened.blake2, repository_id=repository_id
         )
         self.key = client.key
-        items = self._write_items(self._selected(metadata))
+        items = self._write_items(self._selected(info.id))
         if self.paths and not self.files and not items:
             raise ArchiveRefused("nothing in the archive matches the given paths")
         own = {
@@ -81,10 +81,10 @@ class RestoreSession:
             "size": self.size,
         }
 
-    def _selected(self, metadata: dict[bytes, Any]) -> Iterator[dict[bytes, Any]]:
+    def _selected(self, archive_id: bytes) -> Iterator[dict[bytes, Any]]:
         masters: dict[bytes, Any] = {}
         moved: dict[bytes, bytes] = {}
-        for item in self.ledger.items(metadata):
+        for item in self.ledger.items(archive_id):
             path = item[b"path"]
             if self.paths and not self._asked_for(path):
                 if item.get(b"hardlink_master"):

@@ -45,7 +45,6 @@ def draw(
             f"There is no archive {archive} in the repository.",
             next_step="See: borgcube archive list",
         )  # fmt: skip
-    metadata = ledger.archive_metadata(info.id)
     lot = secrets.SystemRandom()
     wanted = canary.strip("/").encode("utf-8", "surrogateescape")
     kept: list[dict[str, Any]] = []
@@ -53,7 +52,7 @@ def draw(
     items = regular = size = seen = 0
     out = whole.open("x", encoding="utf-8", errors="surrogateescape") if whole else None
     try:
-        for item in ledger.items(metadata):
+        for item in ledger.items(info.id):
             items += 1
             if items % 500 == 0:
                 step()

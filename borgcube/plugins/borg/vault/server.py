@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
-from borgcube.plugins.borg.vault import maintenance, onefile, recovery, verification
+from borgcube.plugins.borg.vault import (
+    counts,
+    maintenance,
+    mending,
+    onefile,
+    recovery,
+    verification,
+)
 from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
@@ -80,6 +87,8 @@ class SessionServer:
                 self._delete([str(name) for name in request["archives"]])
             elif request.get("op") in ("prune", "measure", "compact"):
                 self._maintain(request)
+            elif request.get("op") == "mend":
+                self._mend(str(request["archive"]))
             elif request.get("op") == "archives":
                 self._list(frozenset(str(key) for key in request["known"]))
             elif request.get("op") == "catalog":
@@ -252,7 +261,8 @@ class SessionServer:
 
     def _list(self, known: frozenset[str]) -> None:
         try:
-            self.wire.send_json({"archives": recovery.list_archives(self.vault, known=known)})
+            found = recovery.list_archives(self.vault, known=known)
+            self.wire.send_json({"archives": found, "quarantined": self._quarantined()})
         except WireError:
             raise
         except Exception as error:
@@ -348,19 +358,43 @@ class SessionServer:
                     least_share=float(request["least_share"]), report=report,
                 )  # fmt: skip
             else:
-                work = maintenance.prune if request["op"] == "prune" else maintenance.measure
                 wanted = {str(name): str(key) for name, key in request["archives"].items()}
-                done = work(self.vault, wanted, report=report).as_data()
-            self.wire.send_json({"done": done})
+                if request["op"] == "measure":
+                    done = maintenance.measure(self.vault, wanted, report=report).as_data()
+                else:
+                    done = maintenance.prune(
+                        self.vault, wanted, report=report,
+                        also_quarantined=bool(request.get("also_quarantined")),
+                    ).as_data()  # fmt: skip
+            self.wire.send_json({"done": done | {"quarantined": self._quarantined()}})
         except WireError:
             raise
         except Exception as error:
             log.exception("%s failed", request["op"])
             self.wire.send_json(as_answer(error))
 
+    def _quarantined(self) -> dict[str, str]:
+        return {archive_id.hex(): why for archive_id, why in self.vault.known.bad().items()}
+
+    def _mend(self, name: str) -> None:
+        """Rewrite an archive in quarantine, with progress."""
+
+        def report(**figures: Any) -> None:
+            self.wire.send_json({"progress": figures})
+
+        try:
+            done = mending.mend(self.vault, name, report)
+            self.wire.send_json({"done": done | {"quarantined": self._quarantined()}})
+        except WireError:
+            raise
+        except Exception as error:
+            log.exception("an archive could not be mended")
+            self.wire.send_json(as_answer(error))
+
     def _delete(self, names: list[str]) -> None:
         vault, ledger = self.vault, self.vault.ledger
         try:
+            counts.settle(vault, lambda **_figures: None)
             with ledger.lock:
                 vault.check_alive()
                 if vault.sessions:
@@ -383,6 +417,10 @@ class SessionServer:
         deleted = {name: ledger.manifest.archives[name].id.hex() for name in present}
         if not present:
             return deleted
+        for name in [one for one in present if vault.known.reason(bytes.fromhex(deleted[one]))]:
+            counts.recount(vault, lambda **_figures: None, without=name)
+            vault.known.forget(bytes.fromhex(deleted[name]))
+            present.remove(name)
         for name in present:
             ledger.check_readable(name)
         ledger.begin()
