@@ -187,6 +187,7 @@ def judge(
             next_step="The job's log has all it said.",
         )
     warnings = [*(f"{path}: not there" for path in missing), *outcome.warnings, *outcome.errors]
+    warnings += _long_names(admitted)
     code = outcome.exit_code
     state = JOB_DONE if code == 0 and not warnings else JOB_WARNING
     if code != 0 and not warnings:
@@ -212,6 +213,16 @@ def judge(
             "The archive holds everything else.",
         ),
     )
+
+
+def _long_names(admitted: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each path, of the first ones, that most file systems do not take."""
+    paths, count = admitted.get("long_name_paths") or [], int(admitted.get("long_names") or 0)
+    found = [f"{path}: a name of over 255 bytes, which most file systems do not take"
+             for path in paths]  # fmt: skip
+    if count > len(paths):
+        found.append(f"{count - len(paths)} more paths have names of over 255 bytes")
+    return found
 
 
 def refused(outcome: Outcome, *, client: str) -> JobFailed:

@@ -33,7 +33,7 @@ from borgcube.plugins.borg.wire import (
     WireError,
 )
 from borgcube.testing.attacks import OWN, SECRET, Attack, all_attacks
-from borgcube.testing.hostile import MANIFEST_ID, Peer, Refused, file_item, peak_bytes
+from borgcube.testing.hostile import MANIFEST_ID, Peer, Refused, borg_packed, file_item, peak_bytes
 from borgcube.testing.rig import Rig, stock_borg
 
 GATE_BYTES = 200 << 20
@@ -221,7 +221,8 @@ def test_an_archive_cannot_write_outside_its_restore(target: Target) -> None:
     outside.mkdir()
     (outside / "there").write_text("as it was")
     peer = target.open("linker")
-    link = {"path": "way", "mode": 0o120777, "mtime": 1, "source": str(outside)}
+    link = {**file_item("way", []), "mode": 0o120777, "source": str(outside)}
+    del link["chunks"], link["size"]
     chunk = (peer.put(b"run me"), 6, 6)
     peer.archive([link, file_item("way/made", [chunk]), file_item("way/there", [chunk])])
     target.admit(peer)
@@ -239,9 +240,10 @@ def test_a_chunk_referenced_a_million_times_stays_one_chunk(target: Target) -> N
     own = (peer.put(b"fine"), 4, 4)
     stream = b"".join(
         [
-            b"\x84\xa4path\xa1z\xa4mode\xcd\x81\xa4\xa5mtime\x01",
-            b"\xa6chunks\xdd\x00\x0f\x42\x40",
+            b"\x89\xa6chunks\xdd\x00\x0f\x42\x40",
             (b"\x93\xda\x00\x20" + own[0] + b"\x04\x04") * 1_000_000,
+            b"\xa3gid\x00\xa5group\xa1g\xa4mode\xcd\x81\xa4\xa5mtime\x01\xa4path\xa1z",
+            b"\xa4size" + borg_packed(4_000_000) + b"\xa3uid\x00\xa4user\xa1u",
         ]
     )
     ids = []

@@ -311,6 +311,37 @@ _NEEDED = (
 )  # fmt: skip
 
 
+# Borg writes the list of chunk IDs of the items as an array of 32-byte strings.
+_ID_LIST = re.compile(rb"(?:[\x90-\x9f]|\xdc..|\xdd.{4})(?:\xda\x00\x20.{32})*+", re.DOTALL)
+# Of an archive's metadata but its list of items; an empty map takes one byte there, 64 in memory.
+_MAX_OTHERS = 2 << 20
+
+
+def _check_bulk(plain: bytes) -> None:
+    """Refuse archive metadata that is large by anything but its list of items, before any of it
+    is unpacked."""
+    unpacker = msgpack.Unpacker(raw=True, max_buffer_size=len(plain) + 1)
+    unpacker.feed(plain)
+    others = 0
+    try:
+        for _ in range(unpacker.read_map_header()):
+            at = unpacker.tell()
+            unpacker.skip()
+            value_at = unpacker.tell()
+            unpacker.skip()
+            end = unpacker.tell()
+            if plain[at:value_at] == b"\xa5items":
+                found = _ID_LIST.match(plain, value_at)
+                if found is None or found.end() != end:
+                    raise _refused("the archive metadata has a malformed list of items")
+            else:
+                others += end - at
+            if others > _MAX_OTHERS:
+                raise _refused("the archive metadata has an over-long value")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise _refused(f"the archive metadata does not parse: {type(error).__name__}") from None
+
+
 def _one_map(plain: bytes, what: str) -> dict[bytes, Any]:
     """Return the map that ``plain`` is, packed as Borg packs it."""
     found = unpack_strictly(plain)
@@ -337,6 +368,7 @@ def decode_archive(plain: bytes, *, expected: str) -> ArchiveFacts:
     The client holds the key of its own authentication tag, so the tag proves nothing.
     Raises ArchiveRefused.
     """
+    _check_bulk(plain)
     found = _one_map(plain, "the archive metadata")
     for key, value in found.items():
         if _ARCHIVE_KEYS.get(key) is not type(value):

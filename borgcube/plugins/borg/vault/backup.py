@@ -44,6 +44,7 @@ from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits
+from borgcube.plugins.borg.vault.owner import owner_metadata
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
 log = logging.getLogger("borgcube.vault")
@@ -427,6 +428,7 @@ class BackupSession:
         started = time.monotonic()
         ledger.begin()
         add_references(ledger, found)
+        real.update(self._owner())
         real.update(
             items=found.metadata, size=found.size, csize=found.stored_size, nfiles=found.files
         )
@@ -471,6 +473,12 @@ class BackupSession:
             "name": name, "plan": self.plan, "client": self.client, "job": self.job,
             "partial": partial, "charged": self.account.charged if self.account else 0,
         }  # fmt: skip
+
+    def _owner(self) -> dict[str, Any]:
+        return owner_metadata(
+            client=self.client, plan=self.plan, job=self.job,
+            began=self.began.isoformat(timespec="seconds"),
+        )  # fmt: skip
 
     def _carried(self) -> int:
         """Return the bytes that unfinished backups of this client hold, but no open one."""
@@ -517,7 +525,7 @@ class BackupSession:
         if not self.order or len(self.order) == self.partial_written:
             return False  # after its end a session has nothing to keep
         self.ledger.begin()
-        self.ledger.write_partial(self.partial_name, self.order)
+        self.ledger.write_partial(self.partial_name, self.order, self._owner())
         self.partial_written = len(self.order)
         return True
 

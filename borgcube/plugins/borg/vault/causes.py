@@ -43,6 +43,13 @@ def cause_of(error: BaseException) -> FailureCause:
     """Return what a person is told about ``error``."""
     if isinstance(error, JobFailed):
         return error.cause
+    if isinstance(error, ArchiveRefused) and error.kind == "archive-too-large":
+        return FailureCause(
+            error.kind,
+            Problem.SERVER,
+            f"{str(error)[:1].upper()}{str(error)[1:]}.",
+            "Split the plan into several: each backup then has a part of the files.",
+        )
     if isinstance(error, ArchiveRefused):
         return FailureCause(
             error.kind,

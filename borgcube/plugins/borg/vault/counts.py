@@ -41,7 +41,9 @@ def settle(vault: Vault, report: Report) -> int:
         try:
             known.require(archive_id, name)
         except JobFailed as error:
-            if error.cause.kind not in (QUARANTINED, "repository-damaged"):
+            if error.cause.kind == QUARANTINED:
+                continue  # noted
+            if error.cause.kind != "repository-damaged":
                 raise
             log.warning("%s", error)
     if known.counted or vault.ledger.repository.append_only:

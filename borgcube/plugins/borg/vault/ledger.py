@@ -11,7 +11,7 @@ import errno
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -291,8 +291,12 @@ class Ledger:
                 self.repository.delete(chunk_id)
         return wrong
 
-    def write_partial(self, name: str, order: bytes | bytearray) -> None:
+    def write_partial(
+        self, name: str, order: bytes | bytearray, owner: Mapping[str, Any] | None = None
+    ) -> None:
         """Reference the chunks in ``order`` (32-byte IDs) by a real archive ``name``.
+
+        ``owner`` is merged into its metadata; see ``owner.py``.
 
         Items of 10,000 chunks in the order of arrival, one metadata chunk each, so that
         the full ones deduplicate from commit to commit. Replaces one of the same name.
@@ -336,6 +340,7 @@ class Ledger:
             "size": total,
             "csize": total,
             "nfiles": len(ids),
+            **(owner or {}),
         }
         if previous:
             # The new references stand already, so that nothing shared is deleted here.

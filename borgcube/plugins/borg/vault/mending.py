@@ -22,6 +22,7 @@ from borgcube.plugins.borg.metadata.form import BadBlock, read_block
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused, Links, check_record
 from borgcube.plugins.borg.vault.counts import recount, settle
 from borgcube.plugins.borg.vault.domains import Domain
+from borgcube.plugins.borg.vault.owner import KEY, owner_metadata, owner_of
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
@@ -200,4 +201,7 @@ def _metadata(old: dict[bytes, Any], name: str) -> dict[str, Any]:
             text(one) if type(one) is bytes else one for one in params if type(one) in (bytes, int)
         ) if type(params) is tuple else ("buzhash", 19, 23, 21, 4095),
     }  # fmt: skip
+    owner = owner_of(old)
+    if len(owner) == len(owner_metadata(client="", plan="", job="", began="")[KEY]) - 1:
+        made |= owner_metadata(**owner)
     return made | {key.decode(): text(old.get(key)) for key in _TEXTS}

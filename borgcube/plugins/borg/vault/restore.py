@@ -16,6 +16,7 @@ from borg.hashindex import ChunkIndex
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.owner import KEY
 
 PIECE = 128 * 1024
 SET_ID_BITS = 0o6000
@@ -58,7 +59,7 @@ class RestoreSession:
         own = {
             key.decode(): value
             for key, value in metadata.items()
-            if key not in (b"tam", b"items") and not key.startswith(b"recreate")
+            if key not in (b"tam", b"items", KEY.encode()) and not key.startswith(b"recreate")
         }
         own["items"] = tuple(items)
         packed = client.key.pack_and_authenticate_metadata(own, context=b"archive")
