@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from borgcube.plugins.borg.vault.admission import (
     add_references,
     check_clock,
     check_metadata,
+    check_references,
     claimed_archive,
     path_hash_of,
     real_metadata,
@@ -34,19 +36,22 @@ from borgcube.plugins.borg.vault.admission import (
     walk,
 )
 from borgcube.plugins.borg.vault.audit import Ahead, Judge
-from borgcube.plugins.borg.vault.causes import home_writes
+from borgcube.plugins.borg.vault.causes import as_answer, home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
-from borgcube.plugins.borg.vault.limits import Account, ClientLimits
+from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
+from borgcube.plugins.borg.vault.sessions import Session
+from borgcube.plugins.borg.wire import COMMIT, MANIFEST, PUT, PUT_HEADER, Wire, WireError
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 16
-# Chunks one session may upload: each takes about 200 bytes of the vault's memory.
+SEAL_WAIT_S = 600.0
+# Chunks one session may upload: each takes about 250 bytes of the vault's memory.
 MAX_UPLOADED = 20_000_000
 
 
@@ -66,8 +71,17 @@ def _audit() -> Iterator[None]:
         raise ArchiveRefused(f"the archive cannot be read ({type(error).__name__})") from error
 
 
-class BackupSession:
-    """One backup in progress. Its methods are called by the session's own two threads."""
+@dataclass
+class Sealing:
+    """A chunk that is being encrypted, and the sessions that uploaded it meanwhile."""
+
+    future: Future[None]
+    owners: list[BackupSession] = field(default_factory=list)
+
+
+class BackupSession(Session):
+    """One backup in progress. Its own two threads move it on, one after the other; what others
+    ask of it, and what they do to it in their commits, is under the ledger's lock."""
 
     def __init__(
         self,
@@ -83,14 +97,15 @@ class BackupSession:
         paths: Sequence[str] = (),
         client: str = "",
         limits: ClientLimits | None = None,
+        wire: Wire | None = None,
+        job: str = "",
     ) -> None:
+        super().__init__(token, archive, wire=wire, job=job)
         self.vault = vault
         self.ledger: Ledger = vault.ledger
         self.pool: ThreadPoolExecutor = vault.pool
-        self.token = token
-        self.archive = archive
         self.partial_name = archive + PARTIAL_SUFFIX
-        self.client, self.job = client, ""
+        self.client = client
         self.limits = limits or ClientLimits(client)
         self.account: Account | None = None
         self.plan = plan
@@ -111,24 +126,18 @@ class BackupSession:
         self.paths = paths
         self.fresh = Fresh(paths)
         self.manifest_plain = b""
-        self.result: dict[str, Any] | None = None
         self._ahead: Ahead | None = None
-        self._pending: deque[tuple[Future[None], bytes, int]] = deque()
+        self._pending: deque[tuple[Future[None], bytes]] = deque()
 
     def prepare(self) -> dict[str, Any]:
         """Make the session's key, manifest and seed files; return what the worker needs."""
         ledger = self.ledger
         with ledger.lock:
             names = ledger.manifest.archives
-            if self.archive in names:
-                raise JobFailed(
-                    "archive-exists",
-                    Problem.SERVER,
-                    f"There is an archive {self.archive} in the repository already.",
-                    next_step="Run the backup again: its archive gets a name of its own.",
-                )
-            count = 1
-            while self.partial_name in names:  # that of an attempt in the same second
+            self._check_name()
+            count, taken = 1, self.vault.sessions.partials(but=self)
+            # That of an attempt in the same second.
+            while self.partial_name in names or self.partial_name in taken:
                 count += 1
                 self.partial_name = f"{self.archive}.{count}{PARTIAL_SUFFIX}"
             self.vault.space.check()
@@ -170,6 +179,16 @@ class BackupSession:
             "files_known": entries,
         }
 
+    def _check_name(self) -> None:
+        """Raise JobFailed when the archive's name is taken; under the ledger's lock."""
+        if self.archive in self.ledger.manifest.archives:
+            raise JobFailed(
+                "archive-exists",
+                Problem.SERVER,
+                f"There is an archive {self.archive} in the repository already.",
+                next_step="Run the backup again: its archive gets a name of its own.",
+            )
+
     def _judge_ahead(self, offered: Any) -> None:
         """Begin to audit the plan's last archive, which the new one will mostly repeat."""
         present = self.ledger.manifest.archives
@@ -193,18 +212,23 @@ class BackupSession:
         self._ahead = Ahead(judge, ids, self.ledger.read, self.vault.ahead)
         self._ahead.start()
 
+    def _attempts(self) -> list[str]:
+        """Return the names of this plan's unfinished backups that are over; under the lock."""
+        running = self.vault.sessions.partials()
+        return [name for name in self.domain.partials(self.plan, before="") if name not in running]
+
     def _chunks_of_attempts(self) -> Any:
         """Return the chunks that unfinished backups of this plan uploaded, as a ChunkIndex."""
         found = ChunkIndex()
-        for name in self.domain.partials(self.plan, before=""):
+        for name in self._attempts():
             info = self.ledger.manifest.archives.get(name)
             if info is None:
                 continue
             try:
-                for chunk_id, entry in self.ledger.references(info.id).iteritems():
-                    found[chunk_id] = (1, entry[1], 0)
+                found.merge(self.ledger.references(info.id))
             except JobFailed as error:
                 log.warning("%s is not counted: %s", name, error)
+        self.ledger.count_again(found)
         return found
 
     # Chunks ---------------------------------------------------------------------------
@@ -220,33 +244,36 @@ class BackupSession:
             if ledger.lookup(chunk_id) is not None and chunk_id not in self.vault.damaged:
                 self._own(chunk_id, size)
                 return
-            sealing: Future[None] | None = self.vault.sealing.get(chunk_id)
+            sealing = self.vault.sealing.get(chunk_id)
             if sealing is None:
                 self._count_new(len(data))
                 self.fresh.count(size, data)
                 if len(data) <= INLINE_BYTES:
                     self.vault.space.written(len(data))
-                    ledger.store(chunk_id, size, ledger.sealer.seal(data))
+                    with self.vault.changing():
+                        ledger.store(chunk_id, size, ledger.sealer.seal(data), by=self.number)
                     self.vault.damaged.discard(chunk_id)
                     self._own(chunk_id, size)
                     return
-                sealing = self.pool.submit(self._seal, chunk_id, size, data)
+                sealing = Sealing(self.pool.submit(self._seal, chunk_id, size, data))
                 self.vault.sealing[chunk_id] = sealing
-            self._pending.append((sealing, chunk_id, size))
+            sealing.owners.append(self)
+            self._pending.append((sealing.future, chunk_id))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
             self._settle()
 
     def _seal(self, chunk_id: bytes, size: int, data: memoryview) -> None:
+        self.vault.check_sound()
         envelope = self.ledger.sealer.seal(data)
-        with self.ledger.lock:
-            try:
-                self.ledger.store(chunk_id, size, envelope)
-                self.vault.damaged.discard(chunk_id)
-                # Owned at once: a commit by another session must find it in our partial.
-                self._own(chunk_id, size)
-            finally:
-                del self.vault.sealing[chunk_id]
-                self.vault.space.written(len(data))
+        with self.vault.changing():
+            sealing: Sealing = self.vault.sealing.pop(chunk_id)
+            self.vault.space.written(len(data))
+            self.ledger.store(chunk_id, size, envelope, by=self.number)
+            self.vault.damaged.discard(chunk_id)
+            # Owned at once, by all who uploaded it: the next commit must find it in their
+            # partial archives, or it may go with the first of them that fails.
+            for session in sealing.owners:
+                session._own(chunk_id, size)
 
     def _count_new(self, length: int) -> None:
         # Before it is stored: these raise SessionStopped when it would be too much.
@@ -257,21 +284,27 @@ class BackupSession:
         self.chunks_new += 1
 
     def _settle(self) -> None:
-        future, chunk_id, size = self._pending[0]
         try:
-            future.result(timeout=600)
-        except BaseException:
+            # Without the lock, which the thread that seals needs.
+            self._pending[0][0].result(timeout=SEAL_WAIT_S)
+        finally:
             with self.ledger.lock:
-                self._pending.popleft()
-            raise
-        with self.ledger.lock:
-            # Until it is owned it is pending: no moment in which nobody relies on it.
-            self._own(chunk_id, size)
-            self._pending.popleft()
+                self._pending.popleft()  # it is owned by now
+
+    def domains(self) -> frozenset[Path]:
+        """Return the directories of the domains whose chunks it was offered."""
+        both = (self.domain, self.shared)
+        return frozenset(domain.path for domain in both if domain is not None)
+
+    def partial(self) -> str:
+        """Return the name of its partial archive."""
+        return self.partial_name
 
     def relies_on(self, chunk_id: bytes) -> bool:
-        """Tell whether this session uploaded a chunk; under the ledger's lock."""
-        return chunk_id in self.uploaded or any(chunk_id == one for _, one, _ in self._pending)
+        """Tell whether this session uploaded a chunk and is not over."""
+        if self.over:
+            return False
+        return chunk_id in self.uploaded or any(chunk_id == one for _, one in self._pending)
 
     def _own(self, chunk_id: bytes, size: int) -> None:
         if chunk_id not in self.uploaded:
@@ -282,6 +315,50 @@ class BackupSession:
         """Wait until every chunk taken so far is in the repository."""
         while self._pending:
             self._settle()
+
+    # Its conversation -----------------------------------------------------------------
+
+    def figures(self) -> dict[str, int]:
+        """Return what it stored so far."""
+        return {"bytes_new": self.bytes_new, "chunks_new": self.chunks_new}
+
+    def converse(self, wire: Wire) -> None:
+        """Take chunks, the manifest and the wish to commit, until the gate is gone."""
+        header = PUT_HEADER.size
+        try:
+            while True:
+                kind, payload = wire.receive()
+                if self.result is not None:
+                    raise WireError("a frame after the end of the session")
+                if kind == PUT and len(payload) > header:
+                    chunk_id, size = PUT_HEADER.unpack_from(payload)
+                    self.put(chunk_id, size, memoryview(payload)[header:])
+                elif kind == MANIFEST:
+                    self.manifest_plain = bytes(payload)
+                elif kind == COMMIT:
+                    self._try_to_admit()
+                    wire.send_json({"ok": "error" not in (self.result or {})})
+                else:
+                    raise WireError("unexpected frame")
+        except WireError:
+            raise
+        except (ArchiveRefused, SessionStopped) as error:
+            log.warning("session %s is ended: %s", self.token[-8:], error)
+            self.result, self.keep = as_answer(error), error.keep
+        except Exception as error:
+            # The counts in memory may be half changed: only a fresh start is safe.
+            log.exception("session %s failed", self.token[-8:])
+            self.result = as_answer(error)
+            self.vault.fail(error)
+
+    def _try_to_admit(self) -> None:
+        try:
+            self.result = self.admit()
+            self.vault.remember(self.job, self.result)
+        except (ArchiveRefused, JobFailed, Rejected) as error:
+            log.warning("archive %s not admitted: %s", self.archive, error)
+            self.result = as_answer(error)
+            self.keep = getattr(error, "keep", True)
 
     # Ending ---------------------------------------------------------------------------
 
@@ -359,7 +436,9 @@ class BackupSession:
         """Take back what the archive does not use, such as its own first metadata."""
         for start in range(0, len(self.order), 32):
             chunk_id = bytes(self.order[start : start + 32])
-            if chunk_id in self.ledger.fresh and not self.vault.relied_upon(chunk_id, but=self):
+            if chunk_id in self.ledger.fresh and not self.vault.sessions.rely_on(
+                chunk_id, but=self
+            ):
                 self.ledger.forget_fresh(chunk_id)
         self.order.clear()
 
@@ -368,22 +447,33 @@ class BackupSession:
     ) -> dict[str, Any]:
         ledger = self.ledger
         started = time.monotonic()
+        self.vault.check_sound()
+        self._check_name()  # another attempt may have got it meanwhile
         ledger.begin()
-        add_references(ledger, found)
-        real.update(size=found.size, csize=found.stored_size, nfiles=found.files)
-        self._forget_unreferenced()
-        real_id = ledger.add_archive(self.archive, real, time=real["time"])
-        superseded = self._superseded()
-        charged = self._charged(superseded)
+        check_references(ledger, found)
+        attempts = self._attempts()
+        superseded = self._superseded(attempts)
+        charged = self._charged(attempts)
         facts = self._facts(self.archive, partial=False)
         domains = [self.domain] if self.shared is None else [self.domain, self.shared]
-        for domain in domains:
-            domain.intend(real_id.hex(), facts)
-        self.vault.commit(finishing=self, remove=superseded)
+        with self.vault.changing():
+            add_references(ledger, found)
+            real.update(size=found.size, csize=found.stored_size, nfiles=found.files)
+            self._forget_unreferenced()
+            real_id = ledger.add_archive(self.archive, real, time=real["time"])
+            for domain in domains:
+                domain.intend(real_id.hex(), facts)
+            self.vault.commit(finishing=self, remove=superseded)
+        self.over = True
+        new_size = ledger.count_stored(
+            found.references, real_id, by=self.number, runs=self.vault.sessions.runs
+        )
         for domain in domains:
             self.vault.derive(partial(domain.add, ledger, real_id.hex(), facts, found.references))
         if superseded:
             self.vault.derive(lambda: self.domain.forget(superseded))
+        if left := set(attempts).difference(superseded):
+            self.vault.derive(lambda: self.domain.settle(left))
         return {
             "id": real_id.hex(),
             "name": self.archive,
@@ -393,7 +483,7 @@ class BackupSession:
             "items": found.items,
             "size": found.size,
             "stored_size": found.stored_size,
-            "new_size": found.new_size,
+            "new_size": new_size,
             "charged_size": min(charged, found.stored_size),
             "chunks": found.chunks,
             "new_chunks": self.chunks_new,
@@ -413,7 +503,7 @@ class BackupSession:
 
     def _carried(self) -> int:
         """Return the bytes that unfinished backups of this client hold, but no open one."""
-        running = {getattr(one, "partial_name", "") for one in self.vault.sessions.values()}
+        running = self.vault.sessions.partials()
         return sum(
             int(facts.get("charged", 0))
             for facts in self.domain.archives().values()
@@ -423,21 +513,21 @@ class BackupSession:
             and facts["name"] in self.ledger.manifest.archives
         )
 
-    def _charged(self, superseded: list[str]) -> int:
+    def _charged(self, attempts: list[str]) -> int:
         """Return what this backup stored, with what its earlier attempts did."""
         earlier = sum(
             int(facts.get("charged", 0))
             for facts in self.domain.archives().values()
-            if facts["name"] in superseded and facts["name"] != self.partial_name
+            if facts["name"] in attempts
         )
         return earlier + (self.account.charged if self.account else 0)
 
-    def _superseded(self) -> list[str]:
+    def _superseded(self, attempts: list[str]) -> list[str]:
         """Return the partial archives that this one makes unnecessary and that can go now.
 
         While another session was offered their chunks, they stay until its end.
         """
-        names = {*self.domain.partials(self.plan, before=""), self.partial_name}
+        names = {*attempts, self.partial_name}
         present = sorted(name for name in names if name in self.ledger.manifest.archives)
         readable = []
         for name in present:
@@ -446,7 +536,7 @@ class BackupSession:
                 readable.append(name)
             except JobFailed as error:
                 log.warning("%s stays: %s", name, error)
-        if self.vault.others_of_domain(self.domain.path, but=self):
+        if self.vault.sessions.offered(self.domain.path, but=self):
             self.vault.superseded.update(dict.fromkeys(readable, self.domain))
             return []
         return readable
@@ -455,22 +545,34 @@ class BackupSession:
         """Reference what was uploaded so far, if there is something new; under the lock."""
         if not self.order or len(self.order) == self.partial_written:
             return False  # after its end a session has nothing to keep
-        self.ledger.begin()
-        self.ledger.write_partial(self.partial_name, self.order)
+        with self.vault.changing():
+            self.ledger.begin()
+            self.ledger.write_partial(self.partial_name, self.order)
         self.partial_written = len(self.order)
         return True
+
+    def finish(self) -> None:
+        """End without an archive, as its last word was: with or without its chunks."""
+        if self.keep:
+            self.abandon()
+        else:
+            self.discard()
 
     def abandon(self) -> None:
         """End without an archive: keep the chunks in a partial archive for the next run."""
         self.drain()
-        ledger = self.ledger
-        with ledger.lock:
-            if not self.order or not self.chunks_new:
-                return
-            self.write_partial()
-            self.intend_partial()
-            self.vault.commit(finishing=self)
-            self.vault.derive(self.remember_partial)
+        with self.ledger.lock:
+            if self.order and self.chunks_new:
+                self.write_partial()
+                self.intend_partial()
+                self.vault.commit(finishing=self)
+                self.vault.derive(self.remember_partial)
+            else:
+                # What it uploaded was there. Who stored it may be gone, and it the last to
+                # rely on it.
+                with self.vault.changing():
+                    self._forget_unreferenced()
+            self.over = True
 
     def intend_partial(self) -> None:
         """Note the partial archive before the commit that makes it."""
@@ -485,12 +587,13 @@ class BackupSession:
         the partial archive is left to the plan's next run.
         """
         self.drain()
-        ledger = self.ledger
-        with ledger.lock:
+        with self.ledger.lock:
             name = self.partial_name
-            self._forget_unreferenced()
-            if self.partial_written and not self.vault.others_of_domain(self.domain.path, but=self):
-                ledger.begin()
+            with self.vault.changing():
+                self._forget_unreferenced()
+            self.over = True
+            offered = self.vault.sessions.offered(self.domain.path, but=self)
+            if self.partial_written and not offered:
                 self.vault.commit(finishing=self, remove=[name])
                 self.vault.derive(lambda: self.domain.forget([name]))
 
