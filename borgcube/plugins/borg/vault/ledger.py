@@ -202,6 +202,10 @@ class Ledger:
         self.add_reference(chunk_id)
         return chunk_id
 
+    def has_archive(self, archive_id: bytes) -> bool:
+        """Tell whether an archive is in the manifest; under the lock."""
+        return any(info.id == archive_id for info in self.manifest.archives.list())
+
     def archive_metadata(self, archive_id: bytes) -> dict[bytes, Any]:
         """Return the unpacked metadata of a committed archive."""
         data: dict[bytes, Any] = msgpack.unpackb(

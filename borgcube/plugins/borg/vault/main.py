@@ -30,8 +30,8 @@ from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
 from borgcube.plugins.borg.vault.sessions import Session, Sessions
 
 if TYPE_CHECKING:
-    from borgcube.plugins.borg.vault.backup import Sealing
     from borgcube.plugins.borg.vault.domains import Domain
+    from borgcube.plugins.borg.vault.uploads import Sealing
 
 log = logging.getLogger("borgcube.vault")
 REMEMBERED = 1000  # results of jobs whose worker may be gone
