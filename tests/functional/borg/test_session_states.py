@@ -206,9 +206,9 @@ class Sessions(RuleBasedStateMachine):
     def _read(self, name: str) -> None:
         used = self.archives[name]
         stream = open_file(self.live.socket, archive_id=self.live.archive_ids()[name], key="f00000")
-        with stream.sock:
+        with stream.source:
             got = b""
-            while block := stream.sock.recv(1 << 16):
+            while block := stream.source.recv(1 << 16):
                 got += block
         assert got == content(used[0]), "another content than was backed up"
 
