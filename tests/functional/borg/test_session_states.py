@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vaultclient import follow, open_file
 from borgcube.plugins.borg.wire import WireError
-from borgcube.testing.vaultrig import DirectClient, LiveVault
+from tests.functional.borg.vaultrig import DirectClient, LiveVault
 
 PLANS = ("a", "b", "c")
 SHARED = "client:shared"  # the domain of two of the plans

@@ -17,7 +17,7 @@ from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vault import backup, maintenance
 from borgcube.plugins.borg.vault.verified import State
 from borgcube.plugins.borg.wire import WireError
-from borgcube.testing.vaultrig import LiveVault
+from tests.functional.borg.vaultrig import LiveVault
 
 BIG = 100_000  # bytes of a chunk that is sealed by a thread
 
