@@ -17,21 +17,23 @@ from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import Ledger
 from borgcube.plugins.borg.vault.owner import KEY
+from borgcube.plugins.borg.vault.sessions import Reading
+from borgcube.plugins.borg.wire import DATA, GET, Wire, WireError
 
 PIECE = 128 * 1024
 SET_ID_BITS = 0o6000
 DEVICE_KINDS = (0o020000, 0o060000)
 
 
-class RestoreSession:
+class RestoreSession(Reading):
     """One restore in progress."""
 
     def __init__(
-        self, vault: Any, token: str, *, archive: str, paths: list[str], harmless: bool
-    ) -> None:
+        self, vault: Any, token: str, *, archive: str, paths: list[str], harmless: bool,
+        wire: Wire | None = None, job: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(token, archive, wire=wire, job=job)
         self.ledger: Ledger = vault.ledger
-        self.token = token
-        self.archive = archive
         self.paths = frozenset(path.strip("/").encode("utf-8", "surrogateescape") for path in paths)
         self.harmless = harmless
         self.allowed = ChunkIndex()
@@ -148,6 +150,14 @@ class RestoreSession:
         with self.ledger.lock:
             envelope = self.ledger.repository.get(chunk_id)
         return self.ledger.sealer.unseal(envelope)
+
+    def converse(self, wire: Wire) -> None:
+        """Serve chunks until the gate is gone."""
+        while True:
+            kind, payload = wire.receive()
+            if kind != GET or len(payload) != 32:
+                raise WireError("unexpected frame")
+            wire.send(DATA, self.get(bytes(payload)))
 
     def close(self) -> None:
         """Forget the session's own chunks; safe to repeat."""
