@@ -175,24 +175,18 @@ def _rehearse() -> None:
         pass  # the confinement says so
 
 
-def _die_with_parent() -> None:
-    try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    except (AttributeError, OSError):
-        pass  # the end of the socket is noticed as well
-
-
 def main() -> int:
     """Entry point of ``python -m borgcube.plugins.borg.metadata.process``."""
     parser = argparse.ArgumentParser(prog="borgcube-reader")
     parser.add_argument("--socket", type=int, required=True)
     options = parser.parse_args()
-    _die_with_parent()
     keep_large_buffers()
     _rehearse()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=options.socket)
+    # When the vault dies, this socket ends. (A signal at the parent's death would come with the
+    # death of the one thread that started this process.)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not message:

@@ -224,7 +224,8 @@ class BackupSession(Uploads):
             self.vault.remember(self.job, self.result)
         except (ArchiveRefused, JobFailed, Rejected) as error:
             log.warning("archive %s not admitted: %s", self.archive, error)
-            self.result = as_answer(error)
+            broken = self.vault.broken  # then whatever else was said follows from that
+            self.result = as_answer(error) if broken is None else {"error": broken.as_data()}
             self.keep = getattr(error, "keep", True)
 
     # Ending ---------------------------------------------------------------------------

@@ -140,7 +140,9 @@ class SessionServer:
                 if question.get("op") == "figures":
                     self.wire.send_json(dict(session.figures()))
                 elif question.get("op") == "end":
-                    session.keep = session.keep and not question.get("discard")
+                    # Whether a refusal of ours may be an honest client's is ours to say.
+                    if session.result is None and question.get("discard"):
+                        session.keep = False
                     break
         except WireError:
             log.info("the worker of session %s is gone", session.token[-8:])
