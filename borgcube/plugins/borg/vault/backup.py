@@ -21,6 +21,7 @@ from typing import Any
 
 from borg.hashindex import ChunkIndex
 
+from borgcube.core import clocks
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.metadata.decode import ArchiveFacts
@@ -117,6 +118,7 @@ class BackupSession:
         self.paths = paths
         self.fresh = Fresh(paths)
         self.manifest_plain = b""
+        self.watch = clocks.Watch()  # until the manifest comes, which ends the client's work
         self.result: dict[str, Any] | None = None
         self._ahead: Ahead | None = None
         self._stream: StoredStream | None = None
@@ -450,6 +452,7 @@ class BackupSession:
             "name": self.archive,
             "start": said.time.isoformat(),
             "end": datetime.now(UTC).isoformat(timespec="seconds"),
+            clocks.OFFSET: self.watch.offset_s(metadata[b"time"], metadata[b"time_end"]),
             "files": found.files,
             "items": found.items,
             "size": found.size,

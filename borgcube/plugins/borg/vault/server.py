@@ -230,6 +230,7 @@ class SessionServer:
                     session.put(chunk_id, size, memoryview(payload)[header:])
                 elif kind == MANIFEST:
                     session.manifest_plain = bytes(payload)
+                    session.watch.stop()
                 elif kind == COMMIT:
                     try:
                         session.result = session.admit()
