@@ -84,10 +84,10 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def words(client: str, seconds: float) -> str:
-    """Return in words that a client's clock is off, and by how much."""
+def words(who: str, seconds: float) -> str:
+    """Return in words that a clock is off, and by how much; ``who`` is such as ``Client web``."""
     direction = "ahead of" if seconds > 0 else "behind"
-    return f"The clock of {client} is {span(seconds)} {direction} this server's."
+    return f"{who} has a clock that is {span(seconds)} {direction} this server's."
 
 
 def note(root: Root, archive: Archive) -> None:

@@ -164,7 +164,7 @@ def rules(root: Root) -> list[Finding]:
 def clients(root: Root) -> list[Finding]:
     """Return whose clock is off, and which plans should be read again after a violation."""
     found = [
-        finding("warning", clocks.words(client, seconds), clocks.NEXT_STEP)
+        finding("warning", clocks.words(f"Client {client}", seconds), clocks.NEXT_STEP)
         for client, seconds in islice(clocks.off(root), MAX_CLIENTS)
     ]
     for plan, since in islice(root.unread.items(), MAX_CLIENTS):
