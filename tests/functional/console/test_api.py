@@ -403,6 +403,13 @@ def test_a_backup_is_begun_followed_and_found(console: ConsoleRig, apis: dict[st
             break
         pieces, offset = pieces + part["lines"], part["next_offset"]
     assert pieces == whole and len(whole) > 1 and part["ended"] is True
+    assert "reread" not in job["parameters"]
+    # Who may start a backup may have all files read again.
+    begun = owen.ask("POST", "/plans/web-etc/backup", {"reread": True})
+    reread = console.ended(begun.location.rpartition("/")[2])
+    assert begun.status == 202 and reread["parameters"]["reread"] is True
+    assert reread["parameters"]["files_cache"] == "disabled"
+    assert apis["vera"].ask("POST", "/plans/web-etc/backup", {"reread": True}).status == 403
     cancelled = owen.ask("POST", f"{where}/cancel")
     assert cancelled.status == 409 and problem(cancelled)["kind"] == "illegal-transition"
     assert owen.ask("POST", f"{where}/again").status == 202
@@ -490,7 +497,10 @@ BAD = [
     ("PATCH", "/plans/web-etc", b'{"retries": NaN}', "not JSON"),
     ("PATCH", "/plans/web-etc", b"[" * 100_000, "not valid JSON"),
     ("PATCH", "/plans/web-etc", b"\xff\xfe{", "not valid JSON"),
-    ("POST", "/plans/web-etc/backup", {"now": True}, "has no body"),
+    ("POST", "/plans/web-etc/backup", {"now": True}, "no 'now'"),
+    ("POST", "/plans/web-etc/backup", {"reread": "yes"}, "of the type boolean"),
+    ("POST", "/plans/web-etc/backup", b"reread=yes", "not valid JSON"),
+    ("POST", "/plans/web-etc/dry-run", {"now": True}, "has no body"),
     ("GET", "/jobs?colour=red", None, "no parameter"),
     ("GET", "/digest?rule=none", None, "no rule"),
     ("GET", "/jobs?limit=0", None, "at least 1"),
