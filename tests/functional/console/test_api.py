@@ -575,7 +575,7 @@ def test_the_page_about_the_api_has_every_operation_and_every_kind_of_problem(
 def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
     text = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
     examples = re.findall(r"^```sh\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     secret = console.call("token.add", name="docs", user="ada")["token"]
     environment = {**os.environ, "CUBE": f"{console.url}/api/v1", "TOKEN": secret}
     said = []
@@ -585,7 +585,8 @@ def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
             capture_output=True, timeout=60, check=True,
         )  # fmt: skip
         said.append(json.loads(done.stdout))
-    me, begun, failed, plan, log = said
+    me, begun, reread, failed, plan, log = said
+    assert reread["job"] != begun["job"]
     assert me["token"] == "docs" and begun["href"].endswith(begun["job"])
     assert failed["next"] is None and plan["retries"] == 3 and log["lines"]
 

@@ -452,7 +452,7 @@ class BackupSession:
             "name": self.archive,
             "start": said.time.isoformat(),
             "end": datetime.now(UTC).isoformat(timespec="seconds"),
-            clocks.OFFSET: self.watch.offset_s(metadata[b"time"], metadata[b"time_end"]),
+            clocks.OFFSET: self.watch.offset_s(said.time, said.time_end),
             "files": found.files,
             "items": found.items,
             "size": found.size,
