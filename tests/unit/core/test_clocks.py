@@ -18,7 +18,7 @@ from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Client, Job, Plan, Repository, RetentionPolicy
 from borgcube.core.silence import Expectations
 from borgcube.core.store import DONE_STEPS, Store
-from borgcube.daemon import conditions, results
+from borgcube.daemon import conditions, reconcile, results
 from borgcube.daemon.orders import build_order
 
 STORES = Path(__file__).parents[2] / "data" / "stores"
@@ -170,6 +170,24 @@ def test_what_plain_borg_made_has_only_borgs_time(root):
     lifecycle.add_archive(root, found, number=results_number)
     assert found.begun_at == "" and found.at == entry["start"]
     assert [one.name for one in root.archives.newest(5)] == ["theirs", "ours"]
+
+
+def test_an_archive_that_is_found_gets_the_time_of_its_job_or_of_what_it_was_made_from(root):
+    """After a crash, and after a repair has made it anew under its name."""
+    job = Job(type="backup", plan="etc", client="web", repository="main")
+    lifecycle.queue(root, job)
+    job.started_at = (NOW - timedelta(hours=9)).isoformat()
+    entry = {"id": "a" * 64, "name": "found", "start": (NOW + timedelta(hours=9)).isoformat(),
+             "client": "web", "plan": "etc", "job": job.id}  # fmt: skip
+    reconcile.record_found(root, "main", entry)
+    found = root.archives.find("name", "found")
+    assert found.begun_at == job.started_at
+    assert root.archives.number_of(found) == results.archive_number(job.started_at)
+    lifecycle.remove_archive(root, found)
+    again = {"id": "b" * 64, "name": "found", "start": entry["start"]}
+    reconcile.record_found(root, "main", again, before=found)
+    made_anew = root.archives.find("name", "found")
+    assert made_anew.begun_at == job.started_at and made_anew.plan == "etc"
 
 
 # Older stores -----------------------------------------------------------------------------
