@@ -86,17 +86,13 @@ def test_a_clock_that_is_off_is_a_warning_and_orders_nothing(
 
 
 @pytest.mark.parametrize("off", [2 * 24 * HOUR, -2 * 24 * HOUR], ids=["ahead", "behind"])
-def test_a_clock_that_is_off_by_days_is_refused_and_what_was_sent_is_kept(
-    off: int, cube: Cube
-) -> None:
+def test_a_clock_that_is_off_by_days_is_refused_with_what_to_do(off: int, cube: Cube) -> None:
     web = Shifted(cube, f"days{off}".replace("-", "m"))
-    (web.tree / "large").write_bytes(os.urandom(1 << 20))
     job = web.backup(off, "failed")
     assert job["cause"]["kind"] == "client-clock" and not cube.call("archive.list", plan=web.name)
     # It may be a fault, and may be somebody's doing: all its files are offered to be read again.
     assert f"borgcube backup {web.name} --reread" in job["cause"]["next_step"]
-    again = web.backup(0, "done")
-    assert again["result"]["bytes_received"] < 1 << 19  # the large one is not sent again
+    web.backup(0, "done")
 
 
 def _held(cube: Cube, archive: str, tree: Path, target: Path) -> bytes:
