@@ -46,7 +46,10 @@ def backup(control: Control, options: argparse.Namespace) -> int:
     """Back up plans now."""
     for plan in options.plan:  # all or none
         control.call("plan.show", name=plan)
-    queued = [control.call("backup.start", plan=plan)["job_id"] for plan in options.plan]
+    queued = [
+        control.call("backup.start", plan=plan, reread=options.reread)["job_id"]
+        for plan in options.plan
+    ]
     return started(control, options, *queued)
 
 
@@ -67,6 +70,11 @@ def restore(control: Control, options: argparse.Namespace) -> int:
     return started(control, options, control.call("restore.start", **params)["job_id"])
 
 
+def taken(archive: dict[str, Any]) -> str:
+    """Return when an archive was taken, as ``core.model.Archive.at``."""
+    return str(archive["begun_at"] or archive["start"] or archive["created_at"])
+
+
 def archive_list(control: Control, options: argparse.Namespace) -> int:
     """List archives, newest first."""
     asked = {"client": options.client, "repository": options.repository, "plan": options.plan}
@@ -83,7 +91,7 @@ def archive_list(control: Control, options: argparse.Namespace) -> int:
             ["ARCHIVE", "REPOSITORY", "BEGUN", "SIZE", "GOES", "WHY"],
             [
                 (
-                    a["name"], a["repository"], output.local_time(a["start"]),
+                    a["name"], a["repository"], output.local_time(taken(a)),
                     output.size(a["stats"].get("size")), output.local_time(a["delete_after"]),
                     a["deleted_because"],
                 )
@@ -97,7 +105,7 @@ def archive_list(control: Control, options: argparse.Namespace) -> int:
         ["ARCHIVE", "CLIENT", "REPOSITORY", "BEGUN", "FILES", "SIZE", "NEW", ""],
         [
             (
-                a["name"], a["client"] or "-", a["repository"], output.local_time(a["start"]),
+                a["name"], a["client"] or "-", a["repository"], output.local_time(taken(a)),
                 output.count(a["stats"].get("files")), output.size(a["stats"].get("size")),
                 output.size(a["stats"].get("new_size")),
                 f"pinned: {a['pinned']}" if a["pinned"] else "",
@@ -124,7 +132,11 @@ def archive_show(control: Control, options: argparse.Namespace) -> int:
     if unused:
         data["matched nothing"] = ", ".join(unused)
     data["stands out"] = " ".join(one["words"] for one in data.pop("suspicions", ()))
-    for key in ("start", "end", "created_at"):
+    data["begun"] = output.local_time(taken(data))
+    data["borg's time"] = output.local_time(data.pop("start"))
+    if not data.pop("begun_at"):
+        data["borg's time"] += " (all that is known: no job of this server made it)"
+    for key in ("end", "created_at"):
         data[key] = output.local_time(data[key])
     for key, value in stats.items():
         data[key] = output.size(value) if key.endswith("size") else value
@@ -179,7 +191,8 @@ def job_show(control: Control, options: argparse.Namespace) -> int:
         output.as_json(data)
         return 0
     cause, warnings = data.pop("cause"), data.pop("warnings")
-    data.pop("parameters")
+    if data.pop("parameters").get("reread"):
+        data["reads"] = "all files, whatever is known of them"
     shown: dict[str, object] = {**data, "state": output.state_text(data["state"])}
     for key in ("created_at", "started_at", "finished_at"):
         shown[key] = output.local_time(data[key]) if data[key] else ""

@@ -227,6 +227,9 @@ def _plans(parser: Parser) -> None:
 def _work(parser: Parser) -> None:
     backup = parser.leaf("backup", jobs.backup)
     backup.add_argument("plan", nargs="+")
+    backup.add_argument("--reread", action="store_true",
+                        help="read all files again, this once; for a client that was tampered with,"
+                        " restored from an image, or whose clock was set")  # fmt: skip
     restore = parser.leaf("restore", jobs.restore)
     restore.add_argument("archive")
     restore.add_argument("path", nargs="*", help="only these paths of the archive")

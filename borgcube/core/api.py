@@ -104,7 +104,7 @@ class Endpoint:
     None means an empty answer. ``versioned`` answers carry the record's version as
     ``ETag``, and changes honour ``If-Match``. ``person`` means a login, not a token. A
     handler of one that is ``binary`` returns ``call.request.download(...)``, and its path ends
-    with ``/content``.
+    with ``/content``. A ``body`` that is ``optional`` may be left out; it is None then.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Endpoint:
     find: Finder | None = None
     query: Mapping[str, Schema] = field(default_factory=dict)
     body: Schema | None = None
+    optional: bool = False
     returns: Schema | None = None
     status: int = 200
     paged: bool = False

@@ -114,7 +114,7 @@ def parameters_of(root: Root, job: Job) -> dict[str, Any]:
     canary = next((one.canary_sha256 for one in past if one.canary_sha256), "")
     return {
         "archive": archive.name, "archive_id": archive.id, "plan": archive.plan,
-        "of_client": archive.client, "start": archive.start, "files": files,
+        "of_client": archive.client, "start": archive.at, "files": files,
         "whole": str(whole).lower() in ("true", "yes", "1"),
         "whole_asked": given.get("whole") is not None,
         "archive_size": int(archive.stats.get("size") or 0),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from borgcube.core import events, standing, trash
+from borgcube.core import events, rereading, standing, trash
 from borgcube.core.errors import BorgCubeError, FailureCause
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -122,19 +122,20 @@ def requeue(root: Root, job: Job) -> Job | None:
     """Queue another attempt when the job's plan has retries left.
 
     It waits for the plan's ``retry_delay_s``, twice as long after each attempt, at most a
-    day. The order of a backup is made anew, so that its archive has a name of its own; any
-    other job is asked for the same again.
+    day. The order of a backup is made anew, so that its archive has a name of its own (what it
+    was asked to read again, it still is); any other job is asked for the same again.
     """
     plan = root.plans.find("name", job.plan) if job.plan else None
     if plan is None or job.attempt > plan.retries:
         return None
     delay_s = min(plan.retry_delay_s * 2 ** min(job.attempt - 1, 20), LONGEST_DELAY_S)
     due = datetime.fromisoformat(events.now()) + timedelta(seconds=delay_s)
+    asked = rereading.parameters(reread=rereading.is_reread(job))
     again = Job(
         type=job.type, client=job.client, repository=job.repository, plan=job.plan,
         attempt=job.attempt + 1, retry_of=job.id, origin=job.origin, schedule=job.schedule,
         due=job.due, task=job.task,
-        parameters={} if job.type == "backup" else dict(job.parameters),
+        parameters=asked if job.type == "backup" else dict(job.parameters),
         not_before=due.isoformat(timespec="milliseconds") if delay_s else "",
     )  # fmt: skip
     return queue(root, again)

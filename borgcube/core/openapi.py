@@ -114,7 +114,7 @@ def _operation(endpoint: Endpoint, components: dict[str, Any], problem: Any) -> 
     if parameters:
         made["parameters"] = parameters
     if endpoint.body is not None:
-        made["requestBody"] = {"required": True, "content": {
+        made["requestBody"] = {"required": not endpoint.optional, "content": {
             "application/json": {"schema": _hoisted(endpoint.body, components)}
         }}  # fmt: skip
     made["responses"] = _responses(endpoint, components, problem)

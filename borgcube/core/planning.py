@@ -101,9 +101,7 @@ def last_success(root: Root, plan: str) -> datetime | None:
     """Return when a plan's newest archive was begun, by this server's clock as far as that is
     known, or None when it has none."""
     for archive in root.archives.newest(1, plan=plan):
-        job = root.jobs.find("id", archive.job) if archive.job else None
-        begun = job.started_at if job is not None else ""
-        return instant(begun or archive.created_at or archive.start)
+        return instant(archive.begun_at or archive.created_at or archive.start)
     return None
 
 

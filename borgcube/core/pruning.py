@@ -74,8 +74,8 @@ def archives_of(root: Root, plan: Plan) -> Iterator[Archive]:
 
 
 def when(archive: Archive) -> datetime:
-    """Return when an archive was begun, or recorded if that is unknown."""
-    for text in (archive.start, archive.created_at):
+    """Return when an archive was taken, by this server's clock as far as that is known."""
+    for text in (archive.begun_at, archive.start, archive.created_at):
         try:
             return moment(text)
         except ValueError:

@@ -107,7 +107,7 @@ def _of_archive(root: Root, plan: Plan | None, archive: Archive | None) -> dict[
     if archive is None:
         return {"archive": "", "archive_name": "", "archive_number": 0, "archive_at": "",
                 "size": 0, "stale_at": ""}  # fmt: skip
-    at = archive.start or archive.created_at
+    at = archive.at
     size = archive.stats.get("size")
     return {
         "archive": archive.id, "archive_name": archive.name, "archive_at": at,
@@ -294,7 +294,7 @@ def archive_added(root: Root, archive: Archive) -> None:
     if archive.id not in storage.archives:
         _count_size(storage, archive, 1)
     storage.archives[archive.id] = number
-    day = (archive.start or archive.created_at)[:10]
+    day = archive.at[:10]
     if day:
         entry = storage.days.get(day) or {"new": 0, "archives": 0}
         size = archive.stats.get("new_size")

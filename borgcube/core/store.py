@@ -69,6 +69,8 @@ class Root:
         self.drills: Table = mapping["drills"]
         self.proofs: Table = mapping["proofs"]
         self.held: Any = mapping["held"]  # names of plans whose pruning is on hold
+        self.clocks: Any = mapping["clocks"]  # see core.clocks
+        self.unread: Any = mapping["unread"]  # see core.rereading
         self.recorded: list[Envelope] = []
         self.callbacks: list[Callable[[], None]] = []
 

@@ -14,13 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from borgcube.core import clocks, pruning, rereading, secrets, standing
 from borgcube.core import home as places
-from borgcube.core import pruning, secrets, standing
 from borgcube.core.registry import Registry
 from borgcube.core.store import Root
 
 RECENT = timedelta(days=7)
 MAX_RULES = 1000
+MAX_CLIENTS = 100
 MAX_EVENTS, MAX_LOOKED_AT = 20_000, 4000
 Finding = dict[str, str]
 
@@ -158,6 +159,21 @@ def rules(root: Root) -> list[Finding]:
         for rule in root.rules.newest(MAX_RULES) if not rule.disabled
         for remark in standing.rule_remarks(root, rule)[:3]
     ]  # fmt: skip
+
+
+def clients(root: Root) -> list[Finding]:
+    """Return whose clock is off, and which plans should be read again after a violation."""
+    found = [
+        finding("warning", clocks.words(f"Client {client}", seconds), clocks.NEXT_STEP)
+        for client, seconds in islice(clocks.off(root), MAX_CLIENTS)
+    ]
+    for plan, since in islice(root.unread.items(), MAX_CLIENTS):
+        found.append(finding(
+            "warning", f"Plan {plan}: its client broke a rule on {since[:10]}; files may have been "
+            "changed there unseen.",
+            f"When the client can be trusted again: {rereading.command(plan)}",
+        ))  # fmt: skip
+    return found
 
 
 def unpruned(root: Root) -> list[Finding]:

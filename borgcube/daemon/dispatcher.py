@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from borgcube.core import events, lifecycle
+from borgcube.core import events, lifecycle, rereading
 from borgcube.core import home as places
 from borgcube.core.config import Config
 from borgcube.core.errors import BorgCubeError, FailureCause, NotFound, Problem
@@ -375,6 +375,8 @@ class Dispatcher:
                 lifecycle.start(root, job)
             if job.state == lifecycle.CANCELLING and state == lifecycle.FAILED:
                 state, cause = lifecycle.CANCELLED, None
+            if outcome.violations:
+                cause = rereading.with_offer(cause, job.plan)
             job.progress = self.progress.get(job_id, {})
             record_archives(root, job, outcome)
             record_maintenance(root, job, outcome)

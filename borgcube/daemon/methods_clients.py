@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events
+from borgcube.core import clocks, events
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Client
@@ -102,6 +102,7 @@ class ClientMethods:
             plans = removing.remove_plans_of(root, "client", name, allowed=with_plans)
             checks.refuse_in_use(root, what="client", name=name)
             root.clients.remove(client)
+            clocks.forget(root, name)
             root.record(events.ClientRemoved(client=name))
             root.after_commit(lambda: self._forget_key(name, client.identity))
         return {"removed": name, "plans": plans}

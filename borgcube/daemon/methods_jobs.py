@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import home as places
-from borgcube.core import lifecycle, trash
+from borgcube.core import lifecycle, rereading, trash
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -61,12 +61,13 @@ class JobMethods:
         return {"job_id": lifecycle.queue(root, job).id}
 
     @method("backup.start")
-    def backup(self, *, plan: str) -> dict[str, str]:
-        """Queue a backup of a plan."""
+    def backup(self, *, plan: str, reread: bool = False) -> dict[str, str]:
+        """Queue a backup of a plan; with ``reread`` it reads all files, changed or not."""
         with self._daemon.store.transact() as root:
             found = find(root.plans, plan, what="plan")
             return self._queue(root, Job(
-                type="backup", plan=plan, client=found.client, repository=found.repository
+                type="backup", plan=plan, client=found.client, repository=found.repository,
+                parameters=rereading.parameters(reread=reread),
             ))  # fmt: skip
 
     @method("job.start")

@@ -76,7 +76,7 @@ class RepositoryMethods:
                 ))  # fmt: skip
                 for entry in facts.archives:
                     archive = archive_from(entry, repository=name)
-                    lifecycle.add_archive(root, archive, number=archive_number(archive.start))
+                    lifecycle.add_archive(root, archive, number=archive_number(archive.at))
                 return repository.as_data()
 
         return Later(work, finish, lambda: self._reserved.difference_update({name, str(path)}))

@@ -120,6 +120,7 @@ class SystemMethods:
                 found += self._journal.look(root)
             found += conditions.statuses(root)
             found += conditions.rules(root)
+            found += conditions.clients(root)
             found += conditions.unpruned(root)
             records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
         found += self._daemon.scheduler.findings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from borgcube.core import rereading
 from borgcube.core.errors import NotFound
 from borgcube.core.jobs import JobOrder
 from borgcube.core.model import Client, Job, Plan, Repository
@@ -63,9 +64,13 @@ def limits_of(root: Root, client: Client) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def backup_parameters(root: Root, plan: Plan, client: Client) -> dict[str, Any]:
-    """Return the parameters of a backup order."""
+def backup_parameters(
+    root: Root, plan: Plan, client: Client, *, reread: bool = False
+) -> dict[str, Any]:
+    """Return the parameters of a backup order; with ``reread``, of one that reads all files."""
     options = {name: plan.as_data()[name] for name in PLAN_OPTIONS}
+    if reread:
+        options |= {"files_cache": "disabled", **rereading.parameters(reread=True)}
     newest = root.archives.newest(1, plan=plan.name)
     return {
         **options,
@@ -94,7 +99,7 @@ def build_order(root: Root, job: Job, *, vault_socket: str = "") -> JobOrder:
         parameters.setdefault("borg", client.borg)
         if job.plan and "archive" not in parameters:
             plan = find(root.plans, job.plan, what="plan")
-            parameters = backup_parameters(root, plan, client)
+            parameters = backup_parameters(root, plan, client, reread=rereading.is_reread(job))
             if job.type != "backup":
                 del parameters["archive"]  # a dry run makes none
     repository: dict[str, Any] = {}

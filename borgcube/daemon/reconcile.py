@@ -85,9 +85,11 @@ def record_found(
         owner = {"client": before.client, "plan": before.plan, "job": before.job}
     if root.clients.find("name", owner["client"]) is None:
         owner["client"] = ""
-    archive = archive_from(facts, repository=repository, **owner)
+    made_by = root.jobs.find("id", owner["job"]) if owner["job"] else None
+    begun_at = before.begun_at if before is not None else getattr(made_by, "started_at", "")
+    archive = archive_from(facts, repository=repository, begun_at=begun_at, **owner)
     archive.created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     if before is not None:
         archive.pinned, archive.pinned_at = before.pinned, before.pinned_at
     LOG.warning("repository %s: archive %s was found and is recorded", repository, archive.name)
-    lifecycle.add_archive(root, archive, number=archive_number(archive.start))
+    lifecycle.add_archive(root, archive, number=archive_number(archive.at))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from borgcube.core import events
+from borgcube.core import events, rereading
 from borgcube.core.errors import InvalidInput
 from borgcube.core.events_scheduling import TriggerRemoved
 from borgcube.core.model.scheduling import PLAN
@@ -28,6 +28,7 @@ def forget_plan(root: Any, plan: Any) -> None:
             f"The task {task.name} works on {name}.",
             next_step=f"Remove it first: borgcube task remove {task.name}",
         )
+    rereading.forget(root, name)
     timetabling.withdraw(root, subject=PLAN, name=name)
     for trigger in root.triggers.oldest("plan", name):
         root.triggers.remove(trigger)

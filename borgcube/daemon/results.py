@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from borgcube.core import checks, events, events_keeping, lifecycle
+from borgcube.core import checks, clocks, events, events_keeping, lifecycle, rereading
 from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Drill, Job
@@ -58,10 +58,10 @@ def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
     return result
 
 
-def archive_number(start: str) -> int:
+def archive_number(at: str) -> int:
     """Return an archive's place in time: microseconds since 1970, of now if unknown."""
     try:
-        moment = datetime.fromisoformat(start)
+        moment = datetime.fromisoformat(at)
     except ValueError:
         moment = datetime.now(UTC)
     if moment.tzinfo is None:
@@ -72,6 +72,7 @@ def archive_number(start: str) -> int:
 def archive_from(entry: dict[str, Any], **owner: str) -> Archive:
     """Make a record of an engine's facts about an archive; what is left is statistics."""
     rest = dict(entry)
+    rest.pop("begun_at", None)  # ours to say
     start, end = str(rest.pop("start", "")), str(rest.pop("end", ""))
     identity, name = str(rest.pop("id")), str(rest.pop("name"))
     for known in ("client", "plan", "repository", "job"):
@@ -83,17 +84,22 @@ def record_violations(root: Root, job: Job, result: JobResult) -> None:
     """Announce what the job's client did that no honest one does."""
     for violation in result.violations:
         lifecycle.note_violation(root, job, **violation)
+    if result.violations:
+        rereading.offer(root, job.client)
 
 
 def record_archives(root: Root, job: Job, result: JobResult) -> None:
     """Store the archives a job added and forget those it deleted."""
     for entry in result.archives_added:
         archive = archive_from(
-            entry, client=job.client, plan=job.plan, repository=job.repository, job=job.id
-        )
+            entry, client=job.client, plan=job.plan, repository=job.repository, job=job.id,
+            begun_at=job.started_at,
+        )  # fmt: skip
         archive.created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        if lifecycle.add_archive(root, archive, number=archive_number(archive.start)):
+        if lifecycle.add_archive(root, archive, number=archive_number(archive.at)):
             guard.look_at(root, archive)
+            clocks.note(root, archive)
+        rereading.note_archive(root, job)
     for key in result.archives_deleted:
         for field in ("name", "id"):
             for archive in root.archives.oldest(field, key):

@@ -256,7 +256,7 @@ class Seeder:
         archive = Archive(
             id=self._id(), name=name, client=job.client, plan=job.plan, repository=job.repository,
             job=job.id, start=begin.isoformat(), end=end.isoformat(), stats=dict(figures),
-            created_at=job.finished_at,
+            begun_at=begin.isoformat(), created_at=job.finished_at,
         )  # fmt: skip
         root.archives.add(archive, number=int(begin.timestamp() * 1_000_000))
         standing.archive_added(root, archive)

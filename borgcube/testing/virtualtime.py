@@ -229,7 +229,8 @@ class Fleet:
                 lifecycle.add_archive(root, Archive(
                     id=f"a{job.id}", name=f"{job.plan}-{job.id}", client=job.client,
                     plan=job.plan, repository=job.repository, job=job.id,
-                    start=job.started_at, end=events.now(), created_at=events.now(),
+                    start=job.started_at, begun_at=job.started_at, end=events.now(),
+                    created_at=events.now(),
                 ))  # fmt: skip
         lifecycle.finish(root, job, run.state, cause=run.cause)
         if run.state == lifecycle.FAILED and run.cause is not None:

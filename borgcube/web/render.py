@@ -116,6 +116,16 @@ def _said(seconds: float, *, past: bool) -> Text:
         several("in %(n)s second", "in %(n)s seconds", n)  # fmt: skip
 
 
+def span(seconds: float) -> str:
+    """Return the size of a span, in minutes up to two hours and then in hours."""
+    size_s = abs(seconds)
+    if size_s < 7200:
+        n = round(size_s / 60)
+        return str(translated(several("%(n)s minute", "%(n)s minutes", n)))
+    n = round(size_s / 3600)
+    return str(translated(several("%(n)s hour", "%(n)s hours", n)))
+
+
 def moment(value: Any, form: str = "both") -> Markup:
     """Return a ``time`` element. ``form`` is ``ago``, ``date``, ``both`` or, for lines of a log,
     ``clock``."""
@@ -196,4 +206,5 @@ FILTERS = {
     "size": size, "count": count, "ago": ago, "moment": moment, "duration": duration,
     "state": state, "whose": whose, "harmless": harmless, "time_ns": time_ns,
     "job_type": job_type, "phase": phase, "role": role, "fact": fact,
+    "span": span,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, cast
 from BTrees.OOBTree import OOBTree, OOTreeSet
 
 from borgcube.core import standing
+from borgcube.core.evolution import clocks
 from borgcube.core.journal import Journal
 from borgcube.core.model import Fleet, Table, Timetable
 
@@ -147,4 +148,5 @@ CORE_STEPS: tuple[EvolutionStep, ...] = (
     EvolutionStep("core:0006", _make_notice_tables),
     EvolutionStep("core:0007", _make_proof_tables),
     EvolutionStep("core:0008", _sum_up_repositories),
+    EvolutionStep("core:0009", clocks.order_archives),
 )

@@ -172,6 +172,10 @@ class Archive(Record):
 
     ``pinned`` is why it is never pruned. One with ``deleted_at`` is out of sight but still
     in the repository and restorable until ``delete_after``; see ``core.trash``.
+
+    ``start`` and ``end`` are the archive's own words: Borg's ``time``, by the clock of whoever
+    made it. ``begun_at`` is when the job that made it began, by ours; empty for one that plain
+    borg made. What orders or judges archives goes by :attr:`at`; so do their numbers.
     """
 
     name: str = ""
@@ -181,6 +185,7 @@ class Archive(Record):
     job: str = ""
     start: str = ""
     end: str = ""
+    begun_at: str = ""
     stats: dict[str, Any] = {}
     pinned: str = ""
     pinned_at: str = ""
@@ -191,6 +196,12 @@ class Archive(Record):
     # accepted it.
     suspicions: tuple[dict[str, Any], ...] = ()
     accepted_at: str = ""
+
+    @property
+    def at(self) -> str:
+        """Return when the archive was taken: by this server's clock if the job is known, else as
+        the archive says, else when it was recorded."""
+        return self.begun_at or self.start or self.created_at
 
 
 class Proof(Record):

@@ -42,7 +42,7 @@ def full_name(archive: Any) -> str:
 
 def _listed(call: Call) -> Listing:
     return common.page(call, call.db.archives, ("client", "plan", "repository"),
-                       when=lambda archive: archive.start or archive.created_at,
+                       when=lambda archive: archive.at,
                        where=in_sight)  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from borgcube.core.schemas import (
     text,
     thing,
     whole,
+    yes_or_no,
 )
 from borgcube.plugins.api import common
 
@@ -79,7 +80,9 @@ def _remove(call: Call) -> None:
 
 
 def _backup(call: Call) -> Answer:
-    return common.begun(call, call.act("backup.start", plan=call.record.name))
+    return common.begun(call, call.act(
+        "backup.start", plan=call.record.name, **(call.body or {})
+    ))  # fmt: skip
 
 
 def _dry_run(call: Call) -> Answer:
@@ -137,7 +140,9 @@ ENDPOINTS = [
     Endpoint(
         name="plans.backup", method="POST", path=f"{_ONE}/backup", handler=_backup, find=find,
         summary="Back up now", permission=Permission.OPERATE, status=202,
-        returns=common.JOB_BEGUN,
+        returns=common.JOB_BEGUN, optional=True,
+        body=thing({"reread": yes_or_no("Read all files, this once, whatever is known of them.")},
+                   title="BackupStart"),
     ),
     Endpoint(
         name="plans.canary", method="PUT", path=f"{_ONE}/canary", handler=_canary, find=find,

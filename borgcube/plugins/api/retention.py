@@ -45,7 +45,8 @@ FIELDS = fields_of(
 )  # fmt: skip
 CONFIRM = text(longest=64, description="The policy's name, if it is meant to have no rule.")
 VERDICT = given({
-    "archive": text(), "id": text(), "start": text(),
+    "archive": text(), "id": text(),
+    "start": text(description="When it was taken, by the server's clock as far as known."),
     "keep": yes_or_no(), "rule": text(description="What keeps it; empty when it goes."),
     "number": whole(), "why": text(),
 }, title="Verdict")  # fmt: skip

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from borgcube.core import clocks
 from borgcube.core.errors import FailureCause, JobFailed, Problem, Violation
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.core.untrusted import words
@@ -192,6 +193,19 @@ def judge(
     state = JOB_DONE if code == 0 and not warnings else JOB_WARNING
     if code != 0 and not warnings:
         warnings = [f"borg on the client ended with code {code} after its archive was complete"]
+    cause = None
+    if state == JOB_WARNING:
+        cause = FailureCause(
+            "backup-warnings",
+            Problem.CLIENT,
+            f"{len(warnings)} warnings on the client.",
+            "The archive holds everything else.",
+        )
+    offset = clocks.offset_of(admitted)
+    if clocks.is_off(offset):
+        said = clocks.words(client, offset)
+        state, warnings = JOB_WARNING, [*warnings, said]
+        cause = cause or FailureCause(clocks.KIND, Problem.CLIENT, said, clocks.NEXT_STEP)
     facts = dict(admitted)
     superseded = facts.pop("superseded", [])
     facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in,
@@ -204,14 +218,7 @@ def judge(
         warnings=warnings,
         archives_added=[facts],
         archives_deleted=list(superseded),
-        cause=None
-        if state == JOB_DONE
-        else FailureCause(
-            "backup-warnings",
-            Problem.CLIENT,
-            f"{len(warnings)} warnings on the client.",
-            "The archive holds everything else.",
-        ),
+        cause=cause,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
 
+from borgcube.core import clocks
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
@@ -38,7 +39,8 @@ def archive(context: ArchiveItem, request: Any) -> dict[str, Any]:
     repository = request.db.repositories.find("name", record.repository)
     path = str(repository.path) if repository is not None else ""
     return {
-        "archive": record, "may_restore": request.has_permission(Permission.RESTORE),
+        "archive": record, "clock": clocks.told(record.stats),
+        "may_restore": request.has_permission(Permission.RESTORE),
         "may_delete": request.has_permission(Permission.DELETE),
         "plain": f"borg extract {shlex.quote(f'{path}::{record.name}')}"
         if path and request.me.may(Permission.VIEW_SERVER) else "",

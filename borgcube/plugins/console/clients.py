@@ -6,6 +6,7 @@ from typing import Any
 
 from pyramid.httpexceptions import HTTPSeeOther
 
+from borgcube.core import rereading
 from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
@@ -43,6 +44,9 @@ def client(context: ClientItem, request: Any) -> dict[str, Any]:
         "more_plans": request.db.fleet.group(of_client(name)).total - len(plans),
         "jobs": queries.visible(request, request.db.jobs, 10, client=name),
         "archives": queries.visible(request, request.db.archives, 10, client=name),
+        "clock": request.db.clocks.get(name, 0),
+        "rereads": rereading.wanted_of(request.db, name, most=MAX_PLANS),
+        "may_operate": request.has_permission(Permission.OPERATE),
         "may_configure": request.has_permission(Permission.CONFIGURE),
     }
 

@@ -34,7 +34,7 @@ def dashboard(context: Any, request: Any) -> dict[str, Any]:
     newest = queries.visible(request, request.db.archives, 1)
     return {
         "cards": cards, "sentence": overview.sentence(request),
-        "newest": (newest[0].start or newest[0].created_at) if newest else "",
+        "newest": newest[0].at if newest else "",
         "protected": overall.protected, "plans": overall.total,
         "has_repository": bool(request.db.repositories.newest(1)),
         "has_client": bool(request.db.clients.newest(1)),

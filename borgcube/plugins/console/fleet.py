@@ -211,7 +211,7 @@ def clients(
         newest = request.db.archives.newest(1, client=name)
         rows.append({
             "client": client, "plans": group.total, "worst": worst,
-            "newest": newest[0].start or newest[0].created_at if newest else "",
+            "newest": newest[0].at if newest else "",
         })  # fmt: skip
     return rows, names[limit - 1] if more else ""
 

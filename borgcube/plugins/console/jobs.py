@@ -7,7 +7,7 @@ from typing import Any
 from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
 from pyramid.response import Response
 
-from borgcube.core import lifecycle
+from borgcube.core import clocks, lifecycle, rereading
 from borgcube.core.access import Permission
 from borgcube.core.errors import InvalidInput
 from borgcube.core.texts import _
@@ -86,12 +86,21 @@ def job(context: JobItem, request: Any) -> dict[str, Any]:
         "warnings": list(record.warnings[:SHOWN_WARNINGS]),
         "more_warnings": max(0, len(record.warnings) - SHOWN_WARNINGS),
         "may_operate": request.has_permission(Permission.OPERATE),
+        "clock": clocks.told(record.result),
+        "reread_since": _reread_since(request, record),
         "repeats": repeats(request, record), "find": find, "matches": said.get("matches", 0),
         "cancellable": record.state not in lifecycle.ENDED
         and record.state != lifecycle.CANCELLING,
         "archive": next(iter(request.db.archives.newest(
             1, name=str(record.result.get("archive", "")))), None),
     }  # fmt: skip
+
+
+def _reread_since(request: Any, record: Any) -> str:
+    """Return since when the plan of a job should be read again, for the page of the job whose
+    client broke a rule and of those after it; empty when it need not."""
+    since = rereading.wanted(request.db, record.plan) if record.type == "backup" else ""
+    return since if since and record.finished_at >= since else ""
 
 
 def log(context: JobItem, request: Any) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyramid.httpexceptions import HTTPSeeOther
 
+from borgcube.core import rereading
 from borgcube.core.access import Permission
 from borgcube.core.errors import AccessDenied, BorgCubeError
 from borgcube.core.forms import Form
@@ -57,6 +58,7 @@ def plan(context: PlanItem, request: Any) -> dict[str, Any]:
         "jobs": queries.visible(request, request.db.jobs, 10, plan=record.name),
         "archives": queries.visible(request, request.db.archives, 10, plan=record.name),
         "unused": unused_exclusions(request.db, record),
+        "reread_since": rereading.wanted(request.db, record.name),
         "may_operate": request.has_permission(Permission.OPERATE), **_times(request, record),
     }  # fmt: skip
 
@@ -141,8 +143,9 @@ def new(context: Plans, request: Any) -> Any:
 
 
 def backup(context: PlanItem, request: Any) -> Any:
-    """Back the plan up now."""
-    job = request.act("backup.start", plan=context.record.name)["job_id"]
+    """Back the plan up now; with ``reread``, reading all files."""
+    reread = request.POST.get("reread") == "yes"
+    job = request.act("backup.start", plan=context.record.name, reread=reread)["job_id"]
     return HTTPSeeOther(request.path_to("jobs", job))
 
 

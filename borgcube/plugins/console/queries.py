@@ -63,7 +63,7 @@ def day_bounds(table: Any, day: str) -> tuple[int | None, int | None]:
         return None, None
 
     def when(record: Any) -> str:
-        return str(getattr(record, "start", "") or record.created_at)
+        return str(getattr(record, "at", "") or record.created_at)
 
     first, last = (listing.number_at(table, moment, when=when)
                    for moment in (begin, begin + timedelta(days=1)))  # fmt: skip

@@ -106,7 +106,7 @@ class Dispatcher:
             known: Endpoint | None = getattr(request, "_api_endpoint", None)
             answer = problems.of_error(
                 request, error, about_path=known is not None and bool(known.parameters)
-                and known.body is None and not known.query,
+                and (known.body is None or known.optional) and not known.query,
             )  # fmt: skip
         except Exception:
             LOG.exception("%s %s failed", request.method, request.environ.get("PATH_INFO"))
@@ -132,10 +132,10 @@ class Dispatcher:
         self._permit(endpoint, call, me)
         call.query = read_query(request.environ.get("QUERY_STRING", ""), endpoint.query)
         route.query.check(call.query, what="The query")
-        if route.body is not None:
+        if route.body is not None and (request.body or not endpoint.optional):
             call.body = read_json(request.body, request.headers.get("Content-Type", ""))
             route.body.check(call.body, what="The body")
-        elif request.body:
+        elif request.body:  # of one that takes none
             raise InvalidInput("This request has no body.")
         if endpoint.versioned and method != "GET":
             call.version = _wanted_version(request)

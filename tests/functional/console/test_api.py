@@ -403,6 +403,13 @@ def test_a_backup_is_begun_followed_and_found(console: ConsoleRig, apis: dict[st
             break
         pieces, offset = pieces + part["lines"], part["next_offset"]
     assert pieces == whole and len(whole) > 1 and part["ended"] is True
+    assert "reread" not in job["parameters"]
+    # Who may start a backup may have all files read again.
+    begun = owen.ask("POST", "/plans/web-etc/backup", {"reread": True})
+    reread = console.ended(begun.location.rpartition("/")[2])
+    assert begun.status == 202 and reread["parameters"]["reread"] is True
+    assert reread["parameters"]["files_cache"] == "disabled"
+    assert apis["vera"].ask("POST", "/plans/web-etc/backup", {"reread": True}).status == 403
     cancelled = owen.ask("POST", f"{where}/cancel")
     assert cancelled.status == 409 and problem(cancelled)["kind"] == "illegal-transition"
     assert owen.ask("POST", f"{where}/again").status == 202
@@ -490,7 +497,10 @@ BAD = [
     ("PATCH", "/plans/web-etc", b'{"retries": NaN}', "not JSON"),
     ("PATCH", "/plans/web-etc", b"[" * 100_000, "not valid JSON"),
     ("PATCH", "/plans/web-etc", b"\xff\xfe{", "not valid JSON"),
-    ("POST", "/plans/web-etc/backup", {"now": True}, "has no body"),
+    ("POST", "/plans/web-etc/backup", {"now": True}, "no 'now'"),
+    ("POST", "/plans/web-etc/backup", {"reread": "yes"}, "of the type boolean"),
+    ("POST", "/plans/web-etc/backup", b"reread=yes", "not valid JSON"),
+    ("POST", "/plans/web-etc/dry-run", {"now": True}, "has no body"),
     ("GET", "/jobs?colour=red", None, "no parameter"),
     ("GET", "/digest?rule=none", None, "no rule"),
     ("GET", "/jobs?limit=0", None, "at least 1"),
@@ -565,7 +575,7 @@ def test_the_page_about_the_api_has_every_operation_and_every_kind_of_problem(
 def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
     text = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
     examples = re.findall(r"^```sh\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     secret = console.call("token.add", name="docs", user="ada")["token"]
     environment = {**os.environ, "CUBE": f"{console.url}/api/v1", "TOKEN": secret}
     said = []
@@ -575,7 +585,8 @@ def test_the_examples_of_the_documentation_work(console: ConsoleRig) -> None:
             capture_output=True, timeout=60, check=True,
         )  # fmt: skip
         said.append(json.loads(done.stdout))
-    me, begun, failed, plan, log = said
+    me, begun, reread, failed, plan, log = said
+    assert reread["job"] != begun["job"]
     assert me["token"] == "docs" and begun["href"].endswith(begun["job"])
     assert failed["next"] is None and plan["retries"] == 3 and log["lines"]
 

@@ -121,7 +121,8 @@ class Rig:
             if state == "done":
                 lifecycle.add_archive(root, Archive(
                     id=f"a{job.id}", name=f"{plan}-{job.id}", plan=plan, client=plan,
-                    repository="main", job=job.id, start=self.at, created_at=self.at,
+                    repository="main", job=job.id, start=self.at, begun_at=self.at,
+                    created_at=self.at,
                     stats={"files": 3, "size": 5000, "new_size": 700},
                 ), number=int(self.now.timestamp() * 1e6))  # fmt: skip
                 lifecycle.finish(root, job, "done")

@@ -32,7 +32,7 @@ from borgcube.plugins.borg.vault.ledger import Ledger
 from borgcube.plugins.borg.vault.limits import ClientLimits
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
-# How far the clock of a client may be from ours; more would let it steer retention.
+# How far the clock of a client may be from ours: beyond it the times of its files mean nothing.
 MAX_CLOCK_ERROR = timedelta(days=1)
 # What one archive may hold at most; each is beyond what Borg itself can handle well.
 MAX_ITEMS = 100_000_000

@@ -19,6 +19,7 @@ from typing import Any
 
 from borg.hashindex import ChunkIndex
 
+from borgcube.core import clocks
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.metadata.decode import ArchiveFacts
@@ -96,6 +97,7 @@ class BackupSession(Uploads):
         self.directory: Path = vault.state_dir / "sessions" / token
         self.paths = paths
         self.manifest_plain = b""
+        self.watch = clocks.Watch()  # until the manifest comes, which ends the client's work
         self._ahead: Ahead | None = None
         self.stream_path = self.plan_cache.with_suffix(".stream")
         self._stream: StoredStream | None = None
@@ -202,6 +204,7 @@ class BackupSession(Uploads):
                     self.put(chunk_id, size, memoryview(payload)[header:])
                 elif kind == MANIFEST:
                     self.manifest_plain = bytes(payload)
+                    self.watch.stop()
                 elif kind == COMMIT:
                     self._try_to_admit()
                     wire.send_json({"ok": "error" not in (self.result or {})})
@@ -379,6 +382,7 @@ class BackupSession(Uploads):
             "name": self.archive,
             "start": said.time.isoformat(),
             "end": datetime.now(UTC).isoformat(timespec="seconds"),
+            clocks.OFFSET: self.watch.offset_s(said.time, said.time_end),
             "files": found.files,
             "items": found.items,
             "size": found.size,

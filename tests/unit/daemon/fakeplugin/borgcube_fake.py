@@ -14,7 +14,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from borgcube.core.engines import FileStream, RepositoryFacts
-from borgcube.core.errors import BorgCubeError, FailureCause, InvalidInput, JobFailed, Problem
+from borgcube.core.errors import (
+    BorgCubeError,
+    FailureCause,
+    InvalidInput,
+    JobFailed,
+    Problem,
+    Violation,
+)
 from borgcube.core.home import job_dir
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.jobs import JobContext, JobResult
@@ -150,6 +157,11 @@ class Backup:
                 raise RuntimeError("the secret is right\x1b[2J")
             case "cause":
                 raise JobFailed("host-unreachable", Problem.NETWORK, "No.", next_step="Wait.")
+            case "violation" if not parameters.get("reread"):
+                raise JobFailed(
+                    "client-refused", Problem.CLIENT, "It was refused.", next_step="Look at it.",
+                    violation=Violation("wrong-id", "a chunk that is not what it says"),
+                )  # fmt: skip
             case "die":
                 os._exit(7)
             case "long":
@@ -161,7 +173,11 @@ class Backup:
         files = 0 if parameters["comment"] == "empty" else 1
         context.log("info", "a\x1b[31mname", path="x\ny")
         entry = {"id": f"id-{parameters['archive']}", "name": parameters["archive"], "files": files}
-        return JobResult(data={"files": 1}, archives_added=[entry])
+        data: dict[str, Any] = {"files": 1}
+        clocks = {"ahead": 82_800.0, "on time": 0.5}
+        if (off := clocks.get(parameters["comment"])) is not None:
+            entry["clock_offset_s"] = data["clock_offset_s"] = off
+        return JobResult(data=data, archives_added=[entry])
 
 
 class Catalog:
