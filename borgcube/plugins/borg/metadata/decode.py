@@ -176,11 +176,14 @@ def _record(item: dict[bytes, Any], flags: int, lenient: bool) -> Packed:
         raise _refused("an item has a value of another type than Borg writes")
     if not (0 <= mode < 1 << 16 and 0 <= uid < MAX_NUMBER and 0 <= gid < MAX_NUMBER):
         raise _refused("an item has a number out of its range")
-    if user is not None:
+    if user is None:
+        user = b""
+    else:
         flags |= form.USER
-    if group is not None:
+    if group is None:
+        group = b""
+    else:
         flags |= form.GROUP
-    user, group = user or b"", group or b""
     source = item[b"source"] if flags & form.SOURCE else b""
     if not type(user) is type(group) is type(source) is bytes:
         raise _refused("an item has a value of another type than Borg writes")
