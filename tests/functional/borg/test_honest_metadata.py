@@ -94,9 +94,8 @@ def make_odd_tree(root: Path, seed: int) -> None:
         with suppress(OSError, OverflowError):
             os.utime(name, (rng.randint(0, 1 << 31), when))
         with suppress(OSError, ValueError):
-            os.chown(
-                name, rng.choice([0, 54321, (1 << 31) + 7, (1 << 32) - 2]), rng.choice([0, 77])
-            )
+            owner = rng.choice([0, 54321, (1 << 31) + 7, (1 << 32) - 2])
+            os.chown(name, owner, rng.choice([0, 77]))
     os.mkfifo(place / "pipe")
     os.link(place / "pipe", place / "pipe too")
     with socket.socket(socket.AF_UNIX) as sock:
@@ -105,11 +104,8 @@ def make_odd_tree(root: Path, seed: int) -> None:
         shutil.move(place_of_socket, place / "socket")
     for name, kind in (("character", 0o020000), ("block", 0o060000)):
         with suppress(PermissionError):
-            os.mknod(
-                place / name,
-                kind | 0o640,
-                os.makedev(rng.randint(0, 4095), rng.randint(0, 1 << 20)),
-            )
+            device = os.makedev(rng.randint(0, 4095), rng.randint(0, (1 << 20) - 1))
+            os.mknod(place / name, kind | 0o640, device)
             os.link(place / name, place / f"{name} too")
     os.symlink("x" * 4000, place / "long link")
     os.symlink("../" * 30 + "etc", place / "link up")

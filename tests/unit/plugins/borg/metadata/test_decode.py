@@ -83,9 +83,14 @@ def pairs(item: Any) -> Pairs:
 
 
 HONEST = pairs(
-    plain_item(xattrs=StableDict({b"user.a": b"1", b"user.b": None}), atime=5, acl_access=b"u::rwx\n",
-               bsdflags=2, part=1)
-)  # fmt: skip
+    plain_item(
+        xattrs=StableDict({b"user.a": b"1", b"user.b": None}),
+        atime=5,
+        acl_access=b"u::rwx\n",
+        bsdflags=2,
+        part=1,
+    )
+)
 ID = bytes([1]) * 32
 WRONG: dict[str, Pairs | bytes] = {
     "a key twice": Pairs([*HONEST, HONEST[-1]]),

@@ -94,9 +94,7 @@ class Cache:
         self.chunks: list[bytes] = []
         self.repository = SimpleNamespace(async_response=lambda **_how: None)
 
-    def add_chunk(
-        self, chunk_id: bytes, chunk: bytes, *_: Any, **_how: Any
-    ) -> tuple[bytes, int, int]:
+    def add_chunk(self, chunk_id: bytes, chunk: bytes, *_: Any, **_how: Any) -> Any:
         self.chunks.append(bytes(chunk))
         return chunk_id, len(chunk), 0
 

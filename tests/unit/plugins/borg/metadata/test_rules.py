@@ -29,7 +29,8 @@ from tests.unit.plugins.borg.metadata.honest import (
 
 GOOD_PATHS = [
     b".", b"a", b"a/b", b"...", b"..a", b"a..", b".a/.b", b"a/...", b"-rf", b" ", b"a\nb",
-    b"\xff\xfe", b"a\\b", b"c:", b"x" * 1020, b"/".join([b"x" * 1020] * 16), b"/".join([b"a"] * 8192),
+    b"\xff\xfe", b"a\\b", b"c:", b"x" * 1020, b"/".join([b"x" * 1020] * 16),
+    b"/".join([b"a"] * 8192),
 ]  # fmt: skip
 BAD_PATHS = [
     b"", b"/", b"/a", b"a/", b"a//b", b"//a", b"./a", b"./", b"a/.", b"a/./b", b"..", b"../a",
@@ -198,7 +199,7 @@ ARCHIVES: dict[str, tuple[list[Record], bool]] = {
         [record(REGULAR, form.CHUNKS | form.SIZE, path=b"a"), further(b"b", b"a")], True,
     ),
     "itself": ([further(b"a", b"a")], False),
-    "a later file": ([further(b"b", b"a"), first(b"a")], False),
+    "a later file": ([first(b"c"), further(b"b", b"a")], False),
     "nothing": ([first(b"a"), further(b"b", b"c")], False),
     "a further name": ([first(b"a"), further(b"b", b"a"), further(b"c", b"b")], False),
     "a file that is no first name": ([first(b"a", flags=0), further(b"b", b"a")], False),
@@ -217,13 +218,11 @@ ARCHIVES: dict[str, tuple[list[Record], bool]] = {
 @pytest.mark.parametrize("said", ARCHIVES)
 def test_a_hard_link_has_an_earlier_first_name_of_its_kind(said: str) -> None:
     links, (archive, accepted) = Links(), ARCHIVES[said]
-    if accepted:
-        for one in archive:
-            check_record(one, links)
-    else:
+    for one in archive if accepted else archive[:-1]:
+        check_record(one, links)
+    if not accepted:
         with pytest.raises(ArchiveRefused, match="hard link's source"):
-            for one in archive:
-                check_record(one, links)
+            check_record(archive[-1], links)
 
 
 def test_first_names_are_bounded_in_bytes_and_the_limit_is_ours() -> None:
