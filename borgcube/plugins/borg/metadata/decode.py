@@ -383,21 +383,24 @@ def decode_archive(plain: bytes, *, expected: str) -> ArchiveFacts:
     ids = found[b"items"]
     if any(type(one) is not bytes or len(one) != 32 for one in ids):
         raise _refused("the archive metadata has a malformed list of items")
-    words = found[b"cmdline"]
-    if (
-        len(words) > _MAX_WORDS
-        or any(type(one) is not bytes for one in words)
-        or sum(map(len, words)) > _MAX_WORDS_BYTES
-    ):
-        raise _refused("the archive metadata has a malformed command line")
-    for key in (b"hostname", b"username"):
-        if len(found[key]) > _MAX_TEXT:
-            raise _refused("the archive metadata has a malformed text")
+    check_words(found[b"cmdline"], found[b"hostname"], found[b"username"])
     return ArchiveFacts(
         items=ids, time=_moment(found[b"time"]), time_end=_moment(found[b"time_end"]),
-        cmdline=words, hostname=found[b"hostname"], username=found[b"username"],
-        chunker_params=_chunker_params(found[b"chunker_params"]),
+        cmdline=found[b"cmdline"], hostname=found[b"hostname"], username=found[b"username"],
+        chunker_params=check_chunker(found[b"chunker_params"]),
     )  # fmt: skip
+
+
+def check_words(cmdline: tuple[Any, ...], *texts: bytes) -> None:
+    """Refuse a command line, or other texts, that are longer than they may be."""
+    if (
+        len(cmdline) > _MAX_WORDS
+        or any(type(one) is not bytes for one in cmdline)
+        or sum(map(len, cmdline)) > _MAX_WORDS_BYTES
+    ):
+        raise _refused("the archive metadata has a malformed command line")
+    if any(len(one) > _MAX_TEXT for one in texts):
+        raise _refused("the archive metadata has a malformed text")
 
 
 def _moment(value: bytes) -> datetime:
@@ -411,7 +414,7 @@ def _moment(value: bytes) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _chunker_params(value: tuple[Any, ...]) -> tuple[str | int, ...]:
+def check_chunker(value: tuple[Any, ...]) -> tuple[str | int, ...]:
     """Return a chunker's name and its numbers; Borg knows ``buzhash`` and ``fixed``."""
     name, *numbers = value or (None,)
     if name not in (b"buzhash", b"fixed") or len(numbers) > 4:

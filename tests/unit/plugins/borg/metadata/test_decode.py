@@ -260,7 +260,7 @@ def test_archives_that_are_there_may_have_another_form_but_no_other_meaning() ->
             list(read_records([pack(form)]))
     for change in (
         "a key twice", "a key twice, side by side", "an attribute twice", "a number as key",
-        "an unknown key", "a pair for a chunk", "four values for a chunk", "a float for a time",
+        "a pair for a chunk", "four values for a chunk", "a float for a time",
         "true for a number", "nil for a path", "a size that is no sum",
     ):  # fmt: skip
         wrong = WRONG[change]
