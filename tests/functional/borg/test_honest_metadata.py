@@ -27,6 +27,7 @@ from borg.constants import REQUIRED_ITEM_KEYS
 from borg.helpers import Manifest
 from borg.repository import Repository
 
+from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.metadata.decode import (
     decode_archive,
     decode_manifest,
@@ -212,11 +213,7 @@ def msgpack_items(stream: bytes) -> Iterator[dict[bytes, Any]]:
 
 def stream_in(rig: Rig) -> bytes:
     """Return what the client of a rig's only plan wrote, as the vault keeps it."""
-    (path,) = (
-        (rig.state_dir / "repositories").rglob("*.stream")
-        if (rig.state_dir / "repositories").exists()
-        else rig.state_dir.rglob("*.stream")
-    )
+    (path,) = rig.state_dir.rglob("*.stream")
     data, at, parts = path.read_bytes(), 0, []
     while at < len(data):
         _, length, packed = HEAD.unpack_from(data, at)
@@ -262,4 +259,30 @@ def test_an_archive_has_every_field_that_the_client_wrote(tmp_path: Path, borg: 
                 seen = list(archive.iter_items())
                 assert [os.fsencode(one.path) for one in seen] == [one[b"path"] for one in stored]
                 assert all(set(one.as_dict()) >= REQUIRED_ITEM_KEYS for one in seen)
+        rig.start_vault()
+
+
+def test_a_damaged_stream_of_a_plan_costs_one_run(tmp_path: Path) -> None:
+    """It is our file, not the repository and not the client, and the next run needs none of it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(300):
+        (source / f"file{number}").write_bytes(os.urandom(50))
+    time.sleep(1.1)
+    (source / "newest").write_text("newest")
+    with Rig(tmp_path / "rig") as rig:
+        for name in ("t-1", "t-2"):
+            assert rig.backup(name, source).state == "done"
+        (path,) = rig.state_dir.rglob("*.stream")
+        data = bytearray(path.read_bytes())
+        data[HEAD.size + 200] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(JobFailed) as caught:
+            rig.backup("t-3", source)
+        assert caught.value.cause.kind == "metadata-lost"
+        assert caught.value.cause.problem is Problem.SERVER
+        assert rig.backup("t-4", source).state == "done"
+        assert rig.backup("t-5", source).archives_added[0]["charged_size"] < 3000
+        rig.stop_vault()
+        assert rig.plain_borg("check", str(rig.path)).returncode == 0
         rig.start_vault()
