@@ -147,3 +147,13 @@ def test_an_unknown_flag_is_refused() -> None:
 def test_malformed_attributes_are_refused(data: bytes) -> None:
     with pytest.raises(BadBlock):
         read_xattrs(data)
+
+
+def test_a_record_that_does_not_fit_is_not_even_given_out() -> None:
+    """Who takes records one by one has not taken a part of one before the block is refused."""
+    for field in range(5, 10):
+        lengths = [0] * 23
+        lengths[field] = 7
+        given_out = read_block(pack_block([(HEAD.pack(*lengths), b"abc")]))
+        with pytest.raises(BadBlock, match="does not fit"):
+            next(given_out)
