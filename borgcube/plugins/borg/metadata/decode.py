@@ -105,6 +105,8 @@ class ItemDecoder:
     def _shape(self, keys: tuple[bytes, ...]) -> int:
         """Return the flags of a combination of keys that is seen for the first time."""
         if self.lenient:
+            if any(type(key) is not bytes for key in keys):
+                raise _refused("an item has a key that is no text")
             if not set(keys) >= {b"path", b"mode", b"mtime"}:
                 raise _refused("an item lacks its path, mode or time")
         elif not set(keys) >= _ALWAYS or list(keys) != sorted(keys):
