@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from borgcube.plugins.borg.gate.verify import IdHash, id_hash_for
 from borgcube.testing.attacks import SECRET
-from borgcube.testing.hostile import MANIFEST_ID, at, file_item
+from borgcube.testing.hostile import MANIFEST_ID, at, borg_packed, file_item
 
 DEEDS: dict[str, Callable[[], int]] = {}
 
@@ -134,17 +134,18 @@ class Borg(Line):
         metadata = {
             "version": 1,
             "name": self.archive,
-            "items": [self.put(msgpack.packb(item, use_bin_type=False))],
+            "items": [self.put(borg_packed(item))],
             "cmdline": [],
             "hostname": "h",
             "username": "u",
             "time": now,
             "time_end": now,
+            "chunker_params": ["buzhash", 19, 23, 21, 4095],
             **more,
         }
-        entry = {"id": self.put(msgpack.packb(metadata, use_bin_type=False)), "time": now}
+        entry = {"id": self.put(borg_packed(metadata)), "time": now}
         manifest = {"version": 1, "archives": dict.fromkeys(names or (self.archive,), entry)}
-        self.put(msgpack.packb(manifest, use_bin_type=False), MANIFEST_ID)
+        self.put(borg_packed(manifest), MANIFEST_ID)
         self.result("commit", compact=False)
         self.close()
 

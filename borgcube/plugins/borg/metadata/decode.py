@@ -105,6 +105,8 @@ class ItemDecoder:
     def _shape(self, keys: tuple[bytes, ...]) -> int:
         """Return the flags of a combination of keys that is seen for the first time."""
         if self.lenient:
+            if any(type(key) is not bytes for key in keys):
+                raise _refused("an item has a key that is no text")
             if not set(keys) >= {b"path", b"mode", b"mtime"}:
                 raise _refused("an item lacks its path, mode or time")
         elif not set(keys) >= _ALWAYS or list(keys) != sorted(keys):
@@ -176,11 +178,14 @@ def _record(item: dict[bytes, Any], flags: int, lenient: bool) -> Packed:
         raise _refused("an item has a value of another type than Borg writes")
     if not (0 <= mode < 1 << 16 and 0 <= uid < MAX_NUMBER and 0 <= gid < MAX_NUMBER):
         raise _refused("an item has a number out of its range")
-    if user is not None:
+    if user is None:
+        user = b""
+    else:
         flags |= form.USER
-    if group is not None:
+    if group is None:
+        group = b""
+    else:
         flags |= form.GROUP
-    user, group = user or b"", group or b""
     source = item[b"source"] if flags & form.SOURCE else b""
     if not type(user) is type(group) is type(source) is bytes:
         raise _refused("an item has a value of another type than Borg writes")
@@ -380,21 +385,24 @@ def decode_archive(plain: bytes, *, expected: str) -> ArchiveFacts:
     ids = found[b"items"]
     if any(type(one) is not bytes or len(one) != 32 for one in ids):
         raise _refused("the archive metadata has a malformed list of items")
-    words = found[b"cmdline"]
-    if (
-        len(words) > _MAX_WORDS
-        or any(type(one) is not bytes for one in words)
-        or sum(map(len, words)) > _MAX_WORDS_BYTES
-    ):
-        raise _refused("the archive metadata has a malformed command line")
-    for key in (b"hostname", b"username"):
-        if len(found[key]) > _MAX_TEXT:
-            raise _refused("the archive metadata has a malformed text")
+    check_words(found[b"cmdline"], found[b"hostname"], found[b"username"])
     return ArchiveFacts(
         items=ids, time=_moment(found[b"time"]), time_end=_moment(found[b"time_end"]),
-        cmdline=words, hostname=found[b"hostname"], username=found[b"username"],
-        chunker_params=_chunker_params(found[b"chunker_params"]),
+        cmdline=found[b"cmdline"], hostname=found[b"hostname"], username=found[b"username"],
+        chunker_params=check_chunker(found[b"chunker_params"]),
     )  # fmt: skip
+
+
+def check_words(cmdline: tuple[Any, ...], *texts: bytes) -> None:
+    """Refuse a command line, or other texts, that are longer than they may be."""
+    if (
+        len(cmdline) > _MAX_WORDS
+        or any(type(one) is not bytes for one in cmdline)
+        or sum(map(len, cmdline)) > _MAX_WORDS_BYTES
+    ):
+        raise _refused("the archive metadata has a malformed command line")
+    if any(len(one) > _MAX_TEXT for one in texts):
+        raise _refused("the archive metadata has a malformed text")
 
 
 def _moment(value: bytes) -> datetime:
@@ -408,7 +416,7 @@ def _moment(value: bytes) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _chunker_params(value: tuple[Any, ...]) -> tuple[str | int, ...]:
+def check_chunker(value: tuple[Any, ...]) -> tuple[str | int, ...]:
     """Return a chunker's name and its numbers; Borg knows ``buzhash`` and ``fixed``."""
     name, *numbers = value or (None,)
     if name not in (b"buzhash", b"fixed") or len(numbers) > 4:

@@ -16,7 +16,12 @@ from typing import Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.untrusted import words
-from borgcube.plugins.borg.metadata.decode import MAX_SKIPPED, ArchiveFacts
+from borgcube.plugins.borg.metadata.decode import (
+    MAX_SKIPPED,
+    ArchiveFacts,
+    check_chunker,
+    check_words,
+)
 from borgcube.plugins.borg.metadata.process import MAX_ANSWER
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
 from borgcube.plugins.borg.wire import BEGIN, FINISH, JSON, RECORDS, STATE, STREAM, Wire, WireError
@@ -147,7 +152,7 @@ class Reader:
             # A child that was taken over says what it likes: a kind of our list, text as such.
             ours = answer.get("kind") == "archive-too-large"
             raise ArchiveRefused(
-                str(answer["refused"])[:300],
+                words(answer["refused"], limit=300),
                 kind="archive-too-large" if ours else "archive-refused", keep=ours,
             )  # fmt: skip
 
@@ -170,17 +175,18 @@ class Reader:
             kind, ids = self._wire.receive()
             if kind != STREAM or len(ids) % 32:
                 raise ValueError("no list of items")
-            params = said["chunker_params"]
-            if len(params) > 5 or any(type(one) not in (str, int) for one in params):
-                raise ValueError("odd chunker parameters")
-            return ArchiveFacts(
+            # Judged once more: what a child that was taken over says is packed at the commit.
+            name, *numbers = said["chunker_params"]
+            facts = ArchiveFacts(
                 items=_cut(ids),
                 time=_aware(said["time"]), time_end=_aware(said["time_end"]),
                 cmdline=tuple(bytes.fromhex(word) for word in said["cmdline"]),
                 hostname=bytes.fromhex(said["hostname"]),
                 username=bytes.fromhex(said["username"]),
-                chunker_params=tuple(params),
+                chunker_params=check_chunker((name.encode(), *numbers)),
             )  # fmt: skip
+            check_words(facts.cmdline, facts.hostname, facts.username)
+            return facts
 
     def stored(self, plain: bytes) -> tuple[bytes, ...]:
         """Return the IDs of the metadata chunks of an archive that is stored already."""

@@ -18,6 +18,7 @@ from typing import Any
 import zstandard
 from borg.hashindex import CacheSynchronizer, ChunkIndex
 
+from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.untrusted import escaped
 from borgcube.plugins.borg.gate.verify import id_hash_for
 from borgcube.plugins.borg.metadata.compare import check_equal
@@ -158,6 +159,9 @@ class Admission:
                 current = True
             chunk = earlier.get(chunk_id)
             if chunk is None:
+                if chunk_id in earlier and self.ledger.lookup(chunk_id) is None:
+                    earlier.forget()
+                    raise _lost()
                 chunk = self.ledger.read(chunk_id)
             for data in reader.read(chunk):
                 self._take(self.judge.judge(data))
@@ -198,6 +202,15 @@ class Admission:
             found.references.add(chunk_id, 1, 0, 0)
         found.roots = self._roots.files()
         return found
+
+
+def _lost() -> JobFailed:
+    return JobFailed(
+        "metadata-lost", Problem.SERVER,
+        "A file of the server's, with what the client wrote at its last backup, is damaged.",
+        next_step="Run the backup again: the client then sends its metadata again. Look at the "
+        "disk with BORGCUBE_HOME.",
+    )  # fmt: skip
 
 
 def path_hash_of(ledger: Ledger) -> Callable[[bytes], bytes]:

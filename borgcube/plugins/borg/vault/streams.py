@@ -71,7 +71,7 @@ class StoredStream:
     """A plan's stream as a session finds it: which chunks there are, and their content."""
 
     def __init__(self, path: Path, id_hash: Callable[[bytes], bytes]) -> None:
-        self._id_hash = id_hash
+        self._path, self._id_hash = path, id_hash
         self._places: dict[bytes, tuple[int, int, int]] = {}
         self._file = None
         try:
@@ -106,6 +106,8 @@ class StoredStream:
         start, packed, length = place
         try:
             data = os.pread(self._file.fileno(), packed, start)
+            if zstandard.frame_content_size(data) != length:
+                return None  # what it says it comes to is what room is made for
             chunk = zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
         except (OSError, zstandard.ZstdError) as error:
             log.warning("a chunk of a plan's last stream cannot be read: %s", error)
@@ -116,8 +118,9 @@ class StoredStream:
         """Remember a chunk for the next time as well."""
         place = self._places.get(chunk_id)
         if place is not None and self._file is not None:
-            data = os.pread(self._file.fileno(), place[1], place[0])
-            target.add_packed(chunk_id, place[2], data)
+            with contextlib.suppress(OSError):  # then it is sent again, the next time
+                data = os.pread(self._file.fileno(), place[1], place[0])
+                target.add_packed(chunk_id, place[2], data)
 
     def chunks(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield each chunk with its ID, in the order of the stream."""
@@ -126,6 +129,13 @@ class StoredStream:
             if chunk is None:
                 return
             yield chunk_id, chunk
+
+    def __contains__(self, chunk_id: bytes) -> bool:
+        return chunk_id in self._places
+
+    def forget(self) -> None:
+        """Remove the file, which is not as it was written: nothing of it is offered again."""
+        self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; safe to repeat."""

@@ -24,15 +24,10 @@ from borgcube.plugins.borg.gate.verify import (
     decompress,
     hmac_sha256_id,
 )
+from borgcube.plugins.borg.metadata.decode import decode_archive, read_records
+from borgcube.plugins.borg.metadata.rules import ArchiveRefused
+from borgcube.plugins.borg.metadata.stream import LARGE_ITEM, MAX_ITEM, PIECE, read_items
 from borgcube.plugins.borg.vault import admission
-from borgcube.plugins.borg.vault.items import (
-    LARGE_ITEM,
-    MAX_ITEM,
-    PIECE,
-    ArchiveRefused,
-    check_item,
-    read_items,
-)
 from borgcube.testing import fuzztargets
 from borgcube.testing.hostile import at, file_item
 
@@ -142,9 +137,10 @@ keys = st.sampled_from(
 @given(st.dictionaries(keys, objects, max_size=3), st.integers(1, 64))
 def test_items_in_any_pieces_keep_the_rules_or_are_refused(change: Any, step: int) -> None:
     chunk = (fuzztargets.CHUNK, fuzztargets.CHUNK_SIZE, 4)
-    item = {**file_item("a/b", [chunk]), **change}
-    stream = msgpack.packb(item, use_bin_type=True)
+    item = dict(sorted({**file_item("a/b", [chunk]), **change}.items()))
+    stream = msgpack.packb(item, use_bin_type=False)
     fuzztargets.items(stream)
+    fuzztargets.items(msgpack.packb(item, use_bin_type=True))
     pieces = [stream[n : n + step] for n in range(0, len(stream), step)]
     # By their form: there are numbers that are not equal to themselves.
     assert repr(list(read_items(pieces))) == repr(list(read_items([stream])))
@@ -154,13 +150,15 @@ def test_items_in_any_pieces_keep_the_rules_or_are_refused(change: Any, step: in
 def test_a_long_list_of_chunks_is_read_whatever_its_pieces(references: int) -> None:
     chunk = (fuzztargets.CHUNK, fuzztargets.CHUNK_SIZE, 70_000)
     made = [file_item("big", [chunk] * references), file_item("after", [chunk])]
+    made = [dict(sorted(item.items())) for item in made]
     stream = b"".join(msgpack.packb(item, use_bin_type=False) for item in made * 2)
     for size in (len(stream), PIECE + 1, 100_000):
         pieces = [stream[n : n + size] for n in range(0, len(stream), size)]
         found = list(read_items(pieces))
         assert [item[b"path"] for item in found] == [b"big", b"after"] * 2
-        sizes = [check_item(item, fuzztargets._size) for item in found]
-        assert sizes == [4 * references, 4] * 2
+        records = list(read_records(pieces))
+        assert [one.size for one in records] == [4 * references, 4] * 2
+        assert [len(one.chunks) // 36 for one in records] == [references, 1] * 2
 
 
 BOMBS = {
@@ -188,13 +186,22 @@ def test_an_item_takes_no_more_memory_than_its_bound(bomb: str) -> None:
     assert peak < 3 * MAX_ITEM
 
 
+def archive_metadata(**more: Any) -> bytes:
+    """Return the metadata of an archive, as Borg packs it."""
+    metadata = {
+        "version": 1, "name": "a", "items": [], "time": "2026-01-01T00:00:00", "hostname": "h",
+        "time_end": "2026-01-01T00:00:00", "username": "u", "cmdline": [],
+        "chunker_params": ["buzhash", 19, 23, 21, 4095], **more,
+    }  # fmt: skip
+    packed: bytes = msgpack.packb(dict(sorted(metadata.items())), use_bin_type=False)
+    return packed
+
+
 @given(st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)))  # noqa: DTZ001
 def test_a_clock_is_right_within_a_day_and_wrong_beyond(moment: datetime) -> None:
     now = datetime(2026, 6, 1, 12, tzinfo=UTC)
-    metadata = {
-        "version": 1, "name": "a", "items": [], "time": at(moment.replace(tzinfo=UTC)),
-    }  # fmt: skip
-    judged = admission.check_metadata(msgpack.packb(metadata), expected="a")
+    said = at(moment.replace(tzinfo=UTC))
+    judged = decode_archive(archive_metadata(time=said, time_end=said), expected="a")
     right = abs(moment.replace(tzinfo=UTC) - now) <= timedelta(days=1)
     if right:
         admission.check_clock(judged, began=now, now=now)
@@ -206,11 +213,7 @@ def test_a_clock_is_right_within_a_day_and_wrong_beyond(moment: datetime) -> Non
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_words_in_metadata_are_printable(host: bytes, user: bytes) -> None:
-    metadata = {
-        b"version": 1, b"name": b"a", b"items": [], b"time": b"2026-01-01T00:00:00",
-        b"hostname": host, b"username": user, b"cmdline": [host, user],
-    }  # fmt: skip
-    judged = admission.check_metadata(msgpack.packb(metadata), expected="a")
-    real = admission.real_metadata(judged, name="a", comment="c")
+    plain = archive_metadata(hostname=host, username=user, cmdline=[host, user])
+    real = admission.real_metadata(decode_archive(plain, expected="a"), name="a", comment="c")
     for text in (real["hostname"], real["username"], *real["cmdline"]):
         assert text.isprintable()
