@@ -47,6 +47,9 @@ def main(path: str, source: str, name: str, kind: str) -> None:
                     made.append(twice(item, victim * 3))
                 elif kind == "no-mode" and item is files[-1]:
                     made.append(pack({k: v for k, v in sorted(item.items()) if k != "mode"}))
+                elif kind == "short-id" and item is files[-1]:
+                    short = {**item, "chunks": [(b"x" * 31, 1, 1)], "size": 1}
+                    made.append(pack(dict(sorted(short.items()))))
                 elif kind == "climbs" and item is files[-1]:
                     made.append(pack(dict(sorted({**item, "path": "a/../../b"}.items()))))
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,3 +137,25 @@ def test_what_was_looked_through_is_not_looked_through_again(poisoned: Rig) -> N
     poisoned.start_vault()
     prune(poisoned, "a-2")
     assert (poisoned.root / "vault.log").read_text().count("is sound: {") == 4
+
+
+def test_an_archive_that_borg_cannot_read_makes_nobody_wait(tmp_path: Path) -> None:
+    """Borg gives up making its cache at such an archive: nobody could use the repository."""
+    rig = Rig(tmp_path / "rig")
+    source = random_files(tmp_path / "a", count=5)
+    with rig:
+        rig.backup("a-1", source)
+    poison(rig, "a-1", "bad", "short-id")
+    (rig.state_dir / rig.facts.id / FILE_NAME).unlink()
+    shutil.rmtree(rig.state_dir / "base" / ".cache")  # lost, so that it is made anew
+    assert rig.plain_borg("create", f"{rig.path}::x", str(source)).returncode != 0
+    with rig:
+        (source / "more").write_bytes(b"new")
+        assert rig.backup("a-2", source).state == "done"
+        assert rig.restore("a-1", tmp_path / "target").state == "done"
+        done = prune(rig, "bad", also_quarantined=True)
+        assert done["deleted"] == ["bad"] and not done["quarantined"]
+        prune(rig, "a-1")
+    clean(rig)
+    created = rig.plain_borg("create", f"{rig.path}::x", str(source))
+    assert created.returncode == 0, created.stderr

@@ -24,7 +24,7 @@ from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.untrusted import words
 from borgcube.plugins.borg.metadata.readers import Readers
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
-from borgcube.plugins.borg.vault.ledger import QUARANTINED, Ledger
+from borgcube.plugins.borg.vault.ledger import QUARANTINED, Source
 
 log = logging.getLogger("borgcube.vault")
 FILE_NAME = "known-archives.jsonl"
@@ -46,7 +46,7 @@ def quarantined(name: str, reason: str) -> JobFailed:
 class Known:
     """The archives that were looked through, by ID, and what was found. Safe for threads."""
 
-    def __init__(self, ledger: Ledger, directory: Path, readers: Readers) -> None:
+    def __init__(self, ledger: Source, directory: Path, readers: Readers) -> None:
         self._ledger, self._readers = ledger, readers
         self._path = directory / FILE_NAME
         self._lock = threading.Lock()
@@ -136,6 +136,12 @@ class Known:
             self._bad[archive_id] = reason
             self._append({"id": archive_id.hex(), "why": reason})
 
+    def note_uncounted(self) -> None:
+        """Say that the counts leave archives in quarantine out, until they are made anew."""
+        with self._lock:
+            self.counted = False
+            self._append({COUNTED: False})
+
     def note_counted(self) -> None:
         """Write down that the counts are those of the archives."""
         with self._lock:
@@ -161,8 +167,8 @@ class Known:
             present = {info.id for info in self._ledger.manifest.archives.list()}
         lines: list[dict[str, Any]] = [{"version": VERSION}]
         for line in self._lines():
-            if line.get(COUNTED):
-                self.counted = True
+            if COUNTED in line:
+                self.counted = bool(line[COUNTED])
                 continue
             try:
                 archive_id = bytes.fromhex(line["id"])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 from borg.hashindex import CacheSynchronizer, ChunkIndex
-from borg.helpers import IntegrityError
+from borg.helpers import IntegrityError, Manifest
 from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
@@ -26,7 +26,6 @@ from borgcube.plugins.borg.gate.verify import Rejected, decompress
 from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.items import read_items
 from borgcube.plugins.borg.vault.opened import OpenedRepository
-from borgcube.plugins.borg.vault.sealing import Sealer
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.known import Known
@@ -39,18 +38,49 @@ PARTIAL_COMMENT = "chunks of an unfinished backup"
 ENTRY_BYTES = 41  # of a segment, beside the envelope: CRC, size, tag, ID
 
 
-class Ledger:
-    """An opened repository with chunk lookup, references and grouped commits."""
+class Source:
+    """An opened repository whose chunks can be read, with the lock that guards it."""
 
     def __init__(self, opened: OpenedRepository) -> None:
         self.opened = opened
         self.repository = opened.repository
         self.key = opened.key
         self.manifest = opened.manifest
+        self.lock = threading.RLock()
+        self.sealer = opened.sealer
+
+    def read(self, chunk_id: bytes) -> bytes:
+        """Return a chunk's plaintext, authenticated, bounded and with its ID checked.
+
+        Raises JobFailed ``repository-damaged``: whatever is stored was sound once.
+        """
+        try:
+            with self.lock:
+                envelope = self.repository.get(chunk_id)
+            plain = decompress(self.sealer.unseal(envelope))
+            self.key.assert_id(chunk_id, plain)
+        except (
+            ValueError, Rejected, IntegrityError, Repository.ObjectNotFound, OSError
+        ) as error:  # fmt: skip
+            # A file of the repository that is gone, or that the disk does not read any more.
+            if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.EIO):
+                raise
+            raise JobFailed(
+                "repository-damaged",
+                Problem.REPOSITORY,
+                f"Chunk {chunk_id.hex()[:16]} of the repository cannot be read.",
+                next_step="Check its storage, then run borg check.",
+            ) from error
+        return plain
+
+
+class Ledger(Source):
+    """An opened repository with chunk lookup, references and grouped commits."""
+
+    def __init__(self, opened: OpenedRepository) -> None:
+        super().__init__(opened)
         self.cache = opened.cache
         self.chunks = opened.cache.chunks
-        self.lock = threading.RLock()
-        self.sealer = Sealer(opened.key, blake2=opened.blake2)
         # Which archives may be read here; without it, as in a test, all of them.
         self.known: Known | None = None
         self._added: list[bytes] = []
@@ -139,30 +169,6 @@ class Ledger:
         return total
 
     # Reading ----------------------------------------------------------------------------
-
-    def read(self, chunk_id: bytes) -> bytes:
-        """Return a chunk's plaintext, authenticated, bounded and with its ID checked.
-
-        Raises JobFailed ``repository-damaged``: whatever is stored was sound once.
-        """
-        try:
-            with self.lock:
-                envelope = self.repository.get(chunk_id)
-            plain = decompress(self.sealer.unseal(envelope))
-            self.key.assert_id(chunk_id, plain)
-        except (
-            ValueError, Rejected, IntegrityError, Repository.ObjectNotFound, OSError
-        ) as error:  # fmt: skip
-            # A file of the repository that is gone, or that the disk does not read any more.
-            if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.EIO):
-                raise
-            raise JobFailed(
-                "repository-damaged",
-                Problem.REPOSITORY,
-                f"Chunk {chunk_id.hex()[:16]} of the repository cannot be read.",
-                next_step="Check its storage, then run borg check.",
-            ) from error
-        return plain
 
     def begin(self) -> None:
         """Open the cache's transaction, once per commit."""
@@ -344,12 +350,14 @@ class Ledger:
             _, size, csize = chunks[chunk_id]
             del chunks[chunk_id]
             wrong += 1
-            if chunk_id not in index:
-                continue
-            if needed(chunk_id):
+            if chunk_id in index and needed(chunk_id):
                 self.fresh[chunk_id] = (1, size, csize)
-            else:
+        # Of an archive in quarantine there may be chunks that nothing ever counted.
+        used = (chunks, self.fresh)
+        for chunk_id in [key for key, _ in index.iteritems() if not any(key in o for o in used)]:
+            if chunk_id != Manifest.MANIFEST_ID:
                 self.repository.delete(chunk_id)
+                wrong += 1
         return wrong
 
     def write_partial(

@@ -45,16 +45,19 @@ class Vault:
     """The opened repository and its sessions."""
 
     def __init__(
-        self, opened: Any, state_dir: Path, *, space: FreeSpace, partial_age: timedelta
-    ) -> None:
+        self, opened: Any, state_dir: Path, *, space: FreeSpace, partial_age: timedelta,
+        readers: Readers | None = None,
+    ) -> None:  # fmt: skip
         from borgcube.plugins.borg.vault.known import Known
         from borgcube.plugins.borg.vault.ledger import Ledger
         from borgcube.plugins.borg.vault.verified import State
 
         self.ledger = Ledger(opened)
         self.state_dir = state_dir
-        self.readers = Readers()
+        self.readers = readers or Readers()
         self.known = self.ledger.known = Known(self.ledger, state_dir, self.readers)
+        if opened.hidden:
+            self.known.note_uncounted()
         self.partial_age = partial_age  # unfinished backups are given up after it
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
         self.sealing: dict[bytes, Sealing] = {}  # under the ledger's lock
@@ -202,20 +205,45 @@ def _open(
 
     with home_writes():
         recovery.break_dead_lock(path, state_dir)
-    opened = OpenedRepository(path, passphrase)
+    readers = Readers()
+    opened = OpenedRepository(
+        path, passphrase, hide=lambda opened: _look_first(opened, state_dir, readers)
+    )
     try:
         vault_dir = state_dir / opened.repository.id_str
         with home_writes():
             recovery.note_holder(state_dir, opened)
             vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
-        vault = Vault(opened, vault_dir, space=space, partial_age=timedelta(days=partial_days))
+        vault = Vault(
+            opened, vault_dir, space=space, partial_age=timedelta(days=partial_days),
+            readers=readers,
+        )  # fmt: skip
         with vault.ledger.lock:
             recovery.take_stock(vault)
     except BaseException:
         opened.close()
         raise
     return vault
+
+
+def _look_first(opened: Any, state_dir: Path, readers: Readers) -> list[str]:
+    """Return the names of archives in quarantine, after looking through all that are not known:
+    Borg is about to make its cache from them."""
+    from borgcube.plugins.borg.vault.causes import home_writes
+    from borgcube.plugins.borg.vault.known import Known
+    from borgcube.plugins.borg.vault.ledger import Source
+
+    directory = state_dir / opened.repository.id_str
+    with home_writes():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = Known(Source(opened), directory, readers)
+    for archive_id, name in known.unknown().items():
+        try:
+            known.require(archive_id, name)
+        except JobFailed as error:
+            log.warning("%s", error)
+    return [info.name for info in opened.manifest.archives.list() if known.reason(info.id)]
 
 
 def _listen(path: Path) -> socket.socket:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import configparser
 import logging
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from borg.helpers import Manifest
 from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.vault.sealing import Sealer
 
 log = logging.getLogger("borgcube.vault")
 LOCK_WAIT_S = 60  # a vault that ends commits what its sessions uploaded
 BLAKE2_TYPES = (0x04, 0x05, 0x06)
 SUPPORTED_TYPES = (0x03, 0x05, 0x06, 0x07)
+
+
+Hide = Callable[["OpenedRepository"], Collection[str]]
 
 
 def _failed(kind: str, message: str, next_step: str) -> JobFailed:
@@ -134,7 +139,9 @@ class OpenedRepository:
     ``wrong-passphrase`` or ``repository-unusable``.
     """
 
-    def __init__(self, path: Path, passphrase: str, *, with_cache: bool = True) -> None:
+    def __init__(
+        self, path: Path, passphrase: str, *, with_cache: bool = True, hide: Hide | None = None
+    ) -> None:
         if not path.is_dir() or not (path / "config").is_file():
             raise _failed(
                 "repository-missing",
@@ -143,6 +150,9 @@ class OpenedRepository:
             )
         self.repository = VaultRepository(str(path), exclusive=True, lock_wait=LOCK_WAIT_S)
         self.cache: Any = None
+        # Asked before Borg makes its cache from all archives: which ones it must not read.
+        self._hide = hide
+        self.hidden: list[str] = []
         try:
             self._open(path, passphrase, with_cache=with_cache)
         except BaseException:
@@ -176,7 +186,7 @@ class OpenedRepository:
             self.blake2 = self.key.TYPE in BLAKE2_TYPES
             self.encryption = str(self.key.ARG_NAME)
             if with_cache:
-                self.cache = self._open_cache()
+                self.cache = self._without_hidden()
         except (LockTimeout, LockError) as error:
             raise _failed(
                 "repository-locked",
@@ -201,6 +211,36 @@ class OpenedRepository:
                 f"There is no usable Borg repository at {path}.",
                 "Mount its storage or correct the path.",
             ) from error
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """What encrypts and decrypts; the one of this repository."""
+        return Sealer(self.key, blake2=self.blake2)
+
+    def _is_current(self) -> bool:
+        """Tell whether Borg takes its cache as it is, without reading archives."""
+        config = configparser.ConfigParser(interpolation=None)
+        try:
+            config.read(Path(cache_dir(self.repository)) / "config")
+            return config.get("cache", "manifest") == bytes(self.manifest.id).hex()
+        except (OSError, ValueError, configparser.Error):
+            return False
+
+    def _without_hidden(self) -> Any:
+        """Open the cache; what Borg must not read is not in the manifest meanwhile."""
+        if self._hide is None or self._is_current():
+            return self._open_cache()
+        archives = self.manifest.archives
+        self.hidden = sorted(name for name in self._hide(self) if name in archives)
+        kept = {name: archives[name] for name in self.hidden}
+        for name in self.hidden:
+            log.warning("the archive %s is in quarantine and left out of Borg's cache", name)
+            del archives[name]
+        try:
+            return self._open_cache()
+        finally:
+            for name, info in kept.items():
+                archives[name] = (info.id, info.ts)
 
     def _open_cache(self) -> Any:
         """Open Borg's cache, made anew when a crash left it damaged; it is derived data."""
