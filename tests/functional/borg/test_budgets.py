@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from borgcube.core.errors import JobFailed
+from borgcube.plugins.borg import rpcrun
+from borgcube.plugins.borg.gate.confine import MEMORY_BYTES
+from borgcube.plugins.borg.gateprocess import start_gate
 from borgcube.testing.rig import Rig
 
 MIB = 1 << 20
@@ -50,3 +60,37 @@ def test_a_sparse_file_of_a_gigabyte_without_compression_restores(tmp_path: Path
         restored = tmp_path / "out" / str(source).lstrip("/") / "sparse"
         assert restored.stat().st_size == 1 << 30
         assert restored.stat().st_blocks * 512 < 64 * MIB, "it is still sparse"
+
+
+def _starve(gate: subprocess.Popen[bytes]) -> None:
+    """Leave a gate nearly no more memory than it has, once it has confined itself."""
+    deadline = time.monotonic() + 30
+    while resource.prlimit(gate.pid, resource.RLIMIT_AS)[0] != MEMORY_BYTES:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    status = Path(f"/proc/{gate.pid}/status").read_text()
+    size = next(int(line.split()[1]) << 10 for line in status.splitlines() if "VmSize" in line)
+    resource.prlimit(gate.pid, resource.RLIMIT_AS, (size + 24 * MIB, MEMORY_BYTES))
+
+
+def test_a_gate_without_memory_is_the_servers_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(os.urandom(96 * MIB))
+
+    def start(*args: Any, **more: Any) -> subprocess.Popen[bytes]:
+        gate = start_gate(*args, **more)
+        _starve(gate)
+        return gate
+
+    with Rig(tmp_path / "rig") as rig:
+        monkeypatch.setattr(rpcrun, "start_gate", start)
+        with pytest.raises(JobFailed) as failure:
+            rig.backup("t-1", source, compression="none")
+        assert failure.value.cause.kind == "gate-memory", failure.value.cause
+        assert failure.value.cause.problem == "server" and failure.value.cause.next_step
+        assert failure.value.violation is None
+        monkeypatch.undo()
+        assert rig.backup("t-2", source).state == "done", "the vault went on"
