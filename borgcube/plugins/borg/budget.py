@@ -93,8 +93,8 @@ class Spool:
 
     def __init__(self, directory: Path, disk: Disk) -> None:
         self._disk = disk
-        # TemporaryFile makes it nameless at once (O_TMPFILE, or unlinked before it is used).
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)
+        # It is nameless at once (O_TMPFILE, or unlinked before it is used).
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         self._lock = threading.Lock()
         self._end = 0
 

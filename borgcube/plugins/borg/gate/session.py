@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import os
 import select
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -21,6 +21,7 @@ import msgpack
 import zstandard
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.catalog import sweep
 from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import as_ns, item_kind
@@ -245,6 +246,7 @@ def _remove_leftovers(state_dir: Path, present: dict[str, str]) -> None:
     for path in (state_dir / "browse").glob("*.db"):
         if path.stem not in present:
             path.unlink(missing_ok=True)
-    for pattern in ("plans/*.new", "domains/*/*.new", "catalog/*.new", "browse/*.new"):
+    for pattern in ("plans/*.new", "domains/*/*.new", "catalog/*.new"):
         for path in state_dir.glob(pattern):
             path.unlink(missing_ok=True)
+    sweep(state_dir / "browse")  # an index may be in the making
