@@ -21,8 +21,8 @@ import msgpack
 import zstandard
 
 from borgcube.core import memory
+from borgcube.core.budget import Disk
 from borgcube.core.errors import JobFailed
-from borgcube.plugins.borg.budget import Disk
 
 Item = tuple[bytes, str, int, int]
 # Components beyond this depth stay together in one name, and so do those of a tree with more

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from borgcube.plugins.borg.budget import Room
+from borgcube.core.budget import Room
 from borgcube.plugins.borg.gate.rpc import (
     MANIFEST_ID,
     SERVER_VERSION,

@@ -14,8 +14,8 @@ from typing import Any
 import msgpack
 from borg.hashindex import ChunkIndex
 
+from borgcube.core.budget import Disk, Spool
 from borgcube.core.errors import JobFailed, Problem
-from borgcube.plugins.borg.budget import Disk, Spool
 from borgcube.plugins.borg.gate.verify import MAX_PLAIN
 from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest

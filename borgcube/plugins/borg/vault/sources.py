@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from borgcube.plugins.borg.budget import Disk, Spool
+from borgcube.core.budget import Disk, Spool
 
 CACHE_KIB = 16 * 1024
 ROW_BYTES = 80  # of a source, beside the name it moves to

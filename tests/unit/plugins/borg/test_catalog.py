@@ -20,8 +20,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from borgcube.core import budget
 from borgcube.core.errors import BorgCubeError, InvalidInput, JobFailed
-from borgcube.plugins.borg import budget, catalog, catalogindex
+from borgcube.plugins.borg import catalog, catalogindex
 
 ITEMS = [
     (b"etc", "d", 0, 1_000), (b"etc/hosts", "-", 120, 2_000), (b"etc/ssh", "d", 0, 3_000),

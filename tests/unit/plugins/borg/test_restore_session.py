@@ -13,8 +13,8 @@ import msgpack
 import pytest
 from borg.compress import Compressor
 
+from borgcube.core import budget
 from borgcube.core.errors import JobFailed
-from borgcube.plugins.borg import budget
 from borgcube.plugins.borg.gate.verify import decompress, hmac_sha256_id
 from borgcube.plugins.borg.vault import restore
 from borgcube.plugins.borg.vault.items import read_items

@@ -1,4 +1,4 @@
-"""Bounds in bytes that several rooms of this plugin share. Pure: knows no client and no vault.
+"""Bounds in bytes that several rooms share. Knows no client, no engine and no process.
 
 What counts items, answers or lines bounds nothing: one item can have 27,000 references, one
 answer 20 MiB. So whatever others can fill is counted here in bytes, and who reaches a bound
@@ -58,9 +58,14 @@ class Room:
 
 class Disk:
     """What one piece of work may write into the home: up to ``most`` bytes, and never the last
-    of its free space. ``what`` names it in the cause of the job that ends for it."""
+    of its free space. ``what``, ``kind`` and ``next_step`` are for the cause of the job that ends
+    for it."""
 
-    def __init__(self, directory: Path, *, what: str, most: int, kind: str) -> None:
+    def __init__(
+        self, directory: Path, *, what: str, most: int, kind: str,
+        next_step: str = "Take fewer paths of the archive, or use plain borg for all of it.",
+    ) -> None:  # fmt: skip
+        self._next_step = next_step
         self._directory, self._what, self._most, self._kind = directory, what, most, kind
         self.written = 0
         self._check_at = 0
@@ -73,7 +78,7 @@ class Disk:
                 self._kind, Problem.SERVER,
                 f"{self._what} is larger than the {self._most >> 20} MiB that BorgCube keeps "
                 "room for.",
-                next_step="Take fewer paths of the archive, or use plain borg for all of it.",
+                next_step=self._next_step,
             )  # fmt: skip
         if self.written >= self._check_at:
             self._check_at = self.written + CHECK_EVERY_BYTES
