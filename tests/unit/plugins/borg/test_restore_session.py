@@ -69,9 +69,12 @@ def test_sources_of_hard_links_that_are_left_out_take_disk_and_no_memory(tmp_pat
     assert not made.directory.exists()
 
 
-def test_an_item_larger_than_an_object_of_borg_is_cut_into_pieces(tmp_path: Path) -> None:
+def test_an_item_larger_than_an_object_of_borg_is_cut_into_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of some terabytes: its list of chunks alone is longer than Borg's 20 MiB."""
-    item = {b"path": b"huge", b"mode": FILE, b"mtime": 1, b"chunks": chunks_of(1, 60_000)}
+    item = {b"path": b"huge", b"mode": FILE, b"mtime": 1, b"chunks": chunks_of(1, 8000)}
+    monkeypatch.setattr(restore, "MAX_PIECE", 160_000)
     made = session(tmp_path, iter([item, {b"path": b"small", b"mode": FILE, b"mtime": 1}]))
     ids = made._write_items(made._selected({}))
     pieces = [decompress(made.get(one)) for one in ids]
