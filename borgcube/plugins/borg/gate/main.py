@@ -72,6 +72,7 @@ def main() -> int:
     session = GateSession(terms, options.peer_in, options.peer_out, vault, report)
     session.tell(confined=confined.as_data())
     try:
+        session.start_threads()
         session.run()
         ending, code = dict[str, Any](), 0
     except Rejected as error:

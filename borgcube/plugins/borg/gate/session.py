@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ READ_BYTES = 1 << 20
 INLINE_BYTES = 32 * 1024
 # What waits for the verifying threads, as the client sent it.
 IN_FLIGHT_BYTES = 48 << 20
+VERIFIERS = 2
 REPORT_EVERY_S = 0.4
 # Answers that are held for a moment: few, and of few bytes. One that is longer goes at once.
 HELD_ANSWERS = 64
@@ -76,7 +78,7 @@ class GateSession:
         self.phase = "new"
         self.bytes_in = self.bytes_out = self.chunks = 0
         self.committed = False
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="verify")
+        self._pool = ThreadPoolExecutor(VERIFIERS, thread_name_prefix="verify")
         self._room = Room(IN_FLIGHT_BYTES)
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -95,6 +97,13 @@ class GateSession:
             "get_free_nonce": self._no_effect,
             "commit_nonce_reservation": self._no_effect,
         }
+
+    def start_threads(self) -> None:
+        """Start the threads that verify, which later may want for memory."""
+        together = threading.Barrier(VERIFIERS + 1)
+        for _ in range(VERIFIERS):
+            self._pool.submit(together.wait)
+        together.wait()
 
     def run(self) -> None:
         """Serve to the end of the stream."""

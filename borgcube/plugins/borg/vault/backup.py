@@ -43,15 +43,18 @@ from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
-from borgcube.plugins.borg.vault.limits import Account, ClientLimits
+from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
+from borgcube.plugins.borg.vault.memory import UPLOADS_AT_ONCE, scarce
 from borgcube.plugins.borg.vault.owner import owner_metadata
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 16
-# Chunks one session may upload: each takes about 200 bytes of the vault's memory.
-MAX_UPLOADED = 20_000_000
+# What one session's uploads may take of the vault's memory, and each of them about that. It
+# then ends, and the plan's next run goes on from there.
+UPLOADED_BYTES = 4 << 30
+UPLOAD_BYTES = 200
 
 
 @contextmanager
@@ -61,10 +64,11 @@ def _audit() -> Iterator[None]:
     Only the client's session ends then, not the vault with everybody's.
     """
     try:
-        yield
+        with scarce():
+            yield
     except (
         Rejected, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-        RecursionError, MemoryError,
+        RecursionError,
     ) as error:  # fmt: skip
         log.exception("an archive cannot be audited")
         raise ArchiveRefused(f"the archive cannot be read ({type(error).__name__})") from error
@@ -158,6 +162,8 @@ class BackupSession:
                 self.plan_cache, self.directory / "files", offered, mode=self.files_cache
             )
         self.advertised_count = len(offered)
+        self._offered_bytes = offered.size()
+        self.vault.memory.session(self.token, offered=self._offered_bytes)
         with ledger.lock:
             self._earlier = self._chunks_of_attempts()
         self._judge_ahead(offered)
@@ -222,16 +228,42 @@ class BackupSession:
 
     def put(self, chunk_id: bytes, size: int, data: memoryview) -> None:
         """Take a verified chunk. What is stored already is dropped."""
-        ledger = self.ledger
         if chunk_id in self.uploaded:
             return
-        if len(self.uploaded) >= MAX_UPLOADED:
-            raise ArchiveRefused("the client uploaded more chunks than an archive may have")
+        self._check_uploads()
+        # Room for what is being encrypted, of all sessions. Taken without the lock, which those
+        # who give it back need.
+        room = self.vault.sealing_room
+        room.acquire(len(data))
+        handed_on = False
+        try:
+            handed_on = self._take(chunk_id, size, data)
+        finally:
+            if not handed_on:
+                room.release(len(data))
+        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
+            self._settle()
+
+    def _check_uploads(self) -> None:
+        count = len(self.uploaded)
+        if count * UPLOAD_BYTES >= UPLOADED_BYTES:
+            raise SessionStopped(
+                "session-full", Problem.SERVER,
+                f"This backup uploaded {count:,} chunks, as many as the vault holds for one.",
+                next_step="Run the backup again: it goes on from here.",
+            )  # fmt: skip
+        if count and count % UPLOADS_AT_ONCE == 0:
+            self.vault.memory.session(self.token, offered=self._offered_bytes, uploads=count)
+
+    def _take(self, chunk_id: bytes, size: int, data: memoryview) -> bool:
+        """Take a chunk; tell whether it is being sealed, and gives its room back after that."""
+        ledger = self.ledger
         with ledger.lock:
             if ledger.lookup(chunk_id) is not None and chunk_id not in self.vault.damaged:
                 self._own(chunk_id, size)
-                return
+                return False
             sealing: Future[None] | None = self.vault.sealing.get(chunk_id)
+            handed_on = sealing is None
             if sealing is None:
                 self._count_new(len(data))
                 self.fresh.count(size, data)
@@ -240,15 +272,27 @@ class BackupSession:
                     ledger.store(chunk_id, size, ledger.sealer.seal(data))
                     self.vault.damaged.discard(chunk_id)
                     self._own(chunk_id, size)
-                    return
-                sealing = self.pool.submit(self._seal, chunk_id, size, data)
+                    return False
+                sealing = self.pool.submit(self._seal_in_room, chunk_id, size, data)
                 self.vault.sealing[chunk_id] = sealing
             self._pending.append((sealing, chunk_id, size))
-        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
-            self._settle()
+        return handed_on
+
+    def _seal_in_room(self, chunk_id: bytes, size: int, data: memoryview) -> None:
+        try:
+            self._seal(chunk_id, size, data)
+        finally:
+            self.vault.sealing_room.release(len(data))
 
     def _seal(self, chunk_id: bytes, size: int, data: memoryview) -> None:
-        envelope = self.ledger.sealer.seal(data)
+        try:
+            with scarce():
+                envelope = self.ledger.sealer.seal(data)
+        except SessionStopped:
+            with self.ledger.lock:
+                del self.vault.sealing[chunk_id]
+                self.vault.space.written(len(data))
+            raise
         with self.ledger.lock:
             try:
                 self.ledger.store(chunk_id, size, envelope)
@@ -582,6 +626,7 @@ class BackupSession:
 
     def close(self) -> None:
         """Remove the session's files; safe to repeat."""
+        self.vault.memory.forget(self.token)
         if self._ahead is not None:
             self._ahead.close()
         if self._stream is not None:

@@ -21,18 +21,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from borgcube.core.budget import Room
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg import borgenv
 from borgcube.plugins.borg.malloc import keep_large_buffers
 from borgcube.plugins.borg.metadata.readers import Readers
 from borgcube.plugins.borg.vault.audit import Budget
 from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
+from borgcube.plugins.borg.vault.memory import Memory
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.domains import Domain
 
 log = logging.getLogger("borgcube.vault")
 REMEMBERED = 1000  # results of jobs whose worker may be gone
+SEALING_BYTES = 128 << 20  # of chunks that wait to be encrypted, of all sessions
 END_WAIT_S = 30.0
 UPKEEP_S = 3600.0  # how often a vault that is always in use looks for what is over
 
@@ -60,6 +63,9 @@ class Vault:
         self.superseded: dict[str, Domain] = {}
         self.accounts = Accounts()
         self.ahead = Budget()
+        self.memory = Memory()
+        self.memory.indexes(self.ledger)
+        self.sealing_room = Room(SEALING_BYTES)
         self.space = space
         space.commit_bytes = self.ledger.repository.commit_bytes
         self.maintenance = threading.Lock()  # one prune or compaction at a time
@@ -132,6 +138,7 @@ class Vault:
         for session in partials:
             session.intend_partial()
         self.ledger.commit(compact=compact)
+        self.memory.indexes(self.ledger)
         for session in partials:
             self.derive(session.remember_partial)
 
@@ -195,6 +202,7 @@ def _open(
 
     with home_writes():
         recovery.break_dead_lock(path, state_dir)
+    Memory().opening(path)
     opened = OpenedRepository(path, passphrase)
     try:
         vault_dir = state_dir / opened.repository.id_str

@@ -39,6 +39,7 @@ class RestoreSession:
     def __init__(
         self, vault: Any, token: str, *, archive: str, paths: list[str], harmless: bool
     ) -> None:
+        self.vault = vault
         self.ledger: Ledger = vault.ledger
         self.token = token
         self.archive = archive
@@ -46,6 +47,7 @@ class RestoreSession:
         self.harmless = harmless
         # As large as the archive's part of the repository's own index, and smaller.
         self.allowed = ChunkIndex()
+        vault.memory.session(token)
         self.directory: Path = vault.state_dir / "sessions" / token
         with home_writes():
             self.directory.mkdir(mode=0o700, parents=True)
@@ -55,6 +57,7 @@ class RestoreSession:
             )  # fmt: skip
             self._spool = Spool(self.directory, self._disk)
         self._own: dict[bytes, tuple[int, int]] = {}
+        self.result: dict[str, Any] | None = None
         self.files = 0
         self.size = 0
 
@@ -81,6 +84,7 @@ class RestoreSession:
             if key not in (b"tam", b"items", KEY.encode()) and not key.startswith(b"recreate")
         }
         own["items"] = tuple(items)
+        self.vault.memory.session(self.token, offered=self.allowed.size())
         packed = client.key.pack_and_authenticate_metadata(own, context=b"archive")
         if len(packed) > MAX_PLAIN:
             raise JobFailed(
@@ -199,5 +203,6 @@ class RestoreSession:
 
     def close(self) -> None:
         """Forget the session's own chunks; safe to repeat."""
+        self.vault.memory.forget(self.token)
         self._spool.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.gate.rpc import MAX_OBJECT
 from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.vault import (
     counts,
@@ -32,6 +33,7 @@ from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
+from borgcube.plugins.borg.vault.memory import scarce
 from borgcube.plugins.borg.vault.restore import RestoreSession
 from borgcube.plugins.borg.vault.sample import draw
 from borgcube.plugins.borg.vault.verified import Order
@@ -212,6 +214,8 @@ class SessionServer:
         if session is None or len(session.wires) > 1:
             raise WireError("unknown or taken session")
         session.wires.append(self.wire)
+        # A gate may have been taken over: nothing longer than the largest chunk is read.
+        self.wire.max_frame = MAX_OBJECT + PUT_HEADER.size
         with session.lock:
             if hasattr(session, "put"):
                 self._take_chunks(session)
@@ -222,7 +226,8 @@ class SessionServer:
         header = PUT_HEADER.size
         try:
             while True:
-                kind, payload = self.wire.receive()
+                with scarce():
+                    kind, payload = self.wire.receive()
                 if session.result is not None:
                     raise WireError("a frame after the end of the session")
                 if kind == PUT and len(payload) > header:
@@ -257,7 +262,14 @@ class SessionServer:
             kind, payload = self.wire.receive()
             if kind != GET or len(payload) != 32:
                 raise WireError("unexpected frame")
-            self.wire.send(DATA, session.get(bytes(payload)))
+            try:
+                with scarce():
+                    data = session.get(bytes(payload))
+            except JobFailed as error:
+                # The worker asks for the reason at the end.
+                session.result = as_answer(error)
+                raise WireError(str(error)) from error
+            self.wire.send(DATA, data)
 
     def _list(self, known: frozenset[str]) -> None:
         try:

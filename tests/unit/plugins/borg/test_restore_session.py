@@ -29,7 +29,8 @@ def chunks_of(number: int, count: int) -> tuple[tuple[bytes, int, int], ...]:
 
 def session(place: Path, items: Iterator[Any], *paths: str) -> Any:
     ledger = SimpleNamespace(items=lambda _metadata: items)
-    vault = SimpleNamespace(ledger=ledger, state_dir=place)
+    memory = SimpleNamespace(session=lambda *_, **__: None, forget=lambda *_: None)
+    vault = SimpleNamespace(ledger=ledger, state_dir=place, memory=memory)
     made = restore.RestoreSession(vault, "token", archive="a", paths=list(paths), harmless=True)
     made.key = SimpleNamespace(id_hash=hmac_sha256_id(b"k" * 32), compressor=Compressor("lz4"))
     return made
