@@ -8,8 +8,14 @@ client on this machine, can be given its own.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_changing = threading.Lock()
 
 
 def limit(count: int) -> None:
@@ -17,18 +23,34 @@ def limit(count: int) -> None:
 
     Never more than the hard limit that somebody else has set.
     """
+    _few_arenas()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = count if hard == resource.RLIM_INFINITY else min(count, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def lift(pid: int) -> None:
-    """Take the soft limit from a child that was started by a limited process; it may be gone."""
+def _few_arenas() -> None:
+    """Have threads share what the C library reserves, which counts as address space: it takes
+    64 MiB for each thread otherwise (mallopt(3), M_ARENA_MAX)."""
     try:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
-        resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
-    except (ProcessLookupError, PermissionError):
-        pass  # over already; or another user's, who was given limits of their own
+        ctypes.CDLL(None).mallopt(-8, 2)
+    except (AttributeError, OSError):
+        pass  # another C library than glibc
+
+
+@contextmanager
+def for_children(count: int | None = None) -> Iterator[None]:
+    """Start a child in here that is to have a soft limit of its own, or none, whatever this
+    process has. Meanwhile this process has that too."""
+    with _changing:
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (before[1], before[1]))
+        try:
+            if count is not None:
+                limit(count)
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def address_space() -> int:

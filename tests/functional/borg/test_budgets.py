@@ -78,7 +78,7 @@ def _starve(gate: subprocess.Popen[bytes]) -> None:
     while limit_of(gate.pid) != MEMORY_BYTES or len(os.listdir(f"/proc/{gate.pid}/task")) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    resource.prlimit(gate.pid, resource.RLIMIT_AS, (_size(gate.pid) + 4 * MIB, MEMORY_BYTES))
+    resource.prlimit(gate.pid, resource.RLIMIT_AS, (_size(gate.pid) + MIB // 4, MEMORY_BYTES))
 
 
 def test_a_gate_without_memory_is_the_servers_fault(
