@@ -44,17 +44,16 @@ from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
-from borgcube.plugins.borg.vault.memory import UPLOADS_AT_ONCE, scarce
+from borgcube.plugins.borg.vault.memory import UPLOAD, UPLOADS_AT_ONCE, scarce
 from borgcube.plugins.borg.vault.owner import owner_metadata
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 16
-# What one session's uploads may take of the vault's memory, and each of them about that. It
-# then ends, and the plan's next run goes on from there.
-UPLOADED_BYTES = 4 << 30
-UPLOAD_BYTES = 200
+# What one session's uploads may take of the vault's memory. It then ends, and the plan's next
+# run goes on from there.
+UPLOADED_BYTES = 8 << 30
 
 
 @contextmanager
@@ -246,7 +245,7 @@ class BackupSession:
 
     def _check_uploads(self) -> None:
         count = len(self.uploaded)
-        if count * UPLOAD_BYTES >= UPLOADED_BYTES:
+        if count * UPLOAD >= UPLOADED_BYTES:
             raise SessionStopped(
                 "session-full", Problem.SERVER,
                 f"This backup uploaded {count:,} chunks, as many as the vault holds for one.",
