@@ -366,7 +366,7 @@ def _words(place: Path) -> Iterator[Row]:
     yield Row("worker: what borg prints on a client, while it is heard", 8 * MIB, growth)
     sizes = [(directory / name).stat().st_size for name in (joblog.TEXT, joblog.LINES)]
     yield Row("a job's log, each of its two files", most, max(sizes), slack=64 * 1024,
-              note="set to 4 MiB here, logs.max_bytes else")  # fmt: skip
+              note="set to 4 MiB here, log_max_bytes else")  # fmt: skip
 
     def warn() -> int:
         import io
