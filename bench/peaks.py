@@ -37,7 +37,7 @@ from borgcube.plugins.borg import catalogindex, dryrun, exclusions, hearing, rpc
 from borgcube.plugins.borg.gate import confine, rpc, session
 from borgcube.plugins.borg.gate.verify import hmac_sha256_id
 from borgcube.plugins.borg.gateprocess import start_gate
-from borgcube.plugins.borg.vault import backup, main, memory, restore, sample
+from borgcube.plugins.borg.vault import main, memory, restore, sample
 from borgcube.testing.hostile import Peer, Refused, peak_bytes
 from borgcube.testing.rig import Rig
 
@@ -199,7 +199,7 @@ def uploads(_place: Path) -> Iterator[Row]:
 
     growth, _ = own_growth(take)
     yield Row("vault: a million uploaded chunks of a session", memory.UPLOAD * count, growth,
-              note=f"a session ends at {backup.UPLOADED_BYTES >> 30} GiB of them")  # fmt: skip
+              note=f"a session ends at {memory.UPLOADED_BYTES >> 30} GiB of them")  # fmt: skip
 
 
 def restores(place: Path) -> Iterator[Row]:

@@ -15,8 +15,9 @@ from typing import IO
 
 from borgcube.core.errors import JobFailed, Problem
 
-# What BorgCube's own files must leave free of the home's file system.
+# What BorgCube's own files must leave free of the home's file system; of a small one, its share.
 SPARE_BYTES = 1 << 30
+SPARE_PERCENT = 5
 CHECK_EVERY_BYTES = 16 << 20
 
 
@@ -84,11 +85,12 @@ class Disk:
             self._check_at = self.written + CHECK_EVERY_BYTES
             found = os.statvfs(self._directory)
             free = found.f_bavail * found.f_frsize
-            if free < SPARE_BYTES + count:
+            spare = min(SPARE_BYTES, found.f_blocks * found.f_frsize * SPARE_PERCENT // 100)
+            if free < spare + count:
                 raise JobFailed(
                     self._kind, Problem.SERVER,
                     f"{self._what} needs more room: {self._directory} has {free >> 20} MiB free, "
-                    f"and {SPARE_BYTES >> 20} MiB are to stay so.",
+                    f"and {spare >> 20} MiB are to stay so.",
                     next_step="Make room in the home, then run the job again.",
                 )  # fmt: skip
 

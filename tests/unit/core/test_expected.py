@@ -62,6 +62,7 @@ def test_a_list_that_does_not_fit_ends_the_drill_with_a_next_step(
         monkeypatch.setattr(expected, "MAX_BYTES", 100_000)
     else:
         monkeypatch.setattr(budget, "SPARE_BYTES", 1 << 60)
+        monkeypatch.setattr(budget, "SPARE_PERCENT", 200)
     writer = expected.ExpectedWriter(tmp_path / "expected")
     pieces: Any = [("0" * 64, 1)] * 10_000
     with pytest.raises(JobFailed) as failure:

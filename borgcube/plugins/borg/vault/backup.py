@@ -11,9 +11,8 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 from borg.hashindex import ChunkIndex
 
 from borgcube.core.errors import JobFailed, Problem
-from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.metadata.decode import ArchiveFacts
 from borgcube.plugins.borg.metadata.readers import Reader
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
@@ -44,33 +42,14 @@ from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
-from borgcube.plugins.borg.vault.memory import UPLOAD, UPLOADS_AT_ONCE, scarce
+from borgcube.plugins.borg.vault.memory import scarce
+from borgcube.plugins.borg.vault.refusing import refusing
 from borgcube.plugins.borg.vault.owner import owner_metadata
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
 log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 16
-# What one session's uploads may take of the vault's memory. It then ends, and the plan's next
-# run goes on from there.
-UPLOADED_BYTES = 8 << 30
-
-
-@contextmanager
-def _audit() -> Iterator[None]:
-    """Turn whatever goes wrong with a client's data, while nothing is changed, into a refusal.
-
-    Only the client's session ends then, not the vault with everybody's.
-    """
-    try:
-        with scarce():
-            yield
-    except (
-        Rejected, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-        RecursionError,
-    ) as error:  # fmt: skip
-        log.exception("an archive cannot be audited")
-        raise ArchiveRefused(f"the archive cannot be read ({type(error).__name__})") from error
 
 
 class BackupSession:
@@ -229,7 +208,7 @@ class BackupSession:
         """Take a verified chunk. What is stored already is dropped."""
         if chunk_id in self.uploaded:
             return
-        self._check_uploads()
+        self.vault.memory.uploads(self.token, len(self.uploaded), offered=self._offered_bytes)
         # Room for what is being encrypted, of all sessions. Taken without the lock, which those
         # who give it back need.
         room = self.vault.sealing_room
@@ -242,17 +221,6 @@ class BackupSession:
                 room.release(len(data))
         while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
             self._settle()
-
-    def _check_uploads(self) -> None:
-        count = len(self.uploaded)
-        if count * UPLOAD >= UPLOADED_BYTES:
-            raise SessionStopped(
-                "session-full", Problem.SERVER,
-                f"This backup uploaded {count:,} chunks, as many as the vault holds for one.",
-                next_step="Run the backup again: it goes on from here.",
-            )  # fmt: skip
-        if count and count % UPLOADS_AT_ONCE == 0:
-            self.vault.memory.session(self.token, offered=self._offered_bytes, uploads=count)
 
     def _take(self, chunk_id: bytes, size: int, data: memoryview) -> bool:
         """Take a chunk; tell whether it is being sealed, and gives its room back after that."""
@@ -359,7 +327,7 @@ class BackupSession:
 
     def _admit(self, reader: Reader) -> dict[str, Any]:
         ledger = self.ledger
-        with _audit():
+        with refusing():
             archive_id = reader.manifest(self.manifest_plain, expected=self.archive)
         if archive_id not in self.uploaded:
             raise ArchiveRefused("the manifest names an archive that was not uploaded")
@@ -376,14 +344,14 @@ class BackupSession:
             size: int = entry[1]
             return size
 
-        with _audit():
+        with refusing():
             facts = reader.archive(ledger.read(archive_id), expected=self.archive)
             check_clock(facts, began=self.began, now=datetime.now(UTC))
             check_stream(facts.items, size_of)
             real = real_metadata(facts, name=self.archive, comment=self.comment)
         outputs = self._outputs(facts)
         try:
-            with _audit(), home_writes(reads_repository=True):
+            with refusing(), home_writes(reads_repository=True):
                 fresh = self._is_fresh()
                 lookup = self._lookup(lambda one: one in uploaded or one in advertised)
                 admission = Admission(

@@ -33,6 +33,8 @@ OFFERED_FACTOR = 8
 # A chunk that a session uploaded: in its own index, in what is not committed, in the
 # repository's, in the order of arrival, each with room to grow.
 UPLOAD = 400
+# What one session's uploads may take. It then ends, and the plan's next run goes on from there.
+UPLOADED_BYTES = 8 << 30
 UPLOADS_AT_ONCE = 1 << 16  # the limit is raised for so many further chunks at a time
 
 
@@ -71,6 +73,18 @@ class Memory:
                 SESSION + OFFERED_FACTOR * offered + UPLOAD * (uploads + UPLOADS_AT_ONCE)
             )
         self._apply()
+
+    def uploads(self, token: str, count: int, *, offered: int) -> None:
+        """Raise the limit for the ``count`` chunks of a session now and then; raises
+        SessionStopped when the vault holds no more of them."""
+        if count * UPLOAD >= UPLOADED_BYTES:
+            raise SessionStopped(
+                "session-full", Problem.SERVER,
+                f"This backup uploaded {count:,} chunks, as many as the vault holds for one.",
+                next_step="Run the backup again: it goes on from here.",
+            )  # fmt: skip
+        if count and count % UPLOADS_AT_ONCE == 0:
+            self.session(token, offered=offered, uploads=count)
 
     def forget(self, token: str) -> None:
         """Take nothing for a session any more; safe to repeat."""

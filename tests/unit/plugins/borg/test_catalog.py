@@ -196,6 +196,7 @@ def test_an_index_leaves_the_home_its_last_gigabyte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr(budget, "SPARE_PERCENT", 200)
     with pytest.raises(JobFailed, match="Make room in the home"):
         catalogindex.build(iter(ITEMS), tmp_path / "x.db")
 

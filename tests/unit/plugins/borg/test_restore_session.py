@@ -92,6 +92,7 @@ def test_a_restore_that_does_not_fit_is_the_servers_fault(
         monkeypatch.setattr(restore, "MAX_SPOOL", MIB)
     else:
         monkeypatch.setattr(budget, "SPARE_BYTES", 1 << 60)
+        monkeypatch.setattr(budget, "SPARE_PERCENT", 200)
 
     def items() -> Iterator[dict[bytes, Any]]:
         while True:
