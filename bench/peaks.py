@@ -223,7 +223,7 @@ def restores(place: Path) -> Iterator[Row]:
         )  # fmt: skip
         key: Any = SimpleNamespace(id_hash=hmac_sha256_id(b"k"), compressor=Compressor("lz4"))
         made.key = key
-        made._write_items(made._selected({}))
+        made._write_items(made._selected(b""))
         written = made._disk.written
         made.close()
         return written

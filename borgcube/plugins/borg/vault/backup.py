@@ -43,8 +43,8 @@ from borgcube.plugins.borg.vault.fresh import Fresh, Roots
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
 from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
 from borgcube.plugins.borg.vault.memory import scarce
-from borgcube.plugins.borg.vault.refusing import refusing
 from borgcube.plugins.borg.vault.owner import owner_metadata
+from borgcube.plugins.borg.vault.refusing import refusing
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 
 log = logging.getLogger("borgcube.vault")
@@ -209,11 +209,8 @@ class BackupSession:
         if chunk_id in self.uploaded:
             return
         self.vault.memory.uploads(self.token, len(self.uploaded), offered=self._offered_bytes)
-        # Room for what is being encrypted, of all sessions. Taken without the lock, which those
-        # who give it back need.
-        room = self.vault.sealing_room
-        room.acquire(len(data))
-        handed_on = False
+        room, handed_on = self.vault.sealing_room, False
+        room.acquire(len(data))  # without the lock, which those who give room back need
         try:
             handed_on = self._take(chunk_id, size, data)
         finally:

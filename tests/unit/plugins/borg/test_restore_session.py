@@ -38,7 +38,7 @@ def session(place: Path, items: Iterator[Any], *paths: str) -> Any:
 
 def listed(made: Any) -> list[dict[bytes, Any]]:
     """Return the items of a session as the client would read them."""
-    ids = made._write_items(made._selected({}))
+    ids = made._write_items(made._selected(b""))
     return list(read_items(decompress(made.get(one)) for one in ids))
 
 
@@ -77,7 +77,7 @@ def test_an_item_larger_than_an_object_of_borg_is_cut_into_pieces(
     item = {b"path": b"huge", b"mode": FILE, b"mtime": 1, b"chunks": chunks_of(1, 8000)}
     monkeypatch.setattr(restore, "MAX_PIECE", 160_000)
     made = session(tmp_path, iter([item, {b"path": b"small", b"mode": FILE, b"mtime": 1}]))
-    ids = made._write_items(made._selected({}))
+    ids = made._write_items(made._selected(b""))
     pieces = [decompress(made.get(one)) for one in ids]
     assert len(pieces) > 2 and max(map(len, pieces)) <= restore.MAX_PIECE
     assert [one[b"path"] for one in read_items(iter(pieces))] == [b"huge", b"small"]
