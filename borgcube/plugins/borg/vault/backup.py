@@ -139,7 +139,6 @@ class BackupSession:
             entries = synthesise(
                 self.plan_cache, self.directory / "files", offered, mode=self.files_cache
             )
-        self.advertised_count = len(offered)
         self._offered_bytes = offered.size()
         self.vault.memory.session(self.token, offered=self._offered_bytes)
         with ledger.lock:
