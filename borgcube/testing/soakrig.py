@@ -270,10 +270,14 @@ class SoakRig:
             if job_id not in self.snapshots:
                 raise Broken(f"an archive belongs to no backup: {archives[job_id]}")
 
-    def plain_borg(self, *words: str, cwd: Path | None = None) -> str:
-        """Run borg without BorgCube; raises Broken when it complains about anything."""
+    def plain_borg(self, *words: str, cwd: Path | None = None, base: Path | None = None) -> str:
+        """Run borg without BorgCube; raises Broken when it complains about anything.
+
+        ``base`` is the directory with its caches, its own one by default.
+        """
         env = {
-            **self.env, "BORG_PASSPHRASE": PASSPHRASE, "BORG_BASE_DIR": str(self.place / "plain"),
+            **self.env, "BORG_PASSPHRASE": PASSPHRASE,
+            "BORG_BASE_DIR": str(base or self.place / "plain"),
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
         }  # fmt: skip
         done = subprocess.run(

@@ -55,6 +55,11 @@ class Wire:
         self._file = cast(io.BufferedReader, sock.makefile("rb", buffering=READ_AHEAD))
         self._lock = threading.Lock()
 
+    def give_up_after(self, seconds: float) -> None:
+        """Take the peer for gone when it does not take a frame for so long (``SO_SNDTIMEO``)."""
+        option = struct.pack("@ll", int(seconds), 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, option)
+
     def send(self, kind: int, *parts: bytes | bytearray | memoryview) -> None:
         """Send one frame made of ``parts``; raises WireError when the peer is gone."""
         length = sum(len(part) for part in parts)

@@ -47,7 +47,6 @@ class Walk(Figures):
     """What one walk over an archive found; sizes in bytes."""
 
     stored_size: int = 0
-    new_size: int = 0
     roots: dict[str, int] = field(default_factory=dict)  # path of the plan -> files below it
     ahead: int = 0  # items that were judged while the client still walked
     references: Any = field(default_factory=ChunkIndex)  # chunk ID -> (count, size, stored size)
@@ -208,20 +207,21 @@ def path_hash_of(ledger: Ledger) -> Callable[[bytes], bytes]:
     return hashed
 
 
-def add_references(ledger: Ledger, found: Walk) -> None:
-    """Count every reference of an audited archive, and its figures with them.
-
-    Runs under the ledger's lock. Raises ArchiveRefused before anything is counted when a
-    chunk went away since the audit.
-    """
+def check_references(ledger: Ledger, found: Walk) -> None:
+    """Raise ArchiveRefused when a chunk went away since the audit; under the ledger's lock."""
     for chunk_id, _entry in found.references.iteritems():
         if ledger.lookup(chunk_id) is None:
             raise ArchiveRefused("a chunk was deleted while the backup ran")
+
+
+def add_references(ledger: Ledger, found: Walk) -> None:
+    """Count every reference of an audited archive, and what they come to.
+
+    Runs under the ledger's lock, after :func:`check_references`.
+    """
     for chunk_id, entry in found.references.iteritems():
-        stored, first = ledger.add_reference(chunk_id, count=entry[0])
+        stored = ledger.add_reference(chunk_id, count=entry[0])
         found.stored_size += stored * entry[0]
-        if first:
-            found.new_size += stored
 
 
 def real_metadata(facts: ArchiveFacts, *, name: str, comment: str) -> dict[str, Any]:

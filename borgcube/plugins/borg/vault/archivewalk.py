@@ -73,7 +73,11 @@ class ArchivesSlice:
             return {info.id.hex(): info.name for info in self.ledger.manifest.archives.list()}
 
     def _archive(self, archive_id: bytes) -> bool:
-        """Walk one archive; False when its list of files cannot be read to its end."""
+        """Walk one archive; False when its list of files cannot be read to its end.
+
+        One that is deleted meanwhile is not damaged: what looks missing is noted only while
+        the archive is there.
+        """
         ledger = self.ledger
         try:
             ledger.require_sound(archive_id)
@@ -81,7 +85,7 @@ class ArchivesSlice:
         except JobFailed as error:
             if error.cause.kind == QUARANTINED:
                 return True  # it is told as such; its list of files is not read here
-            self._lost(archive_id)
+            self._lost(archive_id, archive_id)
             return False
 
         def readable() -> Iterator[bytes]:
@@ -89,7 +93,7 @@ class ArchivesSlice:
                 try:
                     plain = ledger.read(chunk_id)
                 except JobFailed:
-                    self._lost(chunk_id)
+                    self._lost(chunk_id, archive_id)
                     raise
                 self._pace.took(len(plain))
                 yield plain
@@ -102,6 +106,8 @@ class ArchivesSlice:
                 with ledger.lock:
                     index = ledger.index
                     lost = [chunk_id for chunk_id in ids if chunk_id not in index]
+                    if lost and not ledger.has_archive(archive_id):
+                        return False
                 for chunk_id in lost:
                     self.state.note(chunk_id, "it is missing")
                 if time.monotonic() - self._reported > REPORT_EVERY_S:
@@ -118,8 +124,10 @@ class ArchivesSlice:
             return False
         return True
 
-    def _lost(self, chunk_id: bytes) -> None:
+    def _lost(self, chunk_id: bytes, archive_id: bytes) -> None:
         with self.ledger.lock:
+            if not self.ledger.has_archive(archive_id):
+                return
             there = chunk_id in self.ledger.index
         self.state.note(chunk_id, "it cannot be read" if there else "it is missing", heals=there)
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 from borg.hashindex import ChunkIndex
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.metadata.decode import ArchiveFacts
 from borgcube.plugins.borg.metadata.readers import Reader
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
@@ -30,30 +29,30 @@ from borgcube.plugins.borg.vault.admission import (
     Walk,
     add_references,
     check_clock,
+    check_references,
     check_stream,
     path_hash_of,
     real_metadata,
 )
 from borgcube.plugins.borg.vault.audit import Ahead, Judge
-from borgcube.plugins.borg.vault.causes import home_writes
+from borgcube.plugins.borg.vault.causes import as_answer, home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
-from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
-from borgcube.plugins.borg.vault.fresh import Fresh, Roots
-from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
-from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
+from borgcube.plugins.borg.vault.fresh import Roots
+from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX
+from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
 from borgcube.plugins.borg.vault.memory import scarce
-from borgcube.plugins.borg.vault.owner import owner_metadata
 from borgcube.plugins.borg.vault.refusing import refusing
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
+from borgcube.plugins.borg.vault.uploads import Uploads
+from borgcube.plugins.borg.wire import COMMIT, MANIFEST, PUT, PUT_HEADER, Wire, WireError
 
 log = logging.getLogger("borgcube.vault")
-INLINE_BYTES = 32 * 1024
-IN_FLIGHT = 16
 
 
-class BackupSession:
-    """One backup in progress. Its methods are called by the session's own two threads."""
+class BackupSession(Uploads):
+    """One backup in progress. Its own two threads move it on, one after the other; what others
+    ask of it, and what they do to it in their commits, is under the ledger's lock."""
 
     def __init__(
         self,
@@ -69,55 +68,32 @@ class BackupSession:
         paths: Sequence[str] = (),
         client: str = "",
         limits: ClientLimits | None = None,
+        wire: Wire | None = None,
+        job: str = "",
     ) -> None:
-        self.vault = vault
-        self.ledger: Ledger = vault.ledger
-        self.pool: ThreadPoolExecutor = vault.pool
-        self.token = token
-        self.archive = archive
-        self.partial_name = archive + PARTIAL_SUFFIX
-        self.client, self.job = client, ""
-        self.limits = limits or ClientLimits(client)
-        self.account: Account | None = None
-        self.plan = plan
+        super().__init__(
+            vault, token, archive, plan=plan, domain=domain, own_domain=own_domain,
+            client=client, limits=limits, paths=paths, wire=wire, job=job,
+        )  # fmt: skip
         self.comment = comment
         self.files_cache = files_cache
-        domains = vault.state_dir / "domains"
-        # The client's own, which nobody else is offered, and the one it shares, if any.
-        self.domain = Domain(domains, own_domain or domain)
-        self.shared = Domain(domains, domain) if own_domain not in ("", domain) else None
         self.plan_cache = vault.state_dir / "plans" / f"{self.domain.path.name}-{plan}.files"
         self.directory: Path = vault.state_dir / "sessions" / token
-        self.uploaded = ChunkIndex()
-        self.own_metadata = ChunkIndex()  # chunks of its archive's metadata that we made
-        self.stream_path = self.plan_cache.with_suffix(".stream")
-        self.order = bytearray()
-        self.partial_written = 0
-        self.began = datetime.now(UTC)
-        self.bytes_new = 0
-        self.chunks_new = 0
         self.paths = paths
-        self.fresh = Fresh(paths)
         self.manifest_plain = b""
-        self.result: dict[str, Any] | None = None
         self._ahead: Ahead | None = None
+        self.stream_path = self.plan_cache.with_suffix(".stream")
         self._stream: StoredStream | None = None
-        self._pending: deque[tuple[Future[None], bytes, int]] = deque()
 
     def prepare(self) -> dict[str, Any]:
         """Make the session's key, manifest and seed files; return what the worker needs."""
         ledger = self.ledger
         with ledger.lock:
             names = ledger.manifest.archives
-            if self.archive in names:
-                raise JobFailed(
-                    "archive-exists",
-                    Problem.SERVER,
-                    f"There is an archive {self.archive} in the repository already.",
-                    next_step="Run the backup again: its archive gets a name of its own.",
-                )
-            count = 1
-            while self.partial_name in names:  # that of an attempt in the same second
+            self._check_name()
+            count, taken = 1, self.vault.sessions.partials(but=self)
+            # That of an attempt in the same second.
+            while self.partial_name in names or self.partial_name in taken:
                 count += 1
                 self.partial_name = f"{self.archive}.{count}{PARTIAL_SUFFIX}"
             self.vault.space.check()
@@ -139,8 +115,8 @@ class BackupSession:
             entries = synthesise(
                 self.plan_cache, self.directory / "files", offered, mode=self.files_cache
             )
-        self._offered_bytes = offered.size()
-        self.vault.memory.session(self.token, offered=self._offered_bytes)
+        self.offered_bytes = offered.size()
+        self.vault.memory.session(self.token, offered=self.offered_bytes)
         with ledger.lock:
             self._earlier = self._chunks_of_attempts()
         self._judge_ahead(offered)
@@ -163,6 +139,16 @@ class BackupSession:
             "files_file": str(self.directory / "files"),
             "files_known": entries,
         }
+
+    def _check_name(self) -> None:
+        """Raise JobFailed when the archive's name is taken; under the ledger's lock."""
+        if self.archive in self.ledger.manifest.archives:
+            raise JobFailed(
+                "archive-exists",
+                Problem.SERVER,
+                f"There is an archive {self.archive} in the repository already.",
+                next_step="Run the backup again: its archive gets a name of its own.",
+            )
 
     def _judge_ahead(self, offered: Any) -> None:
         """Begin to audit what the client wrote last time, which it will mostly repeat."""
@@ -187,123 +173,46 @@ class BackupSession:
 
         return lookup
 
-    def _chunks_of_attempts(self) -> Any:
-        """Return the chunks that unfinished backups of this plan uploaded, as a ChunkIndex."""
-        found = ChunkIndex()
-        for name in self.domain.partials(self.plan, before=""):
-            info = self.ledger.manifest.archives.get(name)
-            if info is None:
-                continue
-            try:
-                for chunk_id, entry in self.ledger.references(info.id).iteritems():
-                    found[chunk_id] = (1, entry[1], 0)
-            except JobFailed as error:
-                log.warning("%s is not counted: %s", name, error)
-        return found
+    # Its conversation -----------------------------------------------------------------
 
-    # Chunks ---------------------------------------------------------------------------
-
-    def put(self, chunk_id: bytes, size: int, data: memoryview) -> None:
-        """Take a verified chunk. What is stored already is dropped."""
-        if chunk_id in self.uploaded:
-            return
-        self.vault.memory.uploads(self.token, len(self.uploaded), offered=self._offered_bytes)
-        room, handed_on = self.vault.sealing_room, False
-        room.acquire(len(data))  # without the lock, which those who give room back need
+    def converse(self, wire: Wire) -> None:
+        """Take chunks, the manifest and the wish to commit, until the gate is gone."""
+        header = PUT_HEADER.size
         try:
-            handed_on = self._take(chunk_id, size, data)
-        finally:
-            if not handed_on:
-                room.release(len(data))
-        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
-            self._settle()
-
-    def _take(self, chunk_id: bytes, size: int, data: memoryview) -> bool:
-        """Take a chunk; tell whether it is being sealed, and gives its room back after that."""
-        ledger = self.ledger
-        with ledger.lock:
-            if ledger.lookup(chunk_id) is not None and chunk_id not in self.vault.damaged:
-                self._own(chunk_id, size)
-                return False
-            sealing: Future[None] | None = self.vault.sealing.get(chunk_id)
-            handed_on = sealing is None
-            if sealing is None:
-                self._count_new(len(data))
-                self.fresh.count(size, data)
-                if len(data) <= INLINE_BYTES:
-                    self.vault.space.written(len(data))
-                    ledger.store(chunk_id, size, ledger.sealer.seal(data))
-                    self.vault.damaged.discard(chunk_id)
-                    self._own(chunk_id, size)
-                    return False
-                sealing = self.pool.submit(self._seal_in_room, chunk_id, size, data)
-                self.vault.sealing[chunk_id] = sealing
-            self._pending.append((sealing, chunk_id, size))
-        return handed_on
-
-    def _seal_in_room(self, chunk_id: bytes, size: int, data: memoryview) -> None:
-        try:
-            self._seal(chunk_id, size, data)
-        finally:
-            self.vault.sealing_room.release(len(data))
-
-    def _seal(self, chunk_id: bytes, size: int, data: memoryview) -> None:
-        try:
-            with scarce():
-                envelope = self.ledger.sealer.seal(data)
-        except SessionStopped:
-            with self.ledger.lock:
-                del self.vault.sealing[chunk_id]
-                self.vault.space.written(len(data))
+            while True:
+                with scarce():
+                    kind, payload = wire.receive()
+                if self.result is not None:
+                    raise WireError("a frame after the end of the session")
+                if kind == PUT and len(payload) > header:
+                    chunk_id, size = PUT_HEADER.unpack_from(payload)
+                    self.put(chunk_id, size, memoryview(payload)[header:])
+                elif kind == MANIFEST:
+                    self.manifest_plain = bytes(payload)
+                elif kind == COMMIT:
+                    self._try_to_admit()
+                    wire.send_json({"ok": "error" not in (self.result or {})})
+                else:
+                    raise WireError("unexpected frame")
+        except WireError:
             raise
-        with self.ledger.lock:
-            try:
-                self.ledger.store(chunk_id, size, envelope)
-                self.vault.damaged.discard(chunk_id)
-                # Owned at once: a commit by another session must find it in our partial.
-                self._own(chunk_id, size)
-            finally:
-                del self.vault.sealing[chunk_id]
-                self.vault.space.written(len(data))
+        except (ArchiveRefused, SessionStopped) as error:
+            log.warning("session %s is ended: %s", self.token[-8:], error)
+            self.result, self.keep = as_answer(error), error.keep
+        except Exception as error:
+            # The counts in memory may be half changed: only a fresh start is safe.
+            log.exception("session %s failed", self.token[-8:])
+            self.result = as_answer(error)
+            self.vault.fail(error)
 
-    def _count_new(self, length: int) -> None:
-        # Before it is stored: these raise SessionStopped when it would be too much.
-        if self.account is not None:
-            self.account.charge(length)
-        self.vault.space.spend(length)
-        self.bytes_new += length
-        self.chunks_new += 1
-
-    def _settle(self) -> None:
-        future, chunk_id, size = self._pending[0]
+    def _try_to_admit(self) -> None:
         try:
-            future.result(timeout=600)
-        except BaseException:
-            with self.ledger.lock:
-                self._pending.popleft()
-            raise
-        with self.ledger.lock:
-            # Until it is owned it is pending: no moment in which nobody relies on it.
-            self._own(chunk_id, size)
-            self._pending.popleft()
-
-    def relies_on(self, chunk_id: bytes) -> bool:
-        """Tell whether this session uploaded a chunk; under the ledger's lock."""
-        return (
-            chunk_id in self.uploaded
-            or chunk_id in self.own_metadata
-            or any(chunk_id == one for _, one, _ in self._pending)
-        )
-
-    def _own(self, chunk_id: bytes, size: int) -> None:
-        if chunk_id not in self.uploaded:
-            self.uploaded[chunk_id] = (1, size, 0)
-            self.order += chunk_id
-
-    def drain(self) -> None:
-        """Wait until every chunk taken so far is in the repository."""
-        while self._pending:
-            self._settle()
+            self.result = self.admit()
+            self.vault.remember(self.job, self.result)
+        except (ArchiveRefused, JobFailed, Rejected) as error:
+            log.warning("archive %s not admitted: %s", self.archive, error)
+            self.result = as_answer(error)
+            self.keep = getattr(error, "keep", True)
 
     # Ending ---------------------------------------------------------------------------
 
@@ -400,16 +309,12 @@ class BackupSession:
             with ledger.lock:
                 self.vault.check_alive()
                 self.vault.space.spend(len(envelope))
-                ledger.store(chunk_id, len(plain), envelope)
+                with self.vault.changing():
+                    ledger.store(chunk_id, len(plain), envelope, by=self.number)
                 self.vault.space.written(len(envelope))
                 self.vault.damaged.discard(chunk_id)
                 self._own_metadata(chunk_id, len(plain))
         return chunk_id
-
-    def _own_metadata(self, chunk_id: bytes, size: int) -> None:
-        if chunk_id not in self.uploaded and chunk_id not in self.own_metadata:
-            self.own_metadata[chunk_id] = (1, size, 0)
-            self.order += chunk_id
 
     def _is_fresh(self) -> Callable[[bytes], bool]:
         """Return what tells whether a chunk came with this backup or its unfinished attempts."""
@@ -422,36 +327,39 @@ class BackupSession:
     def _keep_catalog(self, catalog: Path, archive_id: str) -> None:
         catalog.rename(catalog.with_name(f"{archive_id}.zst"))
 
-    def _forget_unreferenced(self) -> None:
-        """Take back what the archive does not use, such as its own first metadata."""
-        for start in range(0, len(self.order), 32):
-            chunk_id = bytes(self.order[start : start + 32])
-            if chunk_id in self.ledger.fresh and not self.vault.relied_upon(chunk_id, but=self):
-                self.ledger.forget_fresh(chunk_id)
-        self.order.clear()
-
     def _commit(self, said: ArchiveFacts, found: Walk, *, real: dict[str, Any]) -> dict[str, Any]:
         ledger = self.ledger
         started = time.monotonic()
+        self.vault.check_sound()
+        self._check_name()  # another attempt may have got it meanwhile
         ledger.begin()
-        add_references(ledger, found)
-        real.update(self._owner())
-        real.update(
-            items=found.metadata, size=found.size, csize=found.stored_size, nfiles=found.files
-        )
-        self._forget_unreferenced()
-        real_id = ledger.add_archive(self.archive, real, time=real["time"])
-        superseded = self._superseded()
-        charged = self._charged(superseded)
+        check_references(ledger, found)
+        attempts = self._attempts()
+        superseded = self._superseded(attempts)
+        charged = self._charged(attempts)
         facts = self._facts(self.archive, partial=False)
         domains = [self.domain] if self.shared is None else [self.domain, self.shared]
-        for domain in domains:
-            domain.intend(real_id.hex(), facts)
-        self.vault.commit(finishing=self, remove=superseded)
+        with self.vault.changing():
+            add_references(ledger, found)
+            real.update(self._owner())
+            real.update(
+                items=found.metadata, size=found.size, csize=found.stored_size, nfiles=found.files
+            )
+            self._forget_unreferenced()
+            real_id = ledger.add_archive(self.archive, real, time=real["time"])
+            for domain in domains:
+                domain.intend(real_id.hex(), facts)
+            self.vault.commit(finishing=self, remove=superseded)
+        self.over = True
+        new_size = ledger.count_stored(
+            found.references, real_id, by=self.number, runs=self.vault.sessions.runs
+        )
         for domain in domains:
             self.vault.derive(partial(domain.add, ledger, real_id.hex(), facts, found.references))
         if superseded:
             self.vault.derive(lambda: self.domain.forget(superseded))
+        if left := set(attempts).difference(superseded):
+            self.vault.derive(lambda: self.domain.settle(left))
         return {
             "id": real_id.hex(),
             "name": self.archive,
@@ -461,7 +369,7 @@ class BackupSession:
             "items": found.items,
             "size": found.size,
             "stored_size": found.stored_size,
-            "new_size": found.new_size,
+            "new_size": new_size,
             "charged_size": min(charged, found.stored_size),
             "chunks": found.chunks,
             "new_chunks": self.chunks_new,
@@ -474,118 +382,6 @@ class BackupSession:
             "long_name_paths": found.warnings,
             "commit_seconds": round(time.monotonic() - started, 3),
         }
-
-    def _facts(self, name: str, *, partial: bool) -> dict[str, Any]:
-        return {
-            "name": name, "plan": self.plan, "client": self.client, "job": self.job,
-            "partial": partial, "charged": self.account.charged if self.account else 0,
-        }  # fmt: skip
-
-    def _owner(self) -> dict[str, Any]:
-        return owner_metadata(
-            client=self.client, plan=self.plan, job=self.job,
-            began=self.began.isoformat(timespec="seconds"),
-        )  # fmt: skip
-
-    def _carried(self) -> int:
-        """Return the bytes that unfinished backups of this client hold, but no open one."""
-        running = {getattr(one, "partial_name", "") for one in self.vault.sessions.values()}
-        return sum(
-            int(facts.get("charged", 0))
-            for facts in self.domain.archives().values()
-            if facts.get("partial")
-            and facts.get("client") == self.client
-            and facts["name"] not in running
-            and facts["name"] in self.ledger.manifest.archives
-        )
-
-    def _charged(self, superseded: list[str]) -> int:
-        """Return what this backup stored, with what its earlier attempts did."""
-        earlier = sum(
-            int(facts.get("charged", 0))
-            for facts in self.domain.archives().values()
-            if facts["name"] in superseded and facts["name"] != self.partial_name
-        )
-        return earlier + (self.account.charged if self.account else 0)
-
-    def _superseded(self) -> list[str]:
-        """Return the partial archives that this one makes unnecessary and that can go now.
-
-        While another session was offered their chunks, they stay until its end.
-        """
-        names = {*self.domain.partials(self.plan, before=""), self.partial_name}
-        present = sorted(name for name in names if name in self.ledger.manifest.archives)
-        readable = []
-        for name in present:
-            try:
-                self.ledger.check_readable(name)
-                readable.append(name)
-            except JobFailed as error:
-                log.warning("%s stays: %s", name, error)
-        if self.vault.others_of_domain(self.domain.path, but=self):
-            self.vault.superseded.update(dict.fromkeys(readable, self.domain))
-            return []
-        return readable
-
-    def write_partial(self) -> bool:
-        """Reference what was uploaded so far, if there is something new; under the lock."""
-        if not self.order or len(self.order) == self.partial_written:
-            return False  # after its end a session has nothing to keep
-        self.ledger.begin()
-        self.ledger.write_partial(self.partial_name, self.order, self._owner())
-        self.partial_written = len(self.order)
-        return True
-
-    def abandon(self) -> None:
-        """End without an archive: keep the chunks in a partial archive for the next run."""
-        self.drain()
-        ledger = self.ledger
-        with ledger.lock:
-            if not self.order or not self.chunks_new:
-                return
-            self.write_partial()
-            self.intend_partial()
-            self.vault.commit(finishing=self)
-            self.vault.derive(self.remember_partial)
-
-    def intend_partial(self) -> None:
-        """Note the partial archive before the commit that makes it."""
-        info = self.ledger.manifest.archives[self.partial_name]
-        self.domain.intend(info.id.hex(), self._facts(self.partial_name, partial=True))
-
-    def discard(self) -> None:
-        """End without an archive and without a trace: of a client that was refused.
-
-        A chunk that another session relies on stays. What a commit by another session has
-        put into a partial archive is taken out again, unless that session still runs: then
-        the partial archive is left to the plan's next run.
-        """
-        self.drain()
-        ledger = self.ledger
-        with ledger.lock:
-            name = self.partial_name
-            self._forget_unreferenced()
-            if self.partial_written and not self.vault.others_of_domain(self.domain.path, but=self):
-                ledger.begin()
-                self.vault.commit(finishing=self, remove=[name])
-                self.vault.derive(lambda: self.domain.forget([name]))
-
-    def remember_partial(self) -> None:
-        """Offer the chunks of the committed partial archive to the domain."""
-        ledger = self.ledger
-        info = ledger.manifest.archives[self.partial_name]
-        chunks = ChunkIndex()
-        for start in range(0, len(self.order), 32):
-            chunk_id = bytes(self.order[start : start + 32])
-            found = ledger.lookup(chunk_id)
-            if found:
-                chunks[chunk_id] = (1, found[0], 0)
-        self.domain.add(
-            ledger,
-            info.id.hex(),
-            self._facts(self.partial_name, partial=True),
-            chunks,
-        )
 
     def close(self) -> None:
         """Remove the session's files; safe to repeat."""

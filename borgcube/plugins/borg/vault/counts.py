@@ -126,7 +126,6 @@ def recount(vault: Vault, report: Report, *, without: str = "", instead: str = "
             counting = Counting(vault)
         for archive_id in wanted - counting.archives:
             counting.add(archive_id)
-        ledger.begin()
         wrong = 0
 
         def change() -> None:
@@ -139,15 +138,10 @@ def recount(vault: Vault, report: Report, *, without: str = "", instead: str = "
                 del archives[instead]
             wrong = ledger.set_counts(
                 counting.counts, whole=counting.whole,
-                needed=lambda chunk_id: vault.relied_upon(chunk_id, but=None),
+                needed=lambda chunk_id: vault.sessions.rely_on(chunk_id, but=None),
             )  # fmt: skip
 
-        try:
-            vault.commit(finishing=None, before=change)
-        except Exception as error:
-            # The counts in memory may be half changed: only a fresh start is safe.
-            vault.fail(error)
-            raise
+        vault.commit(finishing=None, before=change)
     if wrong:
         log.warning("%d reference counts were not those of the archives and are right now", wrong)
     return wrong

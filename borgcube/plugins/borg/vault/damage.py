@@ -53,6 +53,9 @@ def files_of(
                 if len(files) < checks.MAX_FILES:
                     files.append(words(item[b"path"].decode("utf-8", "replace")))
     except (JobFailed, ArchiveRefused) as error:
+        with ledger.lock:
+            if not ledger.has_archive(archive_id):
+                return None  # deleted meanwhile
         log.warning("the archive %s cannot be read: %s", archive_id.hex()[:16], error)
         unreadable = True
     if not count and not unreadable:

@@ -169,6 +169,13 @@ class Domain:
                 self._write(index)
         self._save(kept)
 
+    def settle(self, names: Collection[str]) -> None:
+        """Note that what unfinished backups stored is counted with an archive now."""
+        self._save({
+            key: {**facts, "charged": 0} if facts["name"] in names else facts
+            for key, facts in self.archives().items()
+        })  # fmt: skip
+
     def remove(self, deleted: Mapping[str, Any]) -> None:
         """Take archives out that were deleted: archive ID (hex) -> its references.
 

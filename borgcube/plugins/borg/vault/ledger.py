@@ -56,6 +56,9 @@ class Ledger:
         self._added: list[bytes] = []
         # Chunks stored since the last commit and not yet referenced: id -> (0, size, csize).
         self.fresh = ChunkIndex()
+        # Chunks that no archive counted as stored anew yet: id -> (number of the session that
+        # stored it, size, csize). Partial archives count nothing.
+        self.uncounted = ChunkIndex()
 
     @property
     def index(self) -> Any:
@@ -72,16 +75,70 @@ class Ledger:
         entry = self.chunks.get(chunk_id) or self.fresh.get(chunk_id) or self.chunks.get(chunk_id)
         return (entry[1], entry[2]) if entry is not None else None
 
-    def store(self, chunk_id: bytes, size: int, envelope: bytes) -> None:
-        """Put a sealed chunk; it has no reference yet. Raises OSError when the disk is full."""
+    def store(self, chunk_id: bytes, size: int, envelope: bytes, *, by: int = 0) -> None:
+        """Put a sealed chunk; it has no reference yet. Raises OSError when the disk is full.
+
+        ``by`` is the number of the session that uploaded it, 0 for what the vault made.
+        """
         self.repository.put(chunk_id, envelope, wait=False)
         self.fresh[chunk_id] = (1, size, len(envelope))
+        if chunk_id not in self.chunks:
+            self.uncounted[chunk_id] = (by, size, len(envelope))
 
     def forget_fresh(self, chunk_id: bytes) -> None:
         """Take back a chunk nothing references and nobody relies on."""
         if chunk_id in self.fresh and chunk_id not in self.chunks:
             self.repository.delete(chunk_id)
             del self.fresh[chunk_id]
+            self._never_count(chunk_id)
+
+    # What was stored anew ---------------------------------------------------------------
+
+    def _never_count(self, chunk_id: bytes) -> None:
+        if chunk_id in self.uncounted:
+            del self.uncounted[chunk_id]
+
+    def count_again(self, attempts: Any) -> None:
+        """Let what unfinished backups stored count for an archive to come, in a vault that did
+        not see them: chunks with the references of ``attempts`` and no other."""
+        for chunk_id, entry in attempts.iteritems():
+            held = self.chunks.get(chunk_id)
+            if held is not None and held[0] == entry[0] and chunk_id not in self.uncounted:
+                self.uncounted[chunk_id] = (0, held[1], held[2])
+
+    def count_stored(
+        self, references: Any, archive_id: bytes, *, by: int, runs: Callable[[int], bool]
+    ) -> int:
+        """Return the bytes that count as stored anew for an archive, each chunk once only.
+
+        What session ``by`` stored counts, whatever else refers to it meanwhile; so does what
+        nobody will count any more: its session is over, by ``runs``. Runs after the commit,
+        which took the references of partial archives off.
+        """
+        mine = [archive_id] if archive_id in self.uncounted else []
+        open_sessions: dict[int, bool] = {by: False, 0: False}
+
+        def counts(number: int) -> bool:
+            if number not in open_sessions:
+                open_sessions[number] = runs(number)
+            return not open_sessions[number]
+
+        # Over the shorter of the two: a large archive may bring little, and the reverse.
+        if len(self.uncounted) < len(references):
+            mine += [key for key, entry in self.uncounted.iteritems()
+                     if key in references and counts(entry[0])]  # fmt: skip
+        else:
+            for key, _ in references.iteritems():
+                entry = self.uncounted.get(key)
+                if entry is not None and counts(entry[0]):
+                    mine.append(key)
+        total = 0
+        for key in mine:
+            total += int(self.uncounted[key][2])
+            del self.uncounted[key]
+        return total
+
+    # Reading ----------------------------------------------------------------------------
 
     def read(self, chunk_id: bytes) -> bytes:
         """Return a chunk's plaintext, authenticated, bounded and with its ID checked.
@@ -115,13 +172,11 @@ class Ledger:
                 shutil.rmtree(Path(self.cache.path) / "txn.tmp", ignore_errors=True)
                 self.cache.begin_txn()
 
-    def add_reference(self, chunk_id: bytes, *, count: int = 1) -> tuple[int, bool]:
-        """Count references to a stored chunk; return its stored size and if it had none."""
-        entry = self.chunks.get(chunk_id)
-        first = entry is None
-        _, size, csize = self.fresh[chunk_id] if entry is None else entry
+    def add_reference(self, chunk_id: bytes, *, count: int = 1) -> int:
+        """Count references to a stored chunk; return its stored size."""
+        _, size, csize = self.chunks.get(chunk_id) or self.fresh[chunk_id]
         self.chunks.add(chunk_id, count, size, csize)
-        return csize, first
+        return int(csize)
 
     def drop_reference(self, chunk_id: bytes, *, count: int = 1) -> None:
         """Count references less and delete the chunk with the last one.
@@ -143,6 +198,7 @@ class Ledger:
         else:
             del self.chunks[chunk_id]
             self.repository.delete(chunk_id)
+            self._never_count(chunk_id)
 
     def add_metadata(self, plain: bytes) -> bytes:
         """Store one of our own metadata chunks with a reference; return its ID."""
@@ -151,6 +207,10 @@ class Ledger:
             self.store(chunk_id, len(plain), self.key.encrypt(plain))
         self.add_reference(chunk_id)
         return chunk_id
+
+    def has_archive(self, archive_id: bytes) -> bool:
+        """Tell whether an archive is in the manifest; under the lock."""
+        return any(info.id == archive_id for info in self.manifest.archives.list())
 
     def archive_metadata(self, archive_id: bytes) -> dict[bytes, Any]:
         """Return the unpacked metadata of a committed archive."""
@@ -257,6 +317,7 @@ class Ledger:
             else:
                 del chunks[chunk_id]
                 delete(chunk_id, csize + ENTRY_BYTES)
+                self._never_count(chunk_id)
                 freed += csize + ENTRY_BYTES
         return freed
 

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,14 +30,17 @@ from borgcube.plugins.borg.metadata.readers import Readers
 from borgcube.plugins.borg.vault.audit import Budget
 from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
 from borgcube.plugins.borg.vault.memory import Memory
+from borgcube.plugins.borg.vault.sessions import Session, Sessions
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.domains import Domain
+    from borgcube.plugins.borg.vault.uploads import Sealing
 
 log = logging.getLogger("borgcube.vault")
 REMEMBERED = 1000  # results of jobs whose worker may be gone
 SEALING_BYTES = 128 << 20  # of chunks that wait to be encrypted, of all sessions
 END_WAIT_S = 30.0
+BACKLOG = 1024  # a worker does not wait to connect: it fails when nobody has room for it
 UPKEEP_S = 3600.0  # how often a vault that is always in use looks for what is over
 
 
@@ -56,8 +60,8 @@ class Vault:
         self.known = self.ledger.known = Known(self.ledger, state_dir, self.readers)
         self.partial_age = partial_age  # unfinished backups are given up after it
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
-        self.sealing: dict[bytes, Future[None]] = {}
-        self.sessions: dict[str, Any] = {}
+        self.sealing: dict[bytes, Sealing] = {}  # under the ledger's lock
+        self.sessions = Sessions(self.ledger.lock)
         self.admitted: OrderedDict[str, dict[str, Any]] = OrderedDict()
         # Partial archives to delete once no session may rely on their chunks, by name.
         self.superseded: dict[str, Domain] = {}
@@ -70,31 +74,15 @@ class Vault:
         space.commit_bytes = self.ledger.repository.commit_bytes
         self.maintenance = threading.Lock()  # one prune or compaction at a time
         self.broken: FailureCause | None = None
+        self._failing = threading.Lock()
         self.stopping = False
         self.verifying = threading.Lock()
         # Damaged chunks that are mended when a client uploads them again.
         self.damaged = State.load(state_dir).heals()
 
-    def others_of_domain(self, path: Path, *, but: Any = None) -> bool:
-        """Tell whether another session was offered the chunks of a domain."""
-        return any(
-            other is not but and getattr(getattr(other, "domain", None), "path", None) == path
-            for other in self.sessions.values()
-        )
-
-    def relied_upon(self, chunk_id: bytes, *, but: Any) -> bool:
-        """Tell whether another session uploaded the same chunk, or is about to own it."""
-        return any(
-            other.relies_on(chunk_id)
-            for other in self.sessions.values()
-            if other is not but and hasattr(other, "relies_on")
-        )
-
     def check_alive(self) -> None:
         """Raise when the vault is shutting down or broken."""
-        if self.broken is not None:
-            cause = self.broken
-            raise JobFailed(cause.kind, cause.problem, cause.message, next_step=cause.next_step)
+        self.check_sound()
         if self.stopping:
             raise JobFailed(
                 "vault-stopped",
@@ -103,14 +91,36 @@ class Vault:
                 next_step="Run the backup again.",
             )
 
+    def check_sound(self) -> None:
+        """Raise when the counts in memory may be wrong, and must reach no commit."""
+        if self.broken is not None:
+            cause = self.broken
+            raise JobFailed(cause.kind, cause.problem, cause.message, next_step=cause.next_step)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Change counts or stored chunks; whatever is raised meanwhile ends the vault.
+
+        That is noted before the ledger's lock is free again: nobody who waits for it can
+        commit what is half changed. Raises JobFailed when somebody else failed so.
+        """
+        with self.ledger.lock:
+            self.check_sound()
+            try:
+                yield
+            except BaseException as error:
+                self.fail(error)
+                raise
+
     def remember(self, job: str, archive: dict[str, Any]) -> None:
         """Keep what a job admitted, in case its worker does not live to report it."""
-        self.admitted[job] = archive
-        while len(self.admitted) > REMEMBERED:
-            self.admitted.popitem(last=False)
+        with self.ledger.lock:
+            self.admitted[job] = archive
+            while len(self.admitted) > REMEMBERED:
+                self.admitted.popitem(last=False)
 
     def commit(
-        self, *, finishing: Any, remove: Iterable[str] = (),
+        self, *, finishing: Session | None, remove: Iterable[str] = (),
         change: Callable[[], None] | None = None, compact: Collection[int] = (),
         before: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
@@ -120,25 +130,21 @@ class Vault:
 
         ``remove`` are partial archives to delete in the same commit, and ``change`` does more
         of the kind. Their chunks that an open session uploaded too are referenced by then.
-        ``compact`` are segments to compact with it.
+        ``compact`` are segments to compact with it. A failure ends the vault.
         """
-        if before is not None:
-            before()
-        partials = [
-            session
-            for session in self.sessions.values()
-            if session is not finishing
-            and hasattr(session, "write_partial")
-            and session.write_partial()
-        ]
-        for name in remove:
-            self.ledger.remove_archive(name)
-        if change is not None:
-            change()
-        for session in partials:
-            session.intend_partial()
-        self.ledger.commit(compact=compact)
-        self.memory.indexes(self.ledger)
+        self.ledger.begin()  # fails before anything is changed
+        with self.changing():
+            if before is not None:
+                before()
+            partials = [one for one in self.sessions.others(finishing) if one.write_partial()]
+            for name in remove:
+                self.ledger.remove_archive(name)
+            if change is not None:
+                change()
+            for session in partials:
+                session.intend_partial()
+            self.ledger.commit(compact=compact)
+            self.memory.indexes(self.ledger)
         for session in partials:
             self.derive(session.remember_partial)
 
@@ -158,11 +164,10 @@ class Vault:
         due = {
             name: domain
             for name, domain in self.superseded.items()
-            if not self.others_of_domain(domain.path)
+            if not self.sessions.offered(domain.path)
         }
         free = [name for name in due if name in present]
         if free and self.broken is None:
-            self.ledger.begin()
             self.commit(finishing=None, remove=free)
         for name, domain in due.items():
             del self.superseded[name]
@@ -175,14 +180,16 @@ class Vault:
         """
         from borgcube.plugins.borg.vault.causes import cause_of
 
-        first, self.broken = self.broken is None, self.broken or cause_of(error)
+        with self._failing:
+            first, self.broken = self.broken is None, self.broken or cause_of(error)
         if first:
-            # The daemon sends no further job here.
-            print(json.dumps({"error": self.broken.as_data()}), flush=True)
-        log.error("giving up: %s", error)
-        for session in list(self.sessions.values()):
-            for wire in session.wires[1:]:
-                wire.close()
+            log.error("giving up: %s", error, exc_info=error)
+            try:
+                # The daemon sends no further job here.
+                print(json.dumps({"error": self.broken.as_data()}), flush=True)
+            except (OSError, ValueError):
+                log.warning("nobody hears that the vault gives up")
+        self.sessions.cut()
 
 
 def _die_with_parent() -> None:
@@ -225,7 +232,7 @@ def _listen(path: Path) -> socket.socket:
     old_mask = os.umask(0o177)
     server.bind(str(path))
     os.umask(old_mask)
-    server.listen(16)
+    server.listen(BACKLOG)
     server.settimeout(0.5)
     return server
 
@@ -250,7 +257,6 @@ def serve(
 ) -> int:  # fmt: skip
     """Open the repository and serve ``listen``; returns the exit code."""
     from borgcube.plugins.borg.vault.causes import as_answer
-    from borgcube.plugins.borg.vault.server import SessionServer
 
     try:
         vault = _open(path, state_dir, passphrase, partial_days=partial_days, space=space)
@@ -266,6 +272,16 @@ def serve(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(json.dumps({"ready": True}), flush=True)
+    receive(vault, server)
+    listen.unlink(missing_ok=True)
+    close(vault)
+    return 2 if vault.broken is not None else 0
+
+
+def receive(vault: Vault, server: socket.socket) -> None:
+    """Serve connections, each in a thread, until the vault stops or breaks; then end them."""
+    from borgcube.plugins.borg.vault.server import SessionServer
+
     threads: list[threading.Thread] = []
     upkeep_at = time.monotonic() + UPKEEP_S
     while not vault.stopping and vault.broken is None:
@@ -280,20 +296,28 @@ def serve(
         thread = threading.Thread(target=SessionServer(vault, sock).run, daemon=True)
         thread.start()
         threads = [*(one for one in threads if one.is_alive()), thread]
+    server.close()
     if vault.broken is not None:
         # Let the workers hear why; they ask as soon as their gate has ended.
         deadline = time.monotonic() + END_WAIT_S
-        while vault.sessions and not vault.stopping and time.monotonic() < deadline:
+        while len(vault.sessions) and not vault.stopping and time.monotonic() < deadline:
             time.sleep(0.05)
-    for session in list(vault.sessions.values()):
-        for wire in session.wires:
-            wire.close()
+    vault.sessions.close()
+    deadline = time.monotonic() + END_WAIT_S
     for thread in threads:
-        thread.join(timeout=END_WAIT_S)
-    listen.unlink(missing_ok=True)
+        thread.join(timeout=max(0.0, deadline - time.monotonic()))
     vault.readers.close()
+
+
+def close(vault: Vault) -> None:
+    """Release the repository, unless a thread that cannot be ended still works with it.
+
+    The lock is kept for good: whoever waits for it must find no closed repository.
+    """
+    if not vault.ledger.lock.acquire(timeout=END_WAIT_S):
+        log.error("a thread still works with the repository; what it did not commit is lost")
+        return
     vault.ledger.opened.close(clean_up=vault.broken is not None)
-    return 2 if vault.broken is not None else 0
 
 
 def main() -> int:

@@ -66,7 +66,10 @@ class Step:
     archives: dict[str, bytes] = field(default_factory=dict)
     references: Any = field(default_factory=ChunkIndex)
     by_domain: dict[Path, Any] = field(default_factory=dict)
-    uncounted: set[str] = field(default_factory=set)
+
+    def wanted(self) -> dict[str, str]:
+        """Return name -> ID in hex."""
+        return {name: archive_id.hex() for name, archive_id in self.archives.items()}
 
 
 def _present(vault: Vault, wanted: Mapping[str, str], done: Removal) -> dict[str, bytes]:
@@ -84,18 +87,8 @@ def _present(vault: Vault, wanted: Mapping[str, str], done: Removal) -> dict[str
 
 def _in_the_way(vault: Vault, owners: Mapping[str, set[Path]]) -> Callable[[str, bytes], bool]:
     """Return a test whether a session stands in the way of an archive; under the lock."""
-    offered: set[Path] = set()
-    restored: set[str] = set()
-    for session in list(vault.sessions.values()):
-        for name in ("domain", "shared"):
-            domain = getattr(session, name, None)
-            if domain is not None:
-                offered.add(domain.path)
-        if not hasattr(session, "write_partial"):
-            restored.add(session.archive)
-    return lambda name, archive_id: bool(
-        name in restored or owners.get(archive_id.hex(), set()) & offered
-    )
+    needed = vault.sessions.in_the_way()
+    return lambda name, archive_id: needed(name, owners.get(archive_id.hex(), set()))
 
 
 def _owners(vault: Vault) -> dict[str, set[Path]]:
@@ -128,13 +121,7 @@ def _take_off(vault: Vault, step: Step, done: Removal) -> None:
         for name in step.archives:
             del ledger.manifest.archives[name]
 
-    ledger.begin()
-    try:
-        vault.commit(finishing=None, change=change)
-    except Exception as error:
-        # The counts in memory may be half changed: only a fresh start is safe.
-        vault.fail(error)
-        raise
+    vault.commit(finishing=None, change=change)
     gone = {archive_id.hex() for archive_id in step.archives.values()}
     for domain in Domain.every(vault.state_dir / "domains"):
         references = step.by_domain.get(domain.path)
@@ -172,6 +159,11 @@ def prune(
             if step.archives:
                 with vault.ledger.lock:
                     vault.check_alive()
+                    if len(_present(vault, step.wanted(), done)) < len(step.archives):
+                        # Somebody deleted one since: its references are taken off already.
+                        for name in done.absent:
+                            left.pop(name, None)
+                        continue
                     blocked = _in_the_way(vault, owners)
                     if any(blocked(name, key) for name, key in step.archives.items()):
                         continue  # a session has begun since: look again at what may go
@@ -298,7 +290,7 @@ def compact(
             return result
         handled = 0
         while left:
-            budget = SHARED_BYTES if vault.sessions else ALONE_BYTES
+            budget = SHARED_BYTES if len(vault.sessions) else ALONE_BYTES
             chosen: list[int] = []
             for number, (unused, size) in left.items():
                 budget -= size - unused
@@ -351,11 +343,7 @@ def _compact_now(vault: Vault, chosen: list[int]) -> int:
         ) from error  # fmt: skip
     finally:
         repository.chosen = ()
-    try:
-        vault.commit(finishing=None, compact=chosen)
-    except Exception as error:
-        vault.fail(error)
-        raise
+    vault.commit(finishing=None, compact=chosen)
     return max(0, before - _bytes_stored(vault))
 
 

@@ -163,21 +163,17 @@ def _add(vault: Vault, name: str, archive_id: bytes, work: _Mending) -> bytes:
     with ledger.lock:
         vault.check_alive()
         ledger.begin()
-        try:
+        with vault.changing():
             if name + SUFFIX in ledger.manifest.archives:  # of an attempt that was cut short
                 ledger.remove_archive(name + SUFFIX)
             stored = 0
             for chunk_id, entry in work.references.iteritems():
-                stored += ledger.add_reference(chunk_id, count=entry[0])[0] * entry[0]
+                stored += ledger.add_reference(chunk_id, count=entry[0]) * entry[0]
             metadata["items"] = tuple(ledger.add_metadata(chunk) for chunk in work.chunks())
             metadata |= {"size": work.size, "csize": stored, "nfiles": work.files}
             time = str(metadata["time"])
             new_id = ledger.add_archive(name + SUFFIX, metadata, time=time)
             vault.commit(finishing=None)
-        except Exception as error:
-            # The counts in memory may be half changed: only a fresh start is safe.
-            vault.fail(error)
-            raise
     return new_id
 
 

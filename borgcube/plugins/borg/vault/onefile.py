@@ -9,7 +9,6 @@ Only reads; while it does, its archive stays, as with a restore.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -17,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.vault.items import as_ns, item_kind
 from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.sessions import reading
 from borgcube.plugins.borg.wire import Wire
 
 if TYPE_CHECKING:
@@ -29,35 +29,8 @@ KINDS = {"d": "a directory", "l": "a symbolic link", "p": "a named pipe", "s": "
 STEP_ITEMS = 500
 
 
-class FileSession:
-    """What other parts of the vault see of a file that is read: its archive is in use."""
-
-    def __init__(self, token: str, *, archive: str, wire: Wire) -> None:
-        self.token, self.archive = token, archive
-        self.job = ""
-        self.wires = [wire]
-        self.lock = threading.Lock()
-
-    def close(self) -> None:
-        """Nothing is kept."""
-
-
 def _failed(kind: str, message: str, next_step: str) -> JobFailed:
     return JobFailed(kind, Problem.REPOSITORY, message, next_step=next_step)
-
-
-def begin(vault: Vault, token: str, archive_id: str, wire: Wire) -> FileSession:
-    """Note in the vault that a file of an archive, by its ID in hex, is read; raises JobFailed
-    when the archive is not there."""
-    with vault.ledger.lock:
-        vault.check_alive()
-        for info in vault.ledger.manifest.archives.list():
-            if info.id.hex() == archive_id:
-                session = FileSession(token, archive=info.name, wire=wire)
-                vault.sessions[token] = session
-                return session
-    raise _failed(MISSING, "The archive is not in the repository any more.",
-                  "See: borgcube archive list")  # fmt: skip
 
 
 def _item(ledger: Ledger, archive_id: bytes, path: bytes, step: Callable[[], None]) -> Any:
@@ -108,13 +81,15 @@ def content(ledger: Ledger, item: dict[bytes, Any], step: Callable[[], None]) ->
         yield plain
 
 
-def serve(vault: Vault, wire: Wire, token: str, request: dict[str, Any]) -> None:
+def serve(vault: Vault, wire: Wire, request: dict[str, Any]) -> None:
     """Answer one request: a JSON frame with ``size`` in bytes and ``mtime_ns``, then so many
     raw bytes. Raises JobFailed before the answer; after it, only the connection ends."""
     archive_id = str(request["archive"])
     path = unquote_to_bytes(str(request["key"])).strip(b"/")
-    begin(vault, token, archive_id, wire)
-    try:
+    with reading(vault, wire, archive_id=archive_id) as session:
+        if not session.archive:
+            raise _failed(MISSING, "The archive is not in the repository any more.",
+                          "See: borgcube archive list")  # fmt: skip
         item = find(vault.ledger, bytes.fromhex(archive_id), path, vault.check_alive)
         blocks = content(vault.ledger, item, vault.check_alive)
         # A file whose beginning is damaged already is refused in words.
@@ -129,5 +104,3 @@ def serve(vault: Vault, wire: Wire, token: str, request: dict[str, Any]) -> None
             log.info("the reader of a file is gone")
         except JobFailed as error:
             log.error("a file could not be read to its end: %s", error)
-    finally:
-        vault.sessions.pop(token, None)

@@ -220,7 +220,7 @@ def give_up_partials(vault: Vault) -> None:
     Runs under the ledger's lock; does nothing while there are sessions, which may rely on
     what those hold.
     """
-    if vault.sessions or vault.broken is not None:
+    if len(vault.sessions) or vault.broken is not None:
         return
     ledger, age = vault.ledger, vault.partial_age
     now = datetime.now(UTC)
@@ -239,7 +239,6 @@ def give_up_partials(vault: Vault) -> None:
             except Exception as error:
                 log.warning("%s cannot be read and stays: %s", info.name, error)
     if old:
-        ledger.begin()
         vault.commit(finishing=None, remove=old)
         log.info("gave up unfinished backups older than %s: %s", age, ", ".join(old))
     vault.derive(partial(note_upkeep, vault, due))

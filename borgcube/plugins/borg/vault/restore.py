@@ -17,12 +17,15 @@ from borg.hashindex import ChunkIndex
 from borgcube.core.budget import Disk, Spool
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import MAX_PLAIN
-from borgcube.plugins.borg.vault.causes import home_writes
+from borgcube.plugins.borg.vault.causes import as_answer, home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.memory import scarce
 from borgcube.plugins.borg.vault.owner import KEY
+from borgcube.plugins.borg.vault.sessions import Reading
 from borgcube.plugins.borg.vault.sources import Sources
+from borgcube.plugins.borg.wire import DATA, GET, Wire, WireError
 
 PIECE = 128 * 1024
 # An item can be larger than Borg takes an object to be: it then goes on in the next one.
@@ -33,16 +36,16 @@ SET_ID_BITS = 0o6000
 DEVICE_KINDS = (0o020000, 0o060000)
 
 
-class RestoreSession:
+class RestoreSession(Reading):
     """One restore in progress."""
 
     def __init__(
-        self, vault: Any, token: str, *, archive: str, paths: list[str], harmless: bool
-    ) -> None:
+        self, vault: Any, token: str, *, archive: str, paths: list[str], harmless: bool,
+        wire: Wire | None = None, job: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(token, archive, wire=wire, job=job)
         self.vault = vault
         self.ledger: Ledger = vault.ledger
-        self.token = token
-        self.archive = archive
         self.paths = frozenset(path.strip("/").encode("utf-8", "surrogateescape") for path in paths)
         self.harmless = harmless
         # As large as the archive's part of the repository's own index, and smaller.
@@ -57,7 +60,6 @@ class RestoreSession:
             )  # fmt: skip
             self._spool = Spool(self.directory, self._disk)
         self._own: dict[bytes, tuple[int, int]] = {}
-        self.result: dict[str, Any] | None = None
         self.files = 0
         self.size = 0
 
@@ -200,6 +202,21 @@ class RestoreSession:
         with self.ledger.lock:
             envelope = self.ledger.repository.get(chunk_id)
         return self.ledger.sealer.unseal(envelope)
+
+    def converse(self, wire: Wire) -> None:
+        """Serve chunks until the gate is gone."""
+        while True:
+            kind, payload = wire.receive()
+            if kind != GET or len(payload) != 32:
+                raise WireError("unexpected frame")
+            try:
+                with scarce():
+                    data = self.get(bytes(payload))
+            except JobFailed as error:
+                # The worker asks for the reason at the end.
+                self.result = as_answer(error)
+                raise WireError(str(error)) from error
+            wire.send(DATA, data)
 
     def close(self) -> None:
         """Forget the session's own chunks; safe to repeat."""

@@ -9,9 +9,7 @@ daemon asks for the list of archives, and for what a dead worker's session left.
 from __future__ import annotations
 
 import logging
-import secrets
 import socket
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.rpc import MAX_OBJECT
-from borgcube.plugins.borg.gate.verify import Rejected
 from borgcube.plugins.borg.vault import (
     counts,
     maintenance,
@@ -31,22 +28,12 @@ from borgcube.plugins.borg.vault import (
 from borgcube.plugins.borg.vault.backup import BackupSession
 from borgcube.plugins.borg.vault.causes import as_answer
 from borgcube.plugins.borg.vault.domains import Domain
-from borgcube.plugins.borg.vault.items import ArchiveRefused
-from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
-from borgcube.plugins.borg.vault.memory import scarce
+from borgcube.plugins.borg.vault.limits import ClientLimits
 from borgcube.plugins.borg.vault.restore import RestoreSession
 from borgcube.plugins.borg.vault.sample import draw
+from borgcube.plugins.borg.vault.sessions import Session, make_token, reading
 from borgcube.plugins.borg.vault.verified import Order
-from borgcube.plugins.borg.wire import (
-    COMMIT,
-    DATA,
-    GET,
-    MANIFEST,
-    PUT,
-    PUT_HEADER,
-    Wire,
-    WireError,
-)
+from borgcube.plugins.borg.wire import PUT_HEADER, Wire, WireError
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
@@ -54,20 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("borgcube.vault")
 CLAIM_WAIT_S = 3600.0
 REPORT_EVERY_S = 0.2
-_token_lock = threading.Lock()
-_last_token_time = 0
-
-
-def make_token(repository_id: str) -> str:
-    """Return a secret session name: repository, time in ns, randomness; all in hex.
-
-    Tokens of one repository sort by the time they were made, so that a run can tell which
-    directories on a client are older than itself.
-    """
-    global _last_token_time
-    with _token_lock:
-        _last_token_time = max(time.time_ns(), _last_token_time + 1)
-        return f"{repository_id[:8]}{_last_token_time:016x}{secrets.token_hex(16)}"
+# A worker that takes no report for so long is given up: others wait for the end of its work.
+REPORT_WAIT_S = 60.0
 
 
 class SessionServer:
@@ -110,12 +85,13 @@ class SessionServer:
         finally:
             self.wire.close()
 
-    def _make_session(self, request: dict[str, Any]) -> Any:
+    def _make_session(self, request: dict[str, Any]) -> Session:
         vault = self.vault
         token = make_token(vault.ledger.repository.id_str)
+        job = str(request.get("job", ""))
         if request["op"] == "backup":
             client = str(request.get("client", ""))
-            session: Any = BackupSession(
+            return BackupSession(
                 vault,
                 token,
                 archive=request["archive"],
@@ -127,35 +103,33 @@ class SessionServer:
                 paths=[str(path) for path in request.get("paths") or ()],
                 client=client,
                 limits=ClientLimits.of(client, request.get("limits") or {}),
+                wire=self.wire,
+                job=job,
             )
-        else:
-            session = RestoreSession(
-                vault,
-                token,
-                archive=request["archive"],
-                paths=list(request["paths"]),
-                harmless=bool(request.get("harmless")),
-            )
-        session.job = str(request.get("job", ""))
-        session.wires = [self.wire]
-        session.lock = threading.Lock()
-        session.keep = True
-        return session
+        return RestoreSession(
+            vault,
+            token,
+            archive=request["archive"],
+            paths=list(request["paths"]),
+            harmless=bool(request.get("harmless")),
+            wire=self.wire,
+            job=job,
+        )
 
     def _session(self, request: dict[str, Any]) -> None:
         vault = self.vault
         session = self._make_session(request)
         try:
-            vault.check_alive()
-            vault.sessions[session.token] = session
-            vault.derive(partial(recovery.note_session, vault))
+            with vault.ledger.lock:
+                vault.check_alive()
+                vault.sessions.begin(session)
+                vault.derive(partial(recovery.note_session, vault))
             terms = session.prepare()
             # Whose directories on a client are not left over; see remote.prepare_script.
-            terms["others"] = [token for token in list(vault.sessions) if token != session.token]
+            terms["others"] = vault.sessions.tokens(but=session)
             self.wire.send_json(terms)
         except Exception as error:
-            vault.sessions.pop(session.token, None)
-            session.close()
+            self._forget(session)
             log.warning("session refused: %s", error)
             self.wire.send_json(as_answer(error))
             return
@@ -165,12 +139,7 @@ class SessionServer:
             while True:
                 question = self.wire.receive_json()
                 if question.get("op") == "figures":
-                    self.wire.send_json(
-                        {
-                            "bytes_new": getattr(session, "bytes_new", 0),
-                            "chunks_new": getattr(session, "chunks_new", 0),
-                        }
-                    )
+                    self.wire.send_json(dict(session.figures()))
                 elif question.get("op") == "end":
                     session.keep = session.keep and not question.get("discard")
                     break
@@ -178,7 +147,7 @@ class SessionServer:
             log.info("the worker of session %s is gone", session.token[-8:])
         finally:
             self._end(session)
-        result = session.__dict__.get("result")
+        result = session.result
         if result is None and vault.broken is not None:
             result = {"error": vault.broken.as_data()}
         try:
@@ -186,24 +155,27 @@ class SessionServer:
         except WireError:
             pass
 
-    def _end(self, session: Any) -> None:
+    def _end(self, session: Session) -> None:
+        """End a session whose worker has said so, or is gone."""
         vault = self.vault
-        for wire in session.wires[1:]:
-            wire.close()
-        with session.lock:
-            try:
-                if getattr(session, "result", None) is None or "error" in session.result:
-                    if hasattr(session, "abandon") and vault.broken is None:
-                        session.abandon() if session.keep else session.discard()
-            except Exception as error:
-                log.exception("session %s could not be kept as partial", session.token[-8:])
-                vault.fail(error)
-            finally:
-                vault.sessions.pop(session.token, None)
-                session.close()
-                log.info("session %s ends", session.token[-8:])
+        session.stop_data()
+        try:
+            if (session.result is None or "error" in session.result) and vault.broken is None:
+                session.finish()
+        except Exception as error:
+            log.exception("session %s could not be ended", session.token[-8:])
+            vault.fail(error)
+        self._forget(session)
+        log.info("session %s ends", session.token[-8:])
+
+    def _forget(self, session: Session) -> None:
+        """Take a session out of the table, and do what waited for its end."""
+        vault = self.vault
+        session.stop_data()
         try:
             with vault.ledger.lock:
+                vault.sessions.end(session)
+                session.close()
                 vault.remove_superseded()
         except Exception as error:
             log.exception("superseded partial archives could not be removed")
@@ -211,65 +183,14 @@ class SessionServer:
 
     def _attach(self, token: str) -> None:
         session = self.vault.sessions.get(token)
-        if session is None or len(session.wires) > 1:
+        if session is None or not session.attach(self.wire):
             raise WireError("unknown or taken session")
-        session.wires.append(self.wire)
         # A gate may have been taken over: nothing longer than the largest chunk is read.
         self.wire.max_frame = MAX_OBJECT + PUT_HEADER.size
-        with session.lock:
-            if hasattr(session, "put"):
-                self._take_chunks(session)
-            else:
-                self._serve_chunks(session)
-
-    def _take_chunks(self, session: Any) -> None:
-        header = PUT_HEADER.size
         try:
-            while True:
-                with scarce():
-                    kind, payload = self.wire.receive()
-                if session.result is not None:
-                    raise WireError("a frame after the end of the session")
-                if kind == PUT and len(payload) > header:
-                    chunk_id, size = PUT_HEADER.unpack_from(payload)
-                    session.put(chunk_id, size, memoryview(payload)[header:])
-                elif kind == MANIFEST:
-                    session.manifest_plain = bytes(payload)
-                elif kind == COMMIT:
-                    try:
-                        session.result = session.admit()
-                        self.vault.remember(session.job, session.result)
-                    except (ArchiveRefused, JobFailed, Rejected) as error:
-                        log.warning("archive %s not admitted: %s", session.archive, error)
-                        session.result = as_answer(error)
-                        session.keep = getattr(error, "keep", True)
-                    self.wire.send_json({"ok": "error" not in session.result})
-                else:
-                    raise WireError("unexpected frame")
-        except WireError:
-            raise
-        except (ArchiveRefused, SessionStopped) as error:
-            log.warning("session %s is ended: %s", session.token[-8:], error)
-            session.result, session.keep = as_answer(error), error.keep
-        except Exception as error:
-            # The counts in memory may be half changed: only a fresh start is safe.
-            log.exception("session %s failed", session.token[-8:])
-            session.result = as_answer(error)
-            self.vault.fail(error)
-
-    def _serve_chunks(self, session: Any) -> None:
-        while True:
-            kind, payload = self.wire.receive()
-            if kind != GET or len(payload) != 32:
-                raise WireError("unexpected frame")
-            try:
-                with scarce():
-                    data = session.get(bytes(payload))
-            except JobFailed as error:
-                # The worker asks for the reason at the end.
-                session.result = as_answer(error)
-                raise WireError(str(error)) from error
-            self.wire.send(DATA, data)
+            session.converse(self.wire)
+        finally:
+            session.detach()
 
     def _list(self, known: frozenset[str]) -> None:
         try:
@@ -283,8 +204,9 @@ class SessionServer:
 
     def _catalog(self, archive_id: str) -> None:
         try:
-            self.vault.check_alive()
-            self.wire.send_json({"files": recovery.write_catalog(self.vault, archive_id)})
+            with reading(self.vault, self.wire, archive_id=archive_id):
+                files = recovery.write_catalog(self.vault, archive_id)
+            self.wire.send_json({"files": files})
         except WireError:
             raise
         except Exception as error:
@@ -297,6 +219,7 @@ class SessionServer:
         def report(**figures: Any) -> None:
             self.wire.send_json({"progress": figures})
 
+        self.wire.give_up_after(REPORT_WAIT_S)
         try:
             order = Order(
                 kind=str(request["kind"]), budget_s=float(request["budget_s"]),
@@ -312,15 +235,16 @@ class SessionServer:
 
     def _sample(self, request: dict[str, Any]) -> None:
         """Answer what a drill compares its files with."""
+        archive = str(request["archive"])
         try:
-            self.wire.send_json(
-                draw(
-                    self.vault.ledger, str(request["archive"]), files=int(request["files"]),
+            with reading(self.vault, self.wire, name=archive):
+                found = draw(
+                    self.vault.ledger, archive, files=int(request["files"]),
                     most_bytes=int(request["most_bytes"]), canary=str(request["canary"]),
                     whole=Path(request["whole_into"]) if request["whole_into"] else None,
                     step=self.vault.check_alive,
-                )
-            )  # fmt: skip
+                )  # fmt: skip
+            self.wire.send_json(found)
         except WireError:
             raise
         except Exception as error:
@@ -329,9 +253,8 @@ class SessionServer:
 
     def _file(self, request: dict[str, Any]) -> None:
         """Send the content of one file of an archive."""
-        token = make_token(self.vault.ledger.repository.id_str)
         try:
-            onefile.serve(self.vault, self.wire, token, request)
+            onefile.serve(self.vault, self.wire, request)
         except WireError:
             raise
         except Exception as error:
@@ -344,10 +267,11 @@ class SessionServer:
         while (
             time.monotonic() < deadline
             and not self.vault.stopping
-            and any(session.job == job for session in list(self.vault.sessions.values()))
+            and self.vault.sessions.has_job(job)
         ):
             time.sleep(0.05)
-        found = self.vault.admitted.get(job)
+        with self.vault.ledger.lock:
+            found = self.vault.admitted.get(job)
         if found is not None:
             found = {key: value for key, value in found.items() if key != "superseded"}
         self.wire.send_json({"archive": found})
@@ -355,6 +279,7 @@ class SessionServer:
     def _maintain(self, request: dict[str, Any]) -> None:
         """Prune, measure or compact, with frames of progress; ends when the worker is gone."""
         last = 0.0
+        self.wire.give_up_after(REPORT_WAIT_S)
 
         def report(**figures: Any) -> None:
             nonlocal last
@@ -409,7 +334,7 @@ class SessionServer:
             counts.settle(vault, lambda **_figures: None)
             with ledger.lock:
                 vault.check_alive()
-                if vault.sessions:
+                if len(vault.sessions):
                     raise JobFailed(
                         "repository-busy",
                         Problem.REPOSITORY,
@@ -435,14 +360,12 @@ class SessionServer:
             present.remove(name)
         for name in present:
             ledger.check_readable(name)
-        ledger.begin()
-        try:
-            gone = {deleted[name]: ledger.remove_archive(name) for name in present}
-            ledger.commit()
-        except Exception as error:
-            # The counts in memory may be half changed: only a fresh start is safe.
-            vault.fail(error)
-            raise
+        gone: dict[str, Any] = {}
+
+        def change() -> None:
+            gone.update({deleted[name]: ledger.remove_archive(name) for name in present})
+
+        vault.commit(finishing=None, change=change)
 
         def forget() -> None:
             for domain in Domain.every(vault.state_dir / "domains"):

@@ -325,7 +325,8 @@ def run_slice(vault: Vault, order: Order, report: Report) -> dict[str, Any]:
             work.run()
         finally:
             data._keep()
-            vault.damaged = state.heals()
+            with vault.ledger.lock:
+                vault.damaged = state.heals()
             state.save()
         damage = account_for(vault, state, report)
         state.save()
