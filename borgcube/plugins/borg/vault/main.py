@@ -209,7 +209,6 @@ def _open(
 
     with home_writes():
         recovery.break_dead_lock(path, state_dir)
-    Memory().opening(path)
     opened = OpenedRepository(path, passphrase)
     try:
         vault_dir = state_dir / opened.repository.id_str
@@ -259,7 +258,9 @@ def serve(
     from borgcube.plugins.borg.vault.causes import as_answer
 
     try:
+        Memory(enforced=True).opening(path)
         vault = _open(path, state_dir, passphrase, partial_days=partial_days, space=space)
+        vault.memory.enforce()
         server = _listen(listen)
     except Exception as error:
         log.warning("cannot open %s: %s", path, error, exc_info=not isinstance(error, JobFailed))

@@ -39,13 +39,19 @@ UPLOADS_AT_ONCE = 1 << 16  # the limit is raised for so many further chunks at a
 
 
 class Memory:
-    """The limit of one vault. Safe for threads."""
+    """The limit of one vault, which its process takes if it is ``enforced``. Safe for threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, enforced: bool = False) -> None:
+        self._enforced = enforced
         self._lock = threading.Lock()
         self._sessions: dict[str, int] = {}
         self._indexes = 0
         self.limit = 0
+
+    def enforce(self) -> None:
+        """Let this process, which is the vault's own, have no more from now on."""
+        self._enforced = True
+        self._apply()
 
     def opening(self, path: Path) -> None:
         """Take a limit before a repository is opened, by the files of its index.
@@ -98,7 +104,8 @@ class Memory:
             # What was given back to nobody yet must not fail the next allocation, whoever asks:
             # then there is more, but never more than twice as much.
             self.limit = min(max(needed, memory.address_space() + SPARE), 2 * needed)
-            memory.limit(self.limit)
+            if self._enforced:
+                memory.limit(self.limit)
 
 
 def out_of_memory() -> SessionStopped:

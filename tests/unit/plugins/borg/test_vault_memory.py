@@ -32,7 +32,7 @@ def ledger(size: int) -> Any:
 
 
 def test_the_limit_is_raised_with_indexes_sessions_and_uploads(limits: list[int]) -> None:
-    held = memory.Memory()
+    held = memory.Memory(enforced=True)
     held.indexes(ledger(1 << 30))
     held.session("a", offered=1 << 30)
     held.uploads("a", memory.UPLOADS_AT_ONCE, offered=1 << 30)
@@ -48,7 +48,7 @@ def test_what_is_held_beyond_the_formula_is_followed_for_a_while_only(
     limits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory.memory, "address_space", lambda: 100 << 30)
-    memory.Memory().indexes(ledger(0))
+    memory.Memory(enforced=True).indexes(ledger(0))
     assert limits == [2 * memory.BASE]
 
 
@@ -56,7 +56,7 @@ def test_a_session_that_uploads_more_chunks_than_fit_goes_on_the_next_time(
     limits: list[int],
 ) -> None:
     """It was refused, and its client blamed for it."""
-    held = memory.Memory()
+    held = memory.Memory(enforced=True)
     most = memory.UPLOADED_BYTES // memory.UPLOAD
     held.uploads("a", most - 1, offered=0)
     with pytest.raises(SessionStopped) as stopped:
