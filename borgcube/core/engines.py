@@ -149,7 +149,7 @@ class Engine(Protocol):
         and the file ``canary``. Return ``items`` (``path``, ``size``, ``mode``, ``mtime_ns``,
         ``pieces``: a list of ID in hex and length in bytes), ``files`` and ``size`` of the
         whole archive, and ``id_kind`` and ``id_key`` for :meth:`content_hash`. With
-        ``whole_into``, a file to make, all files go there instead, one JSON object a line."""
+        ``whole_into``, a file to make, all files go there instead (``core.expected``)."""
 
     def content_hash(self, kind: str, key: bytes) -> Callable[[bytes], bytes]:
         """Return the function that makes the ID of a piece of content, so that restored

@@ -50,17 +50,20 @@ class JobLog:
         with self._lock:
             if self._left <= 0:
                 return
-            self._left -= len(text.encode())
+            # Each file is capped: JSON writes some characters longer.
+            line = json.dumps(entry) + "\n"
+            self._left -= max(len(text.encode()), len(line))
             if self._left <= 0:
                 text = f"{at} warning the log reached its size limit and ends here\n"
                 entry = {"at": at, "level": "warning", "message": text.strip()}
+                line = json.dumps(entry) + "\n"
             if self._lost:
                 text = f"{at} warning {self._lost} lines before this one could not be kept\n{text}"
             # What is not taken now stays in the file's buffer, or is lost with it.
             try:
                 self._text.write(text)
                 self._text.flush()
-                self._lines.write(json.dumps(entry) + "\n")
+                self._lines.write(line)
                 self._lines.flush()
                 self._lost = 0
             except OSError:

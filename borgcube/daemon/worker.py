@@ -16,11 +16,11 @@ import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import zmq
 
-from borgcube.core import config
+from borgcube.core import config, memory
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, FailureCause, JobCancelled, JobFailed, Problem
 from borgcube.core.jobs import JobOrder, JobResult
@@ -31,6 +31,24 @@ from borgcube.daemon.joblog import JobLog
 PROGRESS_EVERY_S = 0.2
 REPEAT_AFTER_S = 0.4
 HEARTBEAT_S = 10.0
+# What a worker may take: lists that are bounded elsewhere, streams, some threads.
+MEMORY_BYTES = 2 << 30
+# What a worker's own modules may say on its standard error, of what they meet on the network.
+MAX_SAID = 1 << 20
+
+
+class Said(logging.StreamHandler[TextIO]):
+    """Standard error up to so many bytes: a server can make paramiko warn without end."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._left = MAX_SAID
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or nothing any more."""
+        if self._left > 0:
+            self._left -= len(self.format(record).encode("utf-8", "replace")) + 1
+            super().emit(record)
 
 
 class Reporter(threading.Thread):
@@ -194,6 +212,12 @@ def run_job(context: WorkerContext, registry: Registry) -> JobResult:
         violations = [error.violation.as_data()] if error.violation else []
     except BorgCubeError as error:
         cause = FailureCause("refused", Problem.SERVER, error.message, error.next_step)
+    except MemoryError:
+        cause = FailureCause(
+            "worker-memory", Problem.SERVER,
+            f"The job needed more than the {MEMORY_BYTES >> 20} MiB of memory that a worker has.",
+            "Run it again. If it ends like this again, please report it.",
+        )  # fmt: skip
     except Exception as error:
         context.log("error", traceback.format_exc())
         cause = FailureCause(
@@ -212,7 +236,8 @@ def main() -> int:
     """Read the order, run the job, report."""
     start = json.loads(sys.stdin.buffer.read())
     sys.stdin.close()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    memory.limit(MEMORY_BYTES)
+    logging.basicConfig(handlers=[Said()], level=logging.WARNING)
     home = Path(start["home"])
     log = JobLog(places.job_dir(home, start["order"]["job_id"]), start["log_max_bytes"])
     settings = config.load(home)

@@ -2,10 +2,9 @@
 
 The vault leaves a catalog of each archive it admits: a zstd stream of msgpack tuples
 ``(path, kind, size in bytes, mtime in ns)`` in the archive's order. The first look at an
-archive makes an index of it, an SQLite file with one row for each file and directory, in a
-process of its own (:func:`main`); every further look is a query in a thread of the daemon.
-Both are derived and private to the home. Paths are a client's words: bytes, bounded here
-in depth and number, never used as paths of this machine.
+archive makes an index of it (``catalogindex.py``, in a process of its own with limits); every
+further look is a query in a thread of the daemon. Both are derived and private to the home.
+Paths are a client's words: bytes, never used as paths of this machine.
 """
 
 from __future__ import annotations
@@ -13,44 +12,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-import msgpack
-import zstandard
-
 from borgcube.core.errors import BorgCubeError, InvalidInput
 from borgcube.core.untrusted import words
 
-Item = tuple[bytes, str, int, int]
 HEX_ID = re.compile(r"[0-9a-f]{64}")
-# Components beyond this depth stay together in one name, and so do those of a tree with more
-# directories than that: a client chose the paths.
-MAX_DEPTH = 200
-MAX_IMPLIED = 2_000_000
-MAX_ENTRIES = 20_000_000
 MAX_FOUND = 1000
-MAX_SIZE = 1 << 62  # what fits into a row
+BUILDER = "borgcube.plugins.borg.catalogindex"
 KEPT_INDEXES = 16
+KEPT_BYTES = 8 << 30  # of all indexes of a repository; the newest stays in any case
 BUILD_TIMEOUT_S = 540
-BATCH = 20_000
-READ_BYTES = 1 << 20
-DIRECTORY = "d"
-
-_TABLES = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-CREATE TABLE entry (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL,
-    kind TEXT NOT NULL, size INTEGER NOT NULL, files INTEGER NOT NULL, mtime INTEGER,
-    said TEXT NOT NULL);
-"""
-_INDEX = "CREATE INDEX below ON entry (parent, kind = 'd' DESC, name)"
+NO_ROOM = 3  # exit code of ``catalogindex.py``, which says the rest
+MAX_REASON = 1000
 # Which of them an index uses depends on its path: each is made once at a time.
 _LOCKS = tuple(threading.Lock() for _ in range(8))
 
@@ -62,103 +44,6 @@ def catalog_file(state_dir: Path, repository_id: str, archive_id: str) -> Path:
     return state_dir / repository_id / "catalog" / f"{archive_id}.zst"
 
 
-def read_catalog(path: Path) -> Iterator[Item]:
-    """Yield what is in a catalog; raises ValueError for a damaged one."""
-    unpacker = msgpack.Unpacker(raw=False, use_list=False, max_buffer_size=64 << 20)
-    with zstandard.open(path, "rb") as source:
-        while block := source.read(READ_BYTES):
-            unpacker.feed(block)
-            yield from unpacker
-
-
-class _Tree:
-    """Gives each path a row under its directory, making directories that were not listed."""
-
-    def __init__(self) -> None:
-        self.directories: dict[tuple[int, bytes], int] = {}
-        self.rows: dict[int, list[Any]] = {}  # of directories, written at the end
-        self.last = 0
-        self.implied = 0
-        self._above, self._parent = b"", 0
-
-    def place(self, path: bytes) -> tuple[int, bytes]:
-        """Return the number of a path's directory (0 is the top) and its name in it."""
-        above, _, name = path.rpartition(b"/")
-        if above == self._above:  # files of one directory follow each other
-            return self._parent, name
-        parts = path.split(b"/")
-        if len(parts) > MAX_DEPTH:
-            parts = [*parts[: MAX_DEPTH - 1], b"/".join(parts[MAX_DEPTH - 1 :])]
-        parent = 0
-        for at, name in enumerate(parts[:-1]):
-            known = self.directories.get((parent, name))
-            if known is None:
-                if self.implied >= MAX_IMPLIED:
-                    return parent, b"/".join(parts[at:])
-                self.implied += 1
-                known = self.directory(parent, name, None)
-            parent = known
-        if b"/" not in parts[-1]:
-            self._above, self._parent = above, parent
-        return parent, parts[-1]
-
-    def directory(self, parent: int, name: bytes, mtime: int | None) -> int:
-        """Return the number of a directory, made or known."""
-        known = self.directories.get((parent, name))
-        if known is None:
-            self.last += 1
-            known = self.directories[(parent, name)] = self.last
-            self.rows[known] = [parent, name, 0, 0, mtime]
-        elif mtime is not None:
-            self.rows[known][4] = mtime
-        return known
-
-    def sums(self) -> None:
-        """Add up sizes and counts: a directory's number is above that of its parent."""
-        for number in sorted(self.rows, reverse=True):
-            parent, _name, size, files, _mtime = self.rows[number]
-            if parent:
-                self.rows[parent][2] += size
-                self.rows[parent][3] += files
-
-
-def build(items: Iterable[Item], database: Path) -> None:
-    """Write the index of a catalog's items."""
-    connection = sqlite3.connect(database)
-    connection.executescript(_TABLES)
-    insert = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    tree = _Tree()
-    batch: list[tuple[Any, ...]] = []
-
-    def row(number: int, parent: int, name: bytes, kind: str, *rest: Any) -> None:
-        said = name.decode("utf-8", "replace").lower()
-        batch.append((number, parent, name, kind, *rest, said))
-        if len(batch) >= BATCH:
-            connection.executemany(insert, batch)
-            batch.clear()
-
-    for count, (path, kind, size, mtime) in enumerate(items):
-        if count >= MAX_ENTRIES:
-            break
-        parent, name = tree.place(path)
-        when = mtime if -(1 << 63) <= mtime < 1 << 63 else None
-        if kind == DIRECTORY:
-            tree.directory(parent, name, when)
-            continue
-        tree.last += 1
-        row(tree.last, parent, name, kind, min(size, MAX_SIZE), 1, when)
-        if parent:
-            tree.rows[parent][2] += size
-            tree.rows[parent][3] += 1
-    tree.sums()
-    for number, (parent, name, size, files, when) in tree.rows.items():
-        row(number, parent, name, DIRECTORY, min(size, MAX_SIZE), files, when)
-    connection.executemany(insert, batch)
-    connection.execute(_INDEX)
-    connection.commit()
-    connection.close()
-
-
 def _index_of(catalog: Path) -> Path:
     """Return the index of a catalog, made if it is not there; one at a time for each."""
     directory = catalog.parent.parent / "browse"
@@ -168,23 +53,46 @@ def _index_of(catalog: Path) -> Path:
             os.utime(database)  # the longest unused goes first
             return database
         directory.mkdir(mode=0o700, exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "borgcube.plugins.borg.catalog", str(catalog), str(database)],
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=BUILD_TIMEOUT_S, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise BorgCubeError(
-                "The list of files of this archive cannot be read.",
-                next_step="Have it read from the repository again.",
-            )
+        sweep(directory)
+        new = directory / f"{catalog.stem}.{secrets.token_hex(4)}.new"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", BUILDER, str(catalog), str(new)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                timeout=BUILD_TIMEOUT_S, check=False,
+                # What SQLite sorts in files lies beside the index, not in /tmp.
+                env={**os.environ, "SQLITE_TMPDIR": str(directory)},
+            )  # fmt: skip
+            if done.returncode == NO_ROOM:
+                raise BorgCubeError(done.stdout.decode("utf-8", "replace")[:MAX_REASON].strip())
+            if done.returncode != 0:
+                raise BorgCubeError(
+                    "The list of files of this archive cannot be read.",
+                    next_step="Have it read from the repository again.",
+                )
+            new.replace(database)
+        finally:
+            new.unlink(missing_ok=True)  # also of a builder that was killed
         _prune(directory)
         return database
 
 
+def sweep(directory: Path) -> None:
+    """Remove what builders left that nobody waits for any more: those of a daemon that died."""
+    for left in directory.glob("*.new"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > BUILD_TIMEOUT_S + 60:
+                left.unlink()
+
+
 def _prune(directory: Path) -> None:
+    """Keep the indexes that were used last, within both bounds."""
     found = sorted(directory.glob("*.db"), key=lambda path: -path.stat().st_mtime_ns)
-    for old in found[KEPT_INDEXES:]:
-        old.unlink(missing_ok=True)
+    total = 0
+    for number, path in enumerate(found):
+        total += path.stat().st_size
+        if number and (number >= KEPT_INDEXES or total > KEPT_BYTES):
+            path.unlink(missing_ok=True)
 
 
 def key_of(path: bytes) -> str:
@@ -266,7 +174,13 @@ def _listed(
     ).fetchone()
     before = path + b"/" if path else b""
     return {"entries": [_entry(before + row["name"], row) for row in rows],
-            "total": total, "cut": False}  # fmt: skip
+            "total": total, "cut": _is_cut(connection)}  # fmt: skip
+
+
+def _is_cut(connection: sqlite3.Connection) -> bool:
+    """Tell whether the index lacks some of the archive."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(version)
 
 
 def _found(connection: sqlite3.Connection, find: str, *, start: int, limit: int) -> dict[str, Any]:
@@ -279,19 +193,5 @@ def _found(connection: sqlite3.Connection, find: str, *, start: int, limit: int)
         path = _path_of(connection, row)
         entry = _entry(path, row)
         shown.append({**entry, "name": words(path.decode("utf-8", "replace"), limit=4096)})
-    return {"entries": shown, "total": min(len(rows), MAX_FOUND), "cut": len(rows) > MAX_FOUND}
-
-
-def main(catalog: Path, database: Path) -> None:
-    """Make the index of a catalog, whole or not at all."""
-    os.umask(0o077)
-    new = database.with_suffix(f".{os.getpid()}.new")
-    try:
-        build(read_catalog(catalog), new)
-        new.replace(database)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    return {"entries": shown, "total": min(len(rows), MAX_FOUND),
+            "cut": len(rows) > MAX_FOUND or _is_cut(connection)}  # fmt: skip

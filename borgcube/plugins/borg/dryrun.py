@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -30,13 +31,19 @@ from borgcube.plugins.borg.pull import DONE_CODES, create_command
 from borgcube.plugins.borg.rpcrun import Limits, RemoteBorg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
-MAX_ENTRIES = 200_000
-MAX_PATH = 4096
+# The list in memory: what its paths take, and each of them beside its text. About 300,000
+# paths of usual length; the rest is counted only.
+KEPT_BYTES = 64 << 20
+ENTRY_BYTES = 120
+MAX_PATH = 4096  # characters
 # A client with tens of millions of files prints this much; it is counted, not kept.
 MAX_OUTPUT_BYTES = 8 << 30
-MAX_DIRECTORIES = 20_000
+# What the sums of directories may take in memory; a directory costs about this beside its name.
+PLACES_BYTES = 8 << 20
+PLACE_BYTES = 300
 SHOWN = 25
 MEASURE_TIMEOUT_S = 600.0
+MEASURED_AT_ONCE = 4 << 20  # characters of paths in one command
 _MEASURED = re.compile(rb"(\d{1,18}) ([0-9a-f]{1,8}) ", re.ASCII)
 
 
@@ -70,6 +77,7 @@ class Listing:
     """What the client's borg lists: counted to the end, kept up to a bound."""
 
     kept: list[tuple[str, bool]] = field(default_factory=list)  # path, excluded
+    kept_bytes: int = 0
     included: int = 0
     excluded: int = 0
     last: str = ""
@@ -85,8 +93,10 @@ class Listing:
         else:
             self.included += 1
         self.last = path[:MAX_PATH]
-        if len(self.kept) < MAX_ENTRIES:
-            self.kept.append((path[:MAX_PATH], excluded))
+        cost = sys.getsizeof(self.last) + ENTRY_BYTES
+        if self.kept_bytes + cost <= KEPT_BYTES:
+            self.kept_bytes += cost
+            self.kept.append((self.last, excluded))
 
     @property
     def cut(self) -> bool:
@@ -209,24 +219,44 @@ def _listen(context: JobContext, run: RemoteBorg, listing: Listing, limits: Limi
 def measure(connection: Connection, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Return size in bytes and file mode of paths on the client, by path.
 
-    One command for all of them, with GNU's stat; empty where there is none. What comes
-    back is the client's word too.
+    A command for some megabytes of paths at a time, with GNU's stat; empty where there is none.
+    What comes back is the client's word too.
     """
-    wanted = {os.fsencode(path): path for path in paths if "\0" not in path}
-    if not wanted:
-        return {}
+    found: dict[str, tuple[int, int]] = {}
+    deadline = time.monotonic() + MEASURE_TIMEOUT_S
+    block: list[str] = []
+    waiting = 0
+    for path in paths:
+        if "\0" not in path:
+            block.append(path)
+            waiting += len(path)
+        if waiting >= MEASURED_AT_ONCE:
+            if not _measure(connection, block, found, deadline - time.monotonic()):
+                return found
+            block, waiting = [], 0
+    if block:
+        _measure(connection, block, found, deadline - time.monotonic())
+    return found
+
+
+def _measure(
+    connection: Connection, paths: Iterable[str], found: dict[str, tuple[int, int]],
+    timeout_s: float,
+) -> bool:  # fmt: skip
+    """Add what the client says of some paths; False when it says nothing."""
+    wanted = {os.fsencode(path): path for path in paths}
     done: Completed = connection.run(
         ["xargs", "-0", "stat", "--printf", "%s %f %n\\0", "--"],
-        stdin=b"".join(name + b"\0" for name in wanted), timeout_s=MEASURE_TIMEOUT_S,
+        stdin=b"".join(name + b"\0" for name in wanted), timeout_s=max(1.0, timeout_s),
         max_output=sum(map(len, wanted)) + 32 * len(wanted),
     )  # fmt: skip
-    found = {}
+    before = len(found)
     for line in done.stdout.split(b"\0"):
         match = _MEASURED.match(line)
         path = wanted.get(line[match.end() :]) if match else None
         if match and path is not None:
             found[path] = (int(match.group(1)), int(match.group(2), 16))
-    return found
+    return len(found) > before
 
 
 def kind_of(mode: int) -> str:
@@ -239,6 +269,7 @@ def summary(entries: Iterable[Entry]) -> dict[str, Any]:
     files, and directories two levels below the root."""
     files = directories = size = 0
     by_place: dict[str, list[int]] = {}
+    places_bytes = 0
     largest: list[tuple[int, str]] = []
     for entry in entries:
         if entry.kind == EXCLUDED:
@@ -250,7 +281,9 @@ def summary(entries: Iterable[Entry]) -> dict[str, Any]:
         length = entry.size or 0 if entry.kind == FILE else 0
         size += length
         parent = "/".join(PurePosixPath(entry.path).parts[:3]).replace("//", "/", 1)
-        if parent in by_place or len(by_place) < MAX_DIRECTORIES:
+        cost = 0 if parent in by_place else sys.getsizeof(parent) + PLACE_BYTES
+        if places_bytes + cost <= PLACES_BYTES:
+            places_bytes += cost
             sums = by_place.setdefault(parent, [0, 0])
             sums[0] += 1
             sums[1] += length
@@ -271,15 +304,18 @@ def summary(entries: Iterable[Entry]) -> dict[str, Any]:
 def _keep(
     context: JobContext, listing: Listing, sizes: Mapping[str, tuple[int, int]]
 ) -> dict[str, Any]:
-    entries = []
     with ListingWriter(places.job_dir(context.home, context.order.job_id)) as writer:
-        for path, excluded in listing.kept:
-            size, mode = sizes.get(path, (None, 0o100000))
-            kind = EXCLUDED if excluded else kind_of(mode)
-            entry = Entry(kind, words(path, limit=MAX_PATH), size if kind == FILE else None)
-            entries.append(entry)
-            writer.write(entry)
+
+        def entries() -> Iterator[Entry]:
+            for path, excluded in listing.kept:
+                size, mode = sizes.get(path, (None, 0o100000))
+                kind = EXCLUDED if excluded else kind_of(mode)
+                entry = Entry(kind, words(path, limit=MAX_PATH), size if kind == FILE else None)
+                writer.write(entry)
+                yield entry
+
+        found = summary(entries())
     return {
-        **summary(entries), "included": listing.included, "excluded": listing.excluded,
+        **found, "included": listing.included, "excluded": listing.excluded,
         "kept": writer.written, "cut": listing.cut or writer.full, "measured": bool(sizes),
     }  # fmt: skip

@@ -20,8 +20,8 @@ from typing import Any
 
 from borgcube.core.untrusted import words
 
-MAX_PATHS = 20_000
-MAX_BYTES = 8 << 20
+MAX_BYTES = 8 << 20  # of paths, with what each takes beside its text
+PATH_BYTES = 100
 CPU_SECONDS, WALL_SECONDS = 10, 20
 MEMORY = 1 << 30
 WHAT_DECIDES = ("paths", "patterns", "excludes")
@@ -66,10 +66,11 @@ class Excluded:
 
     def add(self, path: str) -> None:
         """Keep one path."""
-        self.size += len(path)
-        if len(self.paths) >= MAX_PATHS or self.size > MAX_BYTES:
+        cost = sys.getsizeof(path) + PATH_BYTES
+        if self.size + cost > MAX_BYTES:
             self.cut = True
         else:
+            self.size += cost
             self.paths.append(path)
 
 

@@ -97,6 +97,8 @@ class GateReport:
             log("error", f"gate: {outcome.refused}")
         if message.get("failed"):
             outcome.gate_failed = words(message["failed"])
+        if message.get("memory"):
+            outcome.gate_memory = _count(message["memory"])
         if message.get("client_version"):
             outcome.version = tuple(_count(part) for part in list(message["client_version"])[:3])
             log("info", f"the client runs borg {'.'.join(map(str, outcome.version))}")

@@ -32,6 +32,7 @@ class Outcome:
     refused: str = ""
     refused_kind: str = ""
     gate_failed: str = ""
+    gate_memory: int = 0  # the limit in bytes that ended the gate, 0 for none
     committed: bool = False
     bytes_in: int = 0
     version: tuple[int, ...] = ()

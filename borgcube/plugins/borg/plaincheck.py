@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from borgcube.core import memory
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JobContext, JobResult
 from borgcube.core.untrusted import words
 
 MAX_SHOWN = 1000
 MAX_LINE = 1 << 20
+BASE_MEMORY = 4 << 30
 # Borg's exit codes with BORG_EXIT_CODES=legacy: sound, and damage found.
 SOUND, DAMAGED = 0, 1
 NEXT = "See the job's log, look at the disk, and docs/checks.md, Repair. Nothing was changed."
@@ -54,6 +56,13 @@ def environment(state_dir: Path, passphrase_fd: int) -> dict[str, str]:
     }
 
 
+def memory_for(repository: Path) -> int:
+    """Return the limit of address space for a borg that reads all of a repository: it makes
+    each of its indexes anew, one beside the other."""
+    files = repository.glob("index.*")
+    return BASE_MEMORY + 30 * sum(file.stat().st_size for file in files if file.is_file())
+
+
 def check(context: JobContext, passphrase: str) -> JobResult:
     """Run it to its end; raises JobFailed when borg could not check at all."""
     order = context.order
@@ -62,10 +71,12 @@ def check(context: JobContext, passphrase: str) -> JobResult:
     reading, writing = os.pipe()
     started = time.monotonic()
     try:
-        process = subprocess.Popen(
-            argv, env=environment(context.state_dir, reading), pass_fds=(reading,),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/",
-        )  # fmt: skip
+        with memory.for_children(memory_for(Path(str(order.repository["path"])))):
+            process = subprocess.Popen(
+                argv, env=environment(context.state_dir, reading), pass_fds=(reading,),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                cwd="/",
+            )  # fmt: skip
         os.write(writing, passphrase.encode() + b"\n")
     finally:
         os.close(reading)

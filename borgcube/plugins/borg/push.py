@@ -57,6 +57,7 @@ def restore(context: JobContext) -> JobResult:
         context.phase("transferring")
         outcome = run.run(Limits.of(options))
         context.phase("finishing")
+        session.end()  # raises when the vault could not serve it
     finally:
         session.close()
         run.clean_up()

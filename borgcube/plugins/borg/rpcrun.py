@@ -243,6 +243,13 @@ class RemoteBorg:
                 f"The gate ended without a word (code {gate.returncode}).",
                 next_step="Run the backup again; what was stored is reused.",
             )
+        if self.outcome.gate_memory:
+            raise JobFailed(
+                "gate-memory",
+                Problem.SERVER,
+                f"The gate needed more than its {self.outcome.gate_memory >> 20} MiB of memory.",
+                next_step="Run the job again. If it ends like this again, please report it.",
+            )
         if self.outcome.gate_failed:
             raise JobFailed(
                 "gate-failed",

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from borgcube.core import memory
 from borgcube.core.errors import BorgCubeError
 from borgcube.plugins.borg import borgenv
+from borgcube.plugins.borg.plaincheck import memory_for
 from borgcube.plugins.borg.speeds import faster_mode
 
 
@@ -106,7 +108,7 @@ def _figures(opened: Any, archive_id: bytes) -> dict[str, int]:
         plain = opened.key.decrypt(archive_id, opened.repository.get(archive_id))
         return figures_of(msgpack.unpackb(plain, raw=True, use_list=False, strict_map_key=False))
     except (IntegrityError, Repository.ObjectNotFound, OSError, ValueError, TypeError,
-            AttributeError):  # fmt: skip
+            AttributeError, MemoryError):  # fmt: skip
         return {}
 
 
@@ -119,6 +121,7 @@ def main() -> int:
     request = SimpleNamespace(**json.loads(sys.stdin.readline()))
     os.umask(0o077)
     borgenv.prepare(Path(request.state_dir))
+    memory.limit(memory_for(Path(request.path)))
     try:
         if request.op == "create":
             answer = create(Path(request.path), request.encryption, request.passphrase)

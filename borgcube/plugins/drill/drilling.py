@@ -7,12 +7,10 @@ is in the home and goes away with the job; the daemon removes it when the worker
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 from borgcube.core import drills
 from borgcube.core import home as places
 from borgcube.core.errors import FailureCause, JobCancelled, JobFailed, Problem
+from borgcube.core.expected import read_expected
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.core.untrusted import words
 from borgcube.plugins.drill.comparing import Compared, compare
@@ -128,7 +127,7 @@ def _restore_and_compare(context: JobContext, findings: Findings) -> None:
         findings.remarks += [f"borg says: {words(text)}" for text in done.warnings[:MAX_PROBLEMS]]
     context.phase("comparing")
     _make_readable(target)
-    files = _lines(expected) if findings.whole else iter(sample["items"])
+    files = read_expected(expected) if findings.whole else iter(sample["items"])
     content_hash = engine.content_hash(sample["id_kind"], bytes.fromhex(sample["id_key"]))
     base = Path(os.path.realpath(target))
     for one in files:
@@ -181,12 +180,6 @@ def _make_readable(target: Path) -> None:
             path = os.path.join(directory, name)
             if not os.path.islink(path):
                 os.chmod(path, 0o700)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def _judge_canary(parameters: dict[str, Any], findings: Findings) -> None:

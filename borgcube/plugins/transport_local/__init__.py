@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
+from borgcube.core import memory
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.streams import run_to_end, take_descriptors
 from borgcube.core.transports import ClientAddress, Completed, Connection, Source, TransportContext
@@ -20,14 +21,15 @@ class LocalProcess:
     def __init__(self, argv: Sequence[str]) -> None:
         setpriv = shutil.which("setpriv")
         guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
-        self._process = subprocess.Popen(
-            [*guard, *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+        with memory.for_children():  # a client's own programs, and its own memory
+            self._process = subprocess.Popen(
+                [*guard, *argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
         self.stdin_fd, self.stdout_fd, self.stderr_fd = take_descriptors(self._process)
 
     def wait(self, timeout_s: float | None = None) -> int | None:

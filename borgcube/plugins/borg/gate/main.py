@@ -72,8 +72,9 @@ def main() -> int:
     session = GateSession(terms, options.peer_in, options.peer_out, vault, report)
     session.tell(confined=confined.as_data())
     try:
+        session.start_threads()
         session.run()
-        ending, code = {}, 0
+        ending, code = dict[str, Any](), 0
     except Rejected as error:
         ending, code = {"refused": str(error), "kind": error.kind}, 1
     except WireError as error:
@@ -81,7 +82,8 @@ def main() -> int:
     except BrokenPipeError:
         ending, code = {}, 0
     except MemoryError:
-        ending, code = {"refused": "the memory limit was reached", "kind": "too-large"}, 1
+        # Our own limit: nothing that a client may send takes so much.
+        ending, code = {"memory": confined.memory_bytes}, 3
     except Exception as error:
         ending, code = {"failed": _where(error)}, 3
     session.tell(ended=True, committed=session.committed, **ending)

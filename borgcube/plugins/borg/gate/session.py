@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from borgcube.core.budget import Room
 from borgcube.plugins.borg.gate.rpc import (
     MANIFEST_ID,
     SERVER_VERSION,
@@ -31,10 +32,15 @@ from borgcube.plugins.borg.wire import COMMIT, DATA, GET, MANIFEST, PUT, PUT_HEA
 
 READ_BYTES = 1 << 20
 INLINE_BYTES = 32 * 1024
-IN_FLIGHT = 8
+# What waits for the verifying threads, as the client sent it.
+IN_FLIGHT_BYTES = 48 << 20
+VERIFIERS = 2
 REPORT_EVERY_S = 0.4
+# Answers that are held for a moment: few, and of few bytes. One that is longer goes at once.
 HELD_ANSWERS = 64
+HELD_BYTES = 1 << 20
 HELD_MS = 5
+KEPT_FUTURES = 32  # then those that are done are forgotten; what they hold is in the room
 SETTLE_MS = 100
 # Calls other than put, and than get in a restore. Stock borg needs about six.
 MAX_OTHER_CALLS = 1000
@@ -72,8 +78,10 @@ class GateSession:
         self.phase = "new"
         self.bytes_in = self.bytes_out = self.chunks = 0
         self.committed = False
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="verify")
-        self._room = threading.BoundedSemaphore(IN_FLIGHT)
+        self._pool = ThreadPoolExecutor(VERIFIERS, thread_name_prefix="verify")
+        self._room = Room(IN_FLIGHT_BYTES)
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self._failure: BaseException | None = None
         self._pending: list[Future[None]] = []
         self._next_report = 0.0
@@ -90,18 +98,23 @@ class GateSession:
             "commit_nonce_reservation": self._no_effect,
         }
 
+    def start_threads(self) -> None:
+        """Start the threads that verify, which later may want for memory."""
+        together = threading.Barrier(VERIFIERS + 1)
+        for _ in range(VERIFIERS):
+            self._pool.submit(together.wait)
+        together.wait()
+
     def run(self) -> None:
         """Serve to the end of the stream."""
         parser = RequestParser()
         poller = select.poll()
         poller.register(self.peer_in, select.POLLIN)
-        held: list[bytes] = []
         while True:
             # Answers to puts are held for a moment: the client does not wait for them, and
             # every one that goes alone costs each process on its way several system calls.
-            if held and (len(held) >= HELD_ANSWERS or not poller.poll(HELD_MS)):
-                self._write(b"".join(held))
-                held.clear()
+            if self._held and not poller.poll(HELD_MS):
+                self._flush()
             # What the verifying threads find counts although the client says no more.
             while self._unsettled() and not poller.poll(SETTLE_MS):
                 self._raise_failure()
@@ -114,17 +127,14 @@ class GateSession:
             urgent = False
             for request in parser.feed(data):
                 try:
-                    held.append(self._answer(request))
+                    self._hold(self._answer(request))
                 except Rejected:
-                    self._write(b"".join(held) + refusal(request))
+                    self._flush()
+                    self._write(refusal(request))
                     raise
                 urgent = urgent or request.method != "put"
-                if len(held) >= HELD_ANSWERS:
-                    self._write(b"".join(held))
-                    held.clear()
             if urgent:
-                self._write(b"".join(held))
-                held.clear()
+                self._flush()
             self._raise_failure()
             now = time.monotonic()
             if now >= self._next_report:
@@ -137,6 +147,24 @@ class GateSession:
         self.report(
             {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out, "chunks": self.chunks, **more}
         )
+
+    def _hold(self, answer: bytes) -> None:
+        """Keep an answer for a moment, within both bounds."""
+        if self._held_bytes + len(answer) > HELD_BYTES:
+            self._flush()
+            if len(answer) > HELD_BYTES:
+                self._write(answer)
+                return
+        self._held.append(answer)
+        self._held_bytes += len(answer)
+        if len(self._held) >= HELD_ANSWERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._write(b"".join(self._held))
+            self._held.clear()
+            self._held_bytes = 0
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -228,9 +256,9 @@ class GateSession:
         elif len(data) <= INLINE_BYTES:
             self._verify(chunk_id, data)
         else:
-            self._room.acquire()
+            self._room.acquire(len(data))
             self._pending.append(self._pool.submit(self._verify_in_pool, chunk_id, data))
-            if len(self._pending) > 4 * IN_FLIGHT:
+            if len(self._pending) > KEPT_FUTURES:
                 self._pending = [one for one in self._pending if not one.done()]
         self.chunks += 1
         return reply(request, None)
@@ -251,7 +279,7 @@ class GateSession:
         except BaseException as error:  # handed to the reading thread, which raises it
             self._failure = error
         finally:
-            self._room.release()
+            self._room.release(len(data))
 
     def _unsettled(self) -> bool:
         self._raise_failure()

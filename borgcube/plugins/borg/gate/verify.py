@@ -90,7 +90,8 @@ def decompress(data: bytes | memoryview, *, limit: int = MAX_PLAIN) -> bytes:
     """Return the plaintext of Borg-compressed ``data``, at most ``limit`` bytes.
 
     What it returns is what Borg's own decompressor returns. Raises Rejected for anything
-    unknown, damaged, too large, or that Borg would read in another way.
+    unknown, damaged, too large, or that Borg would read in another way; MemoryError when this
+    process has too little, which is no fault of the data.
     """
     view = memoryview(data)
     if len(view) < 2:
@@ -111,7 +112,7 @@ def decompress(data: bytes | memoryview, *, limit: int = MAX_PLAIN) -> bytes:
             raise _bad("a chunk has an unknown compression")
     except (lz4.block.LZ4BlockError, zstandard.ZstdError, lzma.LZMAError, zlib.error) as error:
         raise _bad(f"a chunk does not decompress: {error}") from None
-    except (MemoryError, ValueError, EOFError) as error:
+    except (ValueError, EOFError) as error:
         raise _bad(f"a chunk does not decompress: {type(error).__name__}") from None
     if len(plain) > limit:
         raise _too_large()

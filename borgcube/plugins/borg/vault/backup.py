@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -43,27 +42,13 @@ from borgcube.plugins.borg.vault.filescache import FilesCacheWriter, synthesise
 from borgcube.plugins.borg.vault.fresh import Roots
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX
 from borgcube.plugins.borg.vault.limits import ClientLimits, SessionStopped
+from borgcube.plugins.borg.vault.memory import scarce
+from borgcube.plugins.borg.vault.refusing import refusing
 from borgcube.plugins.borg.vault.streams import StoredStream, StreamWriter
 from borgcube.plugins.borg.vault.uploads import Uploads
 from borgcube.plugins.borg.wire import COMMIT, MANIFEST, PUT, PUT_HEADER, Wire, WireError
 
 log = logging.getLogger("borgcube.vault")
-
-
-@contextmanager
-def _audit() -> Iterator[None]:
-    """Turn whatever goes wrong with a client's data, while nothing is changed, into a refusal.
-
-    Only the client's session ends then, not the vault with everybody's.
-    """
-    try:
-        yield
-    except (
-        Rejected, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-        RecursionError, MemoryError,
-    ) as error:  # fmt: skip
-        log.exception("an archive cannot be audited")
-        raise ArchiveRefused(f"the archive cannot be read ({type(error).__name__})") from error
 
 
 class BackupSession(Uploads):
@@ -132,7 +117,8 @@ class BackupSession(Uploads):
             entries = synthesise(
                 self.plan_cache, self.directory / "files", offered, mode=self.files_cache
             )
-        self.advertised_count = len(offered)
+        self.offered_bytes = offered.size()
+        self.vault.memory.session(self.token, offered=self.offered_bytes)
         with ledger.lock:
             self._earlier = self._chunks_of_attempts()
         self._judge_ahead(offered)
@@ -196,7 +182,8 @@ class BackupSession(Uploads):
         header = PUT_HEADER.size
         try:
             while True:
-                kind, payload = wire.receive()
+                with scarce():
+                    kind, payload = wire.receive()
                 if self.result is not None:
                     raise WireError("a frame after the end of the session")
                 if kind == PUT and len(payload) > header:
@@ -249,7 +236,7 @@ class BackupSession(Uploads):
 
     def _admit(self, reader: Reader) -> dict[str, Any]:
         ledger = self.ledger
-        with _audit():
+        with refusing():
             archive_id = reader.manifest(self.manifest_plain, expected=self.archive)
         if archive_id not in self.uploaded:
             raise ArchiveRefused("the manifest names an archive that was not uploaded")
@@ -266,14 +253,14 @@ class BackupSession(Uploads):
             size: int = entry[1]
             return size
 
-        with _audit():
+        with refusing():
             facts = reader.archive(ledger.read(archive_id), expected=self.archive)
             check_clock(facts, began=self.began, now=datetime.now(UTC))
             check_stream(facts.items, size_of)
             real = real_metadata(facts, name=self.archive, comment=self.comment)
         outputs = self._outputs(facts)
         try:
-            with _audit(), home_writes(reads_repository=True):
+            with refusing(), home_writes(reads_repository=True):
                 fresh = self._is_fresh()
                 lookup = self._lookup(lambda one: one in uploaded or one in advertised)
                 admission = Admission(
@@ -403,6 +390,7 @@ class BackupSession(Uploads):
 
     def close(self) -> None:
         """Remove the session's files; safe to repeat."""
+        self.vault.memory.forget(self.token)
         if self._ahead is not None:
             self._ahead.close()
         if self._stream is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg.vault.items import ArchiveRefused
+from borgcube.plugins.borg.vault.memory import out_of_memory
 
 _REPOSITORY_STEPS = {
     errno.ENOSPC: "Make room on its storage, then run the job again; what was stored is reused.",
@@ -59,6 +60,8 @@ def cause_of(error: BaseException) -> FailureCause:
             if error.kind == "client-clock"
             else "Look at the client: stock borg does not do this.",
         )
+    if isinstance(error, MemoryError):
+        return out_of_memory().cause
     if isinstance(error, HomeWriteError):
         return FailureCause(
             "home-write-failed",

@@ -22,12 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from borgcube.core.budget import Room
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg import borgenv
 from borgcube.plugins.borg.malloc import keep_large_buffers
 from borgcube.plugins.borg.metadata.readers import Readers
 from borgcube.plugins.borg.vault.audit import Budget
 from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
+from borgcube.plugins.borg.vault.memory import Memory
 from borgcube.plugins.borg.vault.sessions import Session, Sessions
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("borgcube.vault")
 REMEMBERED = 1000  # results of jobs whose worker may be gone
+SEALING_BYTES = 128 << 20  # of chunks that wait to be encrypted, of all sessions
 END_WAIT_S = 30.0
 BACKLOG = 1024  # a worker does not wait to connect: it fails when nobody has room for it
 UPKEEP_S = 3600.0  # how often a vault that is always in use looks for what is over
@@ -67,6 +70,9 @@ class Vault:
         self.superseded: dict[str, Domain] = {}
         self.accounts = Accounts()
         self.ahead = Budget()
+        self.memory = Memory()
+        self.memory.indexes(self.ledger)
+        self.sealing_room = Room(SEALING_BYTES)
         self.space = space
         space.commit_bytes = self.ledger.repository.commit_bytes
         self.maintenance = threading.Lock()  # one prune or compaction at a time
@@ -141,6 +147,7 @@ class Vault:
             for session in partials:
                 session.intend_partial()
             self.ledger.commit(compact=compact)
+            self.memory.indexes(self.ledger)
         for session in partials:
             self.derive(session.remember_partial)
 
@@ -279,7 +286,9 @@ def serve(
     from borgcube.plugins.borg.vault.causes import as_answer
 
     try:
+        Memory(enforced=True).opening(path)
         vault = _open(path, state_dir, passphrase, partial_days=partial_days, space=space)
+        vault.memory.enforce()
         server = _listen(listen)
     except Exception as error:
         log.warning("cannot open %s: %s", path, error, exc_info=not isinstance(error, JobFailed))

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import zstandard
 
+from borgcube.core.budget import Disk
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.catalog import sweep
 from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.items import as_ns, item_kind
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
 
 log = logging.getLogger("borgcube.vault")
+MAX_CATALOG = 64 << 30  # bytes before compression: as much as an archive's metadata may have
 _ARCHIVE_FILE = re.compile(r"[0-9a-f]{64}\.zst\Z")
 
 
@@ -159,12 +162,16 @@ def write_catalog(vault: Vault, archive_id: str) -> int:
     with home_writes(reads_repository=True):
         directory.mkdir(mode=0o700, exist_ok=True)
         new = directory / f"{archive_id}.{secrets.token_hex(4)}.new"
+        disk = Disk(directory, what="The list of files of the archive", most=MAX_CATALOG,
+                    kind="no-room-for-index")  # fmt: skip
         try:
             with zstandard.open(new, "wb") as out:
                 for item in ledger.items(bytes.fromhex(archive_id)):
                     size = sum(entry[1] for entry in item.get(b"chunks") or ())
                     kind, mtime = item_kind(item.get(b"mode", 0)), as_ns(item[b"mtime"])
-                    out.write(pack((item[b"path"], kind, size, mtime)))
+                    entry = pack((item[b"path"], kind, size, mtime))
+                    disk.spend(len(entry))
+                    out.write(entry)
                     count += 1
             new.replace(directory / f"{archive_id}.zst")
         finally:
@@ -244,6 +251,7 @@ def _remove_leftovers(state_dir: Path, present: dict[str, str]) -> None:
     for path in (state_dir / "browse").glob("*.db"):
         if path.stem not in present:
             path.unlink(missing_ok=True)
-    for pattern in ("plans/*.new", "domains/*/*.new", "catalog/*.new", "browse/*.new"):
+    for pattern in ("plans/*.new", "domains/*/*.new", "catalog/*.new"):
         for path in state_dir.glob(pattern):
             path.unlink(missing_ok=True)
+    sweep(state_dir / "browse")  # an index may be in the making

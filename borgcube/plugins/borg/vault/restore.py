@@ -6,21 +6,32 @@ key; chunks are re-wrapped, never recompressed, and only those of the selection 
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
 from borg.hashindex import ChunkIndex
 
+from borgcube.core.budget import Disk, Spool
+from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.gate.verify import MAX_PLAIN
+from borgcube.plugins.borg.vault.causes import as_answer, home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.ledger import Ledger
+from borgcube.plugins.borg.vault.memory import scarce
 from borgcube.plugins.borg.vault.owner import KEY
 from borgcube.plugins.borg.vault.sessions import Reading
+from borgcube.plugins.borg.vault.sources import Sources
 from borgcube.plugins.borg.wire import DATA, GET, Wire, WireError
 
 PIECE = 128 * 1024
+# An item can be larger than Borg takes an object to be: it then goes on in the next one.
+MAX_PIECE = 1 << 20
+# What the items of one restore, and sources of hard links beside them, may take on disk.
+MAX_SPOOL = 64 << 30
 SET_ID_BITS = 0o6000
 DEVICE_KINDS = (0o020000, 0o060000)
 
@@ -33,11 +44,21 @@ class RestoreSession(Reading):
         wire: Wire | None = None, job: str = "",
     ) -> None:  # fmt: skip
         super().__init__(token, archive, wire=wire, job=job)
+        self.vault = vault
         self.ledger: Ledger = vault.ledger
         self.paths = frozenset(path.strip("/").encode("utf-8", "surrogateescape") for path in paths)
         self.harmless = harmless
+        # As large as the archive's part of the repository's own index, and smaller.
         self.allowed = ChunkIndex()
-        self._spool = tempfile.TemporaryFile()
+        vault.memory.session(token)
+        self.directory: Path = vault.state_dir / "sessions" / token
+        with home_writes():
+            self.directory.mkdir(mode=0o700, parents=True)
+            self._disk = Disk(
+                self.directory, what="The list of files of this restore", most=MAX_SPOOL,
+                kind="restore-no-room",
+            )  # fmt: skip
+            self._spool = Spool(self.directory, self._disk)
         self._own: dict[bytes, tuple[int, int]] = {}
         self.files = 0
         self.size = 0
@@ -55,7 +76,8 @@ class RestoreSession(Reading):
             ledger.key, blake2=ledger.opened.blake2, repository_id=repository_id
         )
         self.key = client.key
-        items = self._write_items(self._selected(info.id))
+        with home_writes(reads_repository=True):
+            items = self._write_items(self._selected(info.id))
         if self.paths and not self.files and not items:
             raise ArchiveRefused("nothing in the archive matches the given paths")
         own = {
@@ -64,7 +86,14 @@ class RestoreSession(Reading):
             if key not in (b"tam", b"items", KEY.encode()) and not key.startswith(b"recreate")
         }
         own["items"] = tuple(items)
+        self.vault.memory.session(self.token, offered=self.allowed.size())
         packed = client.key.pack_and_authenticate_metadata(own, context=b"archive")
+        if len(packed) > MAX_PLAIN:
+            raise JobFailed(
+                "restore-too-large", Problem.SERVER,
+                f"The archive {self.archive} has more files than Borg takes in one list.",
+                next_step="Restore its directories one after the other.",
+            )  # fmt: skip
         archive_id = self._keep(packed)
         envelope, manifest_id = make_manifest(
             client,
@@ -85,28 +114,48 @@ class RestoreSession(Reading):
         }
 
     def _selected(self, archive_id: bytes) -> Iterator[dict[bytes, Any]]:
-        masters: dict[bytes, Any] = {}
-        moved: dict[bytes, bytes] = {}
-        for item in self.ledger.items(archive_id):
-            path = item[b"path"]
-            if self.paths and not self._asked_for(path):
-                if item.get(b"hardlink_master"):
-                    masters[path] = item.get(b"chunks")
-                continue
-            if self.harmless:
-                if item.get(b"mode", 0) & 0o170000 in DEVICE_KINDS:
-                    continue
-                item[b"mode"] = item.get(b"mode", 0) & ~SET_ID_BITS
-            source = item.get(b"source")
-            if source in moved:
-                item[b"source"] = moved[source]
-            elif source in masters and item.get(b"mode", 0) & 0o170000 == 0o100000:
-                # The first selected name of a file whose own first name is not selected.
-                del item[b"source"]
-                item[b"chunks"] = masters[source]
-                item[b"hardlink_master"] = True
-                moved[source] = path
-            yield item
+        if not self.paths:
+            yield from (item for item in self.ledger.items(archive_id) if self._harmless(item))
+            return
+        sources = Sources(self.directory, self._disk, self._spool)
+        try:
+            for item in self.ledger.items(archive_id):
+                path = item[b"path"]
+                if not self._asked_for(path):
+                    if item.get(b"hardlink_master"):
+                        sources.add(path, item.get(b"chunks"))
+                elif self._harmless(item):
+                    self._follow(sources, item)
+                    yield item
+        finally:
+            sources.close()
+
+    def _harmless(self, item: dict[bytes, Any]) -> bool:
+        """Tell whether an item is restored; takes away what a harmless restore leaves out."""
+        if self.harmless:
+            if item.get(b"mode", 0) & 0o170000 in DEVICE_KINDS:
+                return False
+            item[b"mode"] = item.get(b"mode", 0) & ~SET_ID_BITS
+        return True
+
+    def _follow(self, sources: Sources, item: dict[bytes, Any]) -> None:
+        """Make the first selected name of a file whose own first name is not selected the file,
+        and the others links to that."""
+        source = item.get(b"source")
+        if source is None or item.get(b"mode", 0) & 0o170000 != 0o100000:
+            return
+        known = None if self._asked_for(source) else sources.find(source)
+        if known is None:
+            return
+        moved, place = known
+        if moved is not None:
+            item[b"source"] = moved
+            return
+        del item[b"source"]
+        if (chunks := sources.chunks(place)) is not None:
+            item[b"chunks"] = chunks
+        item[b"hardlink_master"] = True
+        sources.move(source, item[b"path"])
 
     def _asked_for(self, path: bytes) -> bool:
         """Tell whether a path, or a directory that it is in, was selected."""
@@ -126,25 +175,28 @@ class RestoreSession(Reading):
             self.files += 1
             buffer += msgpack.packb(item, use_bin_type=False)
             if len(buffer) >= PIECE:
-                ids.append(self._keep(bytes(buffer)))
-                buffer.clear()
-        if buffer:
-            ids.append(self._keep(bytes(buffer)))
+                ids += self._keep_all(buffer)
+        ids += self._keep_all(buffer)
+        return ids
+
+    def _keep_all(self, buffer: bytearray) -> list[bytes]:
+        """Keep what is in a buffer, in pieces, and empty it."""
+        ids = []
+        while buffer:
+            ids.append(self._keep(bytes(buffer[:MAX_PIECE])))
+            del buffer[:MAX_PIECE]
         return ids
 
     def _keep(self, plain: bytes) -> bytes:
         chunk_id: bytes = self.key.id_hash(plain)
         data = self.key.compressor.compress(plain)
-        self._own[chunk_id] = (self._spool.seek(0, 2), len(data))
-        self._spool.write(data)
+        self._own[chunk_id] = self._spool.add(data)
         return chunk_id
 
     def get(self, chunk_id: bytes) -> bytes:
         """Return the compressed data of a chunk of the selection, or nothing."""
         if chunk_id in self._own:
-            start, length = self._own[chunk_id]
-            self._spool.seek(start)
-            return self._spool.read(length)
+            return self._spool.get(self._own[chunk_id])
         if chunk_id not in self.allowed:
             return b""
         with self.ledger.lock:
@@ -157,8 +209,17 @@ class RestoreSession(Reading):
             kind, payload = wire.receive()
             if kind != GET or len(payload) != 32:
                 raise WireError("unexpected frame")
-            wire.send(DATA, self.get(bytes(payload)))
+            try:
+                with scarce():
+                    data = self.get(bytes(payload))
+            except JobFailed as error:
+                # The worker asks for the reason at the end.
+                self.result = as_answer(error)
+                raise WireError(str(error)) from error
+            wire.send(DATA, data)
 
     def close(self) -> None:
         """Forget the session's own chunks; safe to repeat."""
+        self.vault.memory.forget(self.token)
         self._spool.close()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.plugins.borg.gate.rpc import MAX_OBJECT
 from borgcube.plugins.borg.vault import (
     counts,
     maintenance,
@@ -32,7 +33,7 @@ from borgcube.plugins.borg.vault.restore import RestoreSession
 from borgcube.plugins.borg.vault.sample import draw
 from borgcube.plugins.borg.vault.sessions import Session, make_token, reading
 from borgcube.plugins.borg.vault.verified import Order
-from borgcube.plugins.borg.wire import Wire, WireError
+from borgcube.plugins.borg.wire import PUT_HEADER, Wire, WireError
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
@@ -186,6 +187,8 @@ class SessionServer:
         session = self.vault.sessions.get(token)
         if session is None or not session.attach(self.wire):
             raise WireError("unknown or taken session")
+        # A gate may have been taken over: nothing longer than the largest chunk is read.
+        self.wire.max_frame = MAX_OBJECT + PUT_HEADER.size
         try:
             session.converse(self.wire)
         finally:

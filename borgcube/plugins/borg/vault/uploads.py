@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from borg.hashindex import ChunkIndex
 
 from borgcube.core.errors import JobFailed
-from borgcube.plugins.borg.metadata.rules import ArchiveRefused
 from borgcube.plugins.borg.vault.domains import Domain
 from borgcube.plugins.borg.vault.fresh import Fresh
 from borgcube.plugins.borg.vault.ledger import PARTIAL_SUFFIX, Ledger
-from borgcube.plugins.borg.vault.limits import Account, ClientLimits
+from borgcube.plugins.borg.vault.limits import Account, ClientLimits, SessionStopped
+from borgcube.plugins.borg.vault.memory import scarce
 from borgcube.plugins.borg.vault.owner import owner_metadata
 from borgcube.plugins.borg.vault.sessions import Session
 from borgcube.plugins.borg.wire import Wire
@@ -36,8 +36,6 @@ log = logging.getLogger("borgcube.vault")
 INLINE_BYTES = 32 * 1024
 IN_FLIGHT = 16
 SEAL_WAIT_S = 600.0
-# Chunks one session may upload: each takes about 250 bytes of the vault's memory.
-MAX_UPLOADED = 20_000_000
 
 
 @dataclass
@@ -84,6 +82,7 @@ class Uploads(Session):
         self.own_metadata = ChunkIndex()  # chunks of its archive's metadata that we made
         self.order = bytearray()
         self.partial_written = 0
+        self.offered_bytes = 0  # of the chunk index that the client was given
         self.bytes_new = 0
         self.chunks_new = 0
         self.fresh = Fresh(paths)
@@ -94,16 +93,28 @@ class Uploads(Session):
 
     def put(self, chunk_id: bytes, size: int, data: memoryview) -> None:
         """Take a verified chunk. What is stored already is dropped."""
-        ledger = self.ledger
         if chunk_id in self.uploaded:
             return
-        if len(self.uploaded) >= MAX_UPLOADED:
-            raise ArchiveRefused("the client uploaded more chunks than an archive may have")
+        self.vault.memory.uploads(self.token, len(self.uploaded), offered=self.offered_bytes)
+        room, handed_on = self.vault.sealing_room, False
+        room.acquire(len(data))  # without the lock, which those who give room back need
+        try:
+            handed_on = self._take(chunk_id, size, data)
+        finally:
+            if not handed_on:
+                room.release(len(data))
+        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
+            self._settle()
+
+    def _take(self, chunk_id: bytes, size: int, data: memoryview) -> bool:
+        """Take a chunk; tell whether it is being sealed, and gives its room back after that."""
+        ledger = self.ledger
         with ledger.lock:
             if ledger.lookup(chunk_id) is not None and chunk_id not in self.vault.damaged:
                 self._own(chunk_id, size)
-                return
+                return False
             sealing = self.vault.sealing.get(chunk_id)
+            handed_on = sealing is None
             if sealing is None:
                 self._count_new(len(data))
                 self.fresh.count(size, data)
@@ -113,17 +124,29 @@ class Uploads(Session):
                         ledger.store(chunk_id, size, ledger.sealer.seal(data), by=self.number)
                     self.vault.damaged.discard(chunk_id)
                     self._own(chunk_id, size)
-                    return
-                sealing = Sealing(self.pool.submit(self._seal, chunk_id, size, data))
+                    return False
+                sealing = Sealing(self.pool.submit(self._seal_in_room, chunk_id, size, data))
                 self.vault.sealing[chunk_id] = sealing
             sealing.owners.append(self)
             self._pending.append((sealing.future, chunk_id))
-        while len(self._pending) > IN_FLIGHT or (self._pending and self._pending[0][0].done()):
-            self._settle()
+        return handed_on
+
+    def _seal_in_room(self, chunk_id: bytes, size: int, data: memoryview) -> None:
+        try:
+            self._seal(chunk_id, size, data)
+        finally:
+            self.vault.sealing_room.release(len(data))
 
     def _seal(self, chunk_id: bytes, size: int, data: memoryview) -> None:
         self.vault.check_sound()
-        envelope = self.ledger.sealer.seal(data)
+        try:
+            with scarce():
+                envelope = self.ledger.sealer.seal(data)
+        except SessionStopped:
+            with self.ledger.lock:
+                del self.vault.sealing[chunk_id]
+                self.vault.space.written(len(data))
+            raise
         with self.vault.changing():
             sealing: Sealing = self.vault.sealing.pop(chunk_id)
             self.vault.space.written(len(data))

@@ -95,12 +95,21 @@ def test_a_path_that_keeps_a_pattern_busy_is_no_judgement(monkeypatch: pytest.Mo
 
 def test_of_more_paths_than_are_kept_nothing_is_said() -> None:
     excluded = exclusions.Excluded()
-    for number in range(exclusions.MAX_PATHS + 1):
+    while not excluded.cut:
+        number = len(excluded.paths)
         excluded.take({"type": "file_status", "status": "x", "path": f"/{number}.o"})
-    assert len(excluded.paths) == exclusions.MAX_PATHS and excluded.cut
     assert exclusions.judge({"excludes": ["*.o", "*.tmp"]}, excluded)["digest"] == ""
     options = {"excludes": ["*.o"]}
     assert exclusions.judge(options, excluded)["digest"] == exclusions.digest(options)
+
+
+def test_the_paths_that_are_kept_are_counted_in_bytes() -> None:
+    """8 MiB of characters were up to 32 MiB of memory."""
+    excluded = exclusions.Excluded()
+    for number in range(8000):
+        excluded.add(f"/{number}" + "\N{LINEAR B SYLLABLE B008 A}" * 1000)
+    held = sum(sys.getsizeof(path) for path in excluded.paths)
+    assert excluded.cut and held <= exclusions.MAX_BYTES, f"{held / 1e6:.0f} MB"
 
 
 @pytest.mark.parametrize("message", [{}, {"type": "file_status"}, {"type": "file_status",
