@@ -22,6 +22,8 @@ from borgcube.plugins.borg.wire import DATA, GET, Wire, WireError
 
 PIECE = 128 * 1024
 SET_ID_BITS = 0o6000
+# Capabilities of programs, labels of another machine's policy: as set-user-ID bits are.
+SYSTEM_ATTRIBUTES = (b"security.", b"trusted.")
 DEVICE_KINDS = (0o020000, 0o060000)
 
 
@@ -97,6 +99,11 @@ class RestoreSession(Reading):
                 if item.get(b"mode", 0) & 0o170000 in DEVICE_KINDS:
                     continue
                 item[b"mode"] = item.get(b"mode", 0) & ~SET_ID_BITS
+                if isinstance(item.get(b"xattrs"), dict):
+                    item[b"xattrs"] = {
+                        name: value for name, value in item[b"xattrs"].items()
+                        if not name.startswith(SYSTEM_ATTRIBUTES)
+                    }  # fmt: skip
             source = item.get(b"source")
             if source in moved:
                 item[b"source"] = moved[source]
