@@ -43,7 +43,11 @@ def restore(context: JobContext) -> JobResult:
         },
     )
     context.progress(bytes_total=session.terms["size"], files=session.terms["files"])
-    fence = fencing.fence_for(context, connection, session.terms, borg=borg)
+    try:
+        fence = fencing.fence_for(context, connection, session.terms, borg=borg)
+    except BaseException:
+        session.close()
+        raise
     run = RemoteBorg(context, connection, session, mode="restore", fence=fence)
     command = [
         borg,

@@ -199,15 +199,16 @@ class Place:
         return "\n".join([*lines, "print(json.dumps(found))"])
 
     def run(
-        self, attempts: dict[str, str], *, fenced: tuple[str, ...] | None, python: list[str]
-    ) -> dict[str, str]:
+        self, attempts: dict[str, str], *, fenced: tuple[str, ...] | None, python: list[str],
+        launcher: tuple[str, ...] = ("-m", "borgcube.core.fence"),
+    ) -> dict[str, str]:  # fmt: skip
         """Make attempts in a fence with these arguments, or without one."""
         handle = os.open(self.outside, os.O_RDONLY | os.O_DIRECTORY)
         try:
             argv = [*python]
             if fenced is not None:
-                argv += ["-m", "borgcube.core.fence", "--target", str(self.target), *fenced,
-                         "--hide", str(self.hidden), "--", python[-1]]  # fmt: skip
+                argv += [*launcher, "--target", str(self.target), *fenced, "--hide",
+                         str(self.hidden), "--", python[-1]]  # fmt: skip
             argv += ["-c", self.code(attempts), str(self.target), str(self.outside),
                      str(self.helper.pid), str(handle)]  # fmt: skip
             done = subprocess.run(
@@ -257,16 +258,19 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def place(mode: str) -> Iterator[Place]:
+def _places(user: int) -> Iterator[Place]:
     # Not below /tmp, which is not there in a fence: here it has to be seen and yet stay as it is.
     above = "/srv" if os.geteuid() == 0 else os.path.expanduser("~")
-    at = Path(tempfile.mkdtemp(prefix="borgcube-fence-", dir=above))
-    made = Place(at, user=USER if mode == "user" and os.geteuid() == 0 else os.geteuid())
+    made = Place(Path(tempfile.mkdtemp(prefix="borgcube-fence-", dir=above)), user=user)
     try:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def place(mode: str) -> Iterator[Place]:
+    yield from _places(USER if mode == "user" and os.geteuid() == 0 else os.geteuid())
 
 
 def test_nothing_outside_of_the_target_changes(mode: str, place: Place) -> None:
@@ -283,15 +287,52 @@ def test_nothing_outside_of_the_target_changes(mode: str, place: Place) -> None:
     assert found["see what is hidden"] == "ENOENT"
 
 
-@pytest.mark.parametrize("attempt", CHANGES)
-def test_without_the_fence_it_would_change(attempt: str, mode: str, place: Place) -> None:
-    if mode != "restore" and os.geteuid() == 0:
-        pytest.skip("once is enough")
+def test_namespaces_alone_keep_everything_outside(mode: str, place: Place) -> None:
+    """No layer relies on the others: here there is neither Landlock nor a filter of calls."""
     place.anew()
-    assert place.run({attempt: CHANGES[attempt]}, fenced=None, python=_python(mode)) == {
-        attempt: "did"
-    }
-    assert witness.digest(place.outside) != place.digest
+    bare = (
+        "import sys, borgcube.core.fence.__main__ as m\n"
+        "m.layers.restrict_with_landlock = m.layers.landlock_version = lambda *_: 0\n"
+        "m.layers.call_filter_offered = lambda: False\n"
+        "m.calls.prepare = lambda **_: lambda: False\nsys.exit(m.main())"
+    )
+    found = place.run(CHANGES, fenced=ARGUMENTS[mode], python=_python(mode), launcher=("-c", bare))
+    assert witness.digest(place.outside) == place.digest
+    assert {name for name, how in found.items() if how == "did"} == set()
+
+
+def test_landlock_and_the_filter_hold_what_is_theirs_without_mounts(
+    mode: str, place: Place
+) -> None:
+    """Of what changes names and content nothing goes through them either."""
+    if mode == "user":
+        pytest.skip("its mounts are what makes /proc its own")
+    place.anew()
+    bare = (
+        "import sys, borgcube.core.fence.__main__ as m\n"
+        "m.mounts.enter = lambda *_: None\nsys.exit(m.main())"
+    )
+    attempts = {
+        name: attempt for name, attempt in CHANGES.items()
+        if not name.startswith(("ch", "utime", "setxattr", "removexattr", "set a file"))
+    }  # fmt: skip
+    found = place.run(attempts, fenced=ARGUMENTS[mode], python=_python(mode),
+                      launcher=("-c", bare))  # fmt: skip
+    assert {name for name, how in found.items() if how == "did"} == set()
+    assert witness.digest(place.outside) == place.digest
+
+
+@pytest.fixture(scope="module")
+def open_place() -> Iterator[Place]:
+    yield from _places(os.geteuid())
+
+
+@pytest.mark.parametrize("attempt", CHANGES)
+def test_without_the_fence_it_would_change(attempt: str, open_place: Place) -> None:
+    open_place.anew()
+    found = open_place.run({attempt: CHANGES[attempt]}, fenced=None, python=[sys.executable])
+    assert found == {attempt: "did"}
+    assert witness.digest(open_place.outside) != open_place.digest
 
 
 def test_only_a_restore_as_root_makes_what_gives_rights(mode: str, place: Place) -> None:
