@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from borgcube.core import fence
 from borgcube.core.engines import FileStream, RepositoryFacts
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.jobs import JobContext, JobResult
 from borgcube.core.transports import Connection
 
 TOOL_TIMEOUT_S = 300
-FENCE_TRIED_EVERY_S = 3600.0
-
-
-@functools.lru_cache(maxsize=1)
-def _fence_offered(_hour: int) -> Mapping[str, Any]:
-    return fence.offered()
-
-
-def _fence_conditions() -> list[tuple[str, str, str]]:
-    """Say what restores and drills on this server have to do without; tried once an hour."""
-    found = _fence_offered(int(time.monotonic() // FENCE_TRIED_EVERY_S))
-    if problem := found.get("problem"):
-        return [(
-            "warning", "Restores and drills on this server are refused, or run without a fence if "
-            f"the configuration says so: {problem}.", fence.WITHOUT,
-        )]  # fmt: skip
-    return []
 
 
 class BorgEngine:
@@ -102,6 +82,7 @@ class BorgEngine:
 
     def conditions(self) -> list[tuple[str, str, str]]:
         """Say which layers the gate has to do without here, and whether a fence can be built."""
+        from borgcube.plugins.borg import fencing
         from borgcube.plugins.borg.gate import confine
 
         offered = confine.offered()
@@ -116,7 +97,7 @@ class BorgEngine:
                 "warning", "There is no libseccomp.so.2: the gate runs without a filter of "
                 "system calls.", "Install libseccomp2.",
             ))  # fmt: skip
-        return found + _fence_conditions()
+        return found + fencing.conditions()
 
     def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
         """Say which borg would run on a client."""

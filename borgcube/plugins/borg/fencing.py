@@ -1,6 +1,7 @@
 """The fence round a borg that extracts on this server: what it may write, how much, or why not.
 
 Called by ``push.py`` for every restore; of one to another machine it says that there is none.
+``borgcube doctor`` asks through the engine whether a fence can be built here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +25,47 @@ from borgcube.core.transports import Connection
 SPARE_BYTES, SPARE_SHARE = 64 << 20, 1.05
 BLOCKS_FOR_EACH = 4
 SPARE_FILES = 10_000
+
+
+TRIED_EVERY_S, FIRST_ANSWER_S = 3600.0, 2.0
+
+
+class _Tried:
+    """Whether a fence can be built here: tried once an hour, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._known: dict[str, Any] | None = None
+        self._at = 0.0
+
+    def _try(self) -> None:
+        self._known = fence.offered()
+
+    def answer(self) -> dict[str, Any]:
+        """Return what is known, or nothing as long as the first try goes on."""
+        now = time.monotonic()
+        if self._thread is None or now - self._at > TRIED_EVERY_S:
+            self._at = now
+            self._thread = threading.Thread(target=self._try, name="fence", daemon=True)
+            self._thread.start()
+        if self._known is None:
+            self._thread.join(FIRST_ANSWER_S)
+        return self._known or {}
+
+
+_tried = _Tried()
+
+
+def conditions() -> list[tuple[str, str, str]]:
+    """Say what restores and drills on this server have to do without."""
+    problem = _tried.answer().get("problem")
+    if not problem:
+        return []
+    return [(
+        "warning", "This server cannot fence off what extracts archives: restores to it and "
+        f"drills are refused, or run without a fence where that is allowed ({problem}).",
+        fence.WITHOUT,
+    )]  # fmt: skip
 
 
 def fence_for(

@@ -360,3 +360,13 @@ def test_each_bound_names_its_cause(adopted: Adopted) -> None:
         "fence-limit", "server"
     )  # fmt: skip
     assert fence.failure(0, around) is None and fence.failure(None, around) is None
+
+
+def test_doctor_says_in_words_that_there_is_no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fencing, "_tried", fencing._Tried())
+    assert fencing.conditions() == []
+    monkeypatch.setattr(fencing, "_tried", fencing._Tried())
+    monkeypatch.setattr(fence, "offered", lambda: {"problem": "the kernel gives no namespaces"})
+    ((level, said, next_step),) = fencing.conditions()
+    assert level == "warning" and "the kernel gives no namespaces" in said
+    assert "--unfenced" in next_step
