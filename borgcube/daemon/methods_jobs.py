@@ -90,7 +90,12 @@ class JobMethods:
                 parameters=parameters or {},
             ))  # fmt: skip
 
-    @method("restore.start")
+    @method(
+        "restore.start",
+        subject=lambda asked: (
+            f"{asked['archive']} (without a fence)" if asked.get("unfenced") else asked["archive"]
+        ),
+    )
     def restore(
         self, *, archive: str, paths: list[str] | None = None,
         to_client: dict[str, Any] | None = None, to_dir: str | None = None,
