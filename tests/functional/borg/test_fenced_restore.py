@@ -308,8 +308,12 @@ def test_without_namespaces_a_restore_is_refused_and_says_how_to_go_without(
     if os.geteuid() != 0:
         pytest.skip("needs root")
     adopted.anew()
+    target, name, source = adopted.at / "target", "plain-1", adopted.at / "plain-source"
+    source.mkdir()
+    (source / "file").write_text("first")
+    first = target / str(source / "file").lstrip("/")
+    assert adopted.rig.backup(name, source).state == "done"
     without_namespaces(monkeypatch)
-    target, name = adopted.at / "target", adopted.name("going up")
     with pytest.raises(JobFailed) as refused:
         adopted.rig.restore(name, target, server_side=True)
     cause = refused.value.cause
@@ -320,25 +324,25 @@ def test_without_namespaces_a_restore_is_refused_and_says_how_to_go_without(
     assert not list(Path("/tmp").glob(f"borgcube-{adopted.rig.server}-*"))
 
     # One asked for it; or the configuration allows it where there is no fence.
-    with suppress(JobFailed):
-        adopted.rig.restore(name, target, server_side=True, unfenced=True)
-    assert (target / "first").exists()
-    (target / "first").unlink()
+    assert adopted.rig.restore(name, target, server_side=True, unfenced=True).state == "done"
+    assert first.read_text() == "first"
+    first.unlink()
     (adopted.rig.root / "borgcube.toml").write_text("[jobs]\nunfenced = true\n")
     try:
         with pytest.raises(JobFailed, match="cannot fence it off"):  # there is one, so it counts
             adopted.rig.restore(name, target, server_side=True)
         monkeypatch.setattr(fence, "offered", lambda: {"problem": "none here"})
-        with suppress(JobFailed):
-            adopted.rig.restore(name, target, server_side=True)
+        assert adopted.rig.restore(name, target, server_side=True).state == "done"
     finally:
         (adopted.rig.root / "borgcube.toml").unlink()
-    assert (target / "first").exists()
+    assert first.read_text() == "first"
 
 
-def test_a_target_that_holds_the_home_is_refused(adopted: Adopted) -> None:
+def test_a_target_that_holds_the_home_is_refused(adopted: Adopted, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert adopted.rig.backup("plain-2", tmp_path).state == "done"
     with pytest.raises(JobFailed) as refused:
-        adopted.rig.restore(adopted.name("devices"), adopted.at, server_side=True)
+        adopted.rig.restore("plain-2", adopted.at, server_side=True)
     assert refused.value.cause.kind == "target-unusable"
     assert str(adopted.rig.root) in refused.value.cause.message
 
