@@ -59,6 +59,7 @@ def restore(control: Control, options: argparse.Namespace) -> int:
         "archive": options.archive,
         "paths": options.path,
         "as_root": options.as_root,
+        "unfenced": options.unfenced,
     }
     if options.to_client:
         client, _, directory = options.to_client.partition(":")

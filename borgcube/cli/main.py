@@ -241,6 +241,12 @@ def _work(parser: Parser) -> None:
         action="store_true",
         help="on this server: keep owners, set-user-ID bits and devices",
     )
+    restore.add_argument(
+        "--unfenced",
+        action="store_true",
+        help="on this server: extract without the fence; what a client wrote could then change"
+        " other files",
+    )
 
     archives = parser.noun("archive", "what was backed up")
     listing = parser.leaf("list", jobs.archive_list, parent=archives)

@@ -35,6 +35,9 @@ class JobsConfig:
     log_max_bytes: int = _key(10_000_000, "largest size of one job's log file", least=10_000)
     keep_days: int = _key(365, "forget jobs that ended so many days ago, with their logs", least=31)
     keep_most: int = _key(2_000_000, "and the oldest when there are more than this", least=1000)
+    unfenced: bool = _key(
+        False, "where this server can build no fence, restore and drill here without one"
+    )
 
 
 @dataclass(frozen=True)

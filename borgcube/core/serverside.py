@@ -39,6 +39,8 @@ def refuse(
         to_client = params.get("to_client")
         if params.get("to_dir") is not None:
             field = "directory"
+        elif params.get("unfenced"):
+            field = "unfenced"
         elif isinstance(to_client, Mapping) and runs_here(to_client.get("client")):
             field = "client"
     elif method in CLIENT_METHODS:

@@ -70,7 +70,10 @@ class Connection(Protocol):
     """One login. Commands are argument vectors; the transport quotes them for the
     remote shell. Raises :class:`~borgcube.core.errors.JobFailed` with kinds
     ``host-unreachable``, ``host-key-changed``, ``host-key-unknown``,
-    ``login-refused``, ``connection-lost`` or ``timeout``."""
+    ``login-refused``, ``connection-lost`` or ``timeout``.
+
+    One whose commands run on this very machine says ``runs_here = True``: what extracts an
+    archive through it is fenced (``core/fence``)."""
 
     def run(
         self,

@@ -90,13 +90,19 @@ class JobMethods:
                 parameters=parameters or {},
             ))  # fmt: skip
 
-    @method("restore.start")
+    @method(
+        "restore.start",
+        subject=lambda asked: (
+            f"{asked['archive']} (without a fence)" if asked.get("unfenced") else asked["archive"]
+        ),
+    )
     def restore(
         self, *, archive: str, paths: list[str] | None = None,
         to_client: dict[str, Any] | None = None, to_dir: str | None = None,
-        as_root: bool = False,
+        as_root: bool = False, unfenced: bool = False,
     ) -> dict[str, str]:  # fmt: skip
-        """Queue a restore to a client's directory or to one of the server."""
+        """Queue a restore to a client's directory or to one of the server. What extracts on the
+        server can change nothing but that directory, unless it is ``unfenced``."""
         if (to_client is None) == (to_dir is None):
             raise InvalidInput("Say where to restore to: either to_client or to_dir.")
         if to_client is not None and set(to_client) != {"client", "directory"}:
@@ -112,7 +118,16 @@ class JobMethods:
             if to_client is None:
                 parameters |= {"server_side": True, "borg": "borg"}
             else:
-                client = find(root.clients, str(to_client["client"]), what="client").name
+                record = find(root.clients, str(to_client["client"]), what="client")
+                client = record.name
+                transport = self._daemon.registry.transports.get(record.transport)
+                if unfenced and not getattr(transport, "runs_here", False):
+                    raise InvalidInput(
+                        "There is no fence to go without: this client is another machine.",
+                        field="unfenced",
+                    )
+            if unfenced:
+                parameters["unfenced"] = True
             return self._queue(root, Job(
                 type="restore", client=client, repository=found.repository,
                 parameters=parameters,

@@ -64,7 +64,7 @@ def _restore(call: Call) -> Answer:
         raise AccessDenied("You may restore to your own clients only.", field="client")
     return common.begun(call, call.act(
         "restore.start", archive=full_name(call.record), paths=body.get("paths", []),
-        as_root=body.get("as_root", False), **where,
+        as_root=body.get("as_root", False), unfenced=body.get("unfenced", False), **where,
     ))  # fmt: skip
 
 
@@ -143,6 +143,7 @@ ENDPOINTS = [
             "paths": many(text(shortest=1), description="Paths in the archive, without a leading"
                           " slash; none for everything."),
             "as_root": yes_or_no("On the server: keep owners, set-user-ID bits and devices."),
+            "unfenced": yes_or_no("On the server, administrators only: extract without the fence."),
         }, required=("directory",), title="Restore"),
     ),
     Endpoint(

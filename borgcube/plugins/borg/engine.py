@@ -81,7 +81,8 @@ class BorgEngine:
         )
 
     def conditions(self) -> list[tuple[str, str, str]]:
-        """Say which layers the gate has to do without here."""
+        """Say which layers the gate has to do without here, and whether a fence can be built."""
+        from borgcube.plugins.borg import fencing
         from borgcube.plugins.borg.gate import confine
 
         offered = confine.offered()
@@ -96,7 +97,7 @@ class BorgEngine:
                 "warning", "There is no libseccomp.so.2: the gate runs without a filter of "
                 "system calls.", "Install libseccomp2.",
             ))  # fmt: skip
-        return found
+        return found + fencing.conditions()
 
     def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
         """Say which borg would run on a client."""

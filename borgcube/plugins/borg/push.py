@@ -1,10 +1,13 @@
-"""Restore one archive to a directory of a client (or of the server, through ``local``)."""
+"""Restore one archive to a directory of a client (or of the server, through ``local``).
+
+What extracts on the server does so in a fence (``plugins/borg/fencing.py``).
+"""
 
 from __future__ import annotations
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
-from borgcube.plugins.borg import remote
+from borgcube.plugins.borg import fencing, remote
 from borgcube.plugins.borg.pull import refused
 from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
@@ -40,7 +43,12 @@ def restore(context: JobContext) -> JobResult:
         },
     )
     context.progress(bytes_total=session.terms["size"], files=session.terms["files"])
-    run = RemoteBorg(context, connection, session, mode="restore")
+    try:
+        fence = fencing.fence_for(context, connection, session.terms, borg=borg)
+    except BaseException:
+        session.close()
+        raise
+    run = RemoteBorg(context, connection, session, mode="restore", fence=fence)
     command = [
         borg,
         "extract",
@@ -53,6 +61,8 @@ def restore(context: JobContext) -> JobResult:
     if options.get("names"):
         command.remove("--numeric-ids")
     try:
+        if fence is not None:
+            command[0] = fencing.program(borg)
         run.prepare(command, into=target)
         context.phase("transferring")
         outcome = run.run(Limits.of(options))
@@ -61,14 +71,16 @@ def restore(context: JobContext) -> JobResult:
     finally:
         session.close()
         run.clean_up()
-    if outcome.refused:
-        raise refused(outcome, client=run.client)
     code = outcome.exit_code
     warnings = [*outcome.warnings, *outcome.errors]
+    if fence is not None and (failed := fencing.failure(code, fence, outcome.errors)) is not None:
+        raise failed
+    if outcome.refused:
+        raise refused(outcome, client=run.client)
     if code is None or code in (2, 255) or 3 <= code < 100 or code < 0:
         raise JobFailed(
             "borg-failed",
-            Problem.CLIENT,
+            Problem.CLIENT if fence is None else Problem.SERVER,
             f"borg extract ended with code {code}: {(warnings or ['no message'])[-1]}.",
             next_step="The job's log has all it said.",
         )

@@ -127,8 +127,7 @@ D={directory}
 export D
 unset SSH_CLIENT SSH_CONNECTION SSH_TTY
 cd "$D" || exit 2
-echo "$$" >pid
-trap 'cd /; rm -rf "$D" || exit 120' EXIT
+{ending}
 trap 'exit 2' HUP INT TERM
 printf '\\n%s\\n' {mark}
 exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
@@ -166,6 +165,13 @@ exit "$code"
 """
 
 
+# How a run says that it lives, and leaves nothing behind. In a fence, its number would mean
+# nothing outside and its directory is a mount: there the supervisor does the one and the worker
+# the other.
+_OWN_ENDING = """echo "$$" >pid
+trap 'cd /; rm -rf "$D" || exit 120' EXIT"""
+
+
 def prepare_script(
     *, server: str, token: str, repository_id: str, manifest_id: str, key_type: int,
     sizes: Sequence[tuple[str, int]], others: Sequence[str] = (),
@@ -194,15 +200,18 @@ def missing_paths(output: bytes) -> list[bytes]:
 
 
 def run_script(
-    *, command: Sequence[str], environment: dict[str, str], directory: str = "", into: str = ""
-) -> str:
+    *, command: Sequence[str], environment: dict[str, str], directory: str = "", into: str = "",
+    fenced: bool = False,
+) -> str:  # fmt: skip
     """Return the outer script: it runs ``command`` and joins Borg's RPC to its own streams.
 
-    The directory is its own; ``into`` is where the command is to run.
+    The directory is its own; ``into`` is where the command is to run. When it is ``fenced``,
+    whoever runs it writes the file ``pid`` and removes the directory.
     """
     settings = " ".join(f"{name}={value}" for name, value in environment.items())
     return _RUN.format(
         mark=MARK,
+        ending="" if fenced else _OWN_ENDING,
         directory=directory or '"${0%/*}"',
         change_directory=f"cd {shlex.quote(into)} && " if into else "",
         environment=settings,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from borgcube.core.errors import JobFailed, Problem, Violation
+from borgcube.core.fence import Fence
 from borgcube.core.jobs import JobContext
 from borgcube.core.transports import Connection, RemoteProcess
 from borgcube.core.untrusted import words
@@ -102,12 +103,14 @@ class RemoteBorg:
     """The seeded directory on the client and the borg that runs in it."""
 
     def __init__(
-        self, context: JobContext, connection: Connection, session: VaultSession, *, mode: str
-    ) -> None:
+        self, context: JobContext, connection: Connection, session: VaultSession, *, mode: str,
+        fence: Fence | None = None,
+    ) -> None:  # fmt: skip
         self.context = context
         self.connection = connection
         self.session = session
         self.mode = mode
+        self.fence = fence
         self.directory = ""
         self.outcome = Outcome()
         self.client = client_of(context)
@@ -140,7 +143,7 @@ class RemoteBorg:
             seed.append(("borg", binary.path))
         script = remote.run_script(
             command=[remote.DEPLOYED_BORG if borg == DEPLOY else borg, *arguments],
-            environment=remote.borg_environment(), into=into,
+            environment=remote.borg_environment(), into=into, fenced=self.fence is not None,
         )  # fmt: skip
         seed.append(("run", script.encode()))
         terms = self.session.terms
@@ -187,7 +190,12 @@ class RemoteBorg:
 
     def run(self, limits: Limits) -> Outcome:
         """Run to the end; raises JobCancelled, or JobFailed for a client that holds it up."""
-        process = self.connection.start(["sh", f"{self.directory}/run"])
+        argv = ["sh", f"{self.directory}/run"]
+        if self.fence is not None:
+            argv = self.fence.command(
+                argv, writable=[self.directory], pid_file=f"{self.directory}/pid"
+            )
+        process = self.connection.start(argv)
         if not remote.skip_banner(process.stdout_fd):
             process.terminate()
             for fd in (process.stdin_fd, process.stdout_fd, process.stderr_fd):
@@ -226,7 +234,8 @@ class RemoteBorg:
                 time.sleep(0.05)
             self.report.ended.wait(10)
             self.outcome.exit_code = self._exit_code(process)
-            if self.outcome.exit_code is not None and self.outcome.exit_code < CODE_LEFT_BEHIND:
+            code = self.outcome.exit_code
+            if self.fence is None and code is not None and code < CODE_LEFT_BEHIND:
                 self.directory = ""  # the script removed it before it ended
         finally:
             if gate.poll() is None:

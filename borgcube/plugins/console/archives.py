@@ -73,7 +73,8 @@ def restore(context: ArchiveItem, request: Any) -> Any:
             try:
                 made = request.act(
                     "restore.start", archive=full_name(record), paths=paths,
-                    as_root=bool(values.get("as_root")) and kind == "server", **where,
+                    as_root=bool(values.get("as_root")) and kind == "server",
+                    unfenced=bool(values.get("unfenced")) and kind == "server", **where,
                 )  # fmt: skip
                 return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
             except BorgCubeError as error:

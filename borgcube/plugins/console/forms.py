@@ -308,6 +308,11 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
             group=MORE, help=_("Only for a restore to this server, and only if you trust the"
             " client this came from."),
         ))  # fmt: skip
+        fields.append(Field(
+            "unfenced", _("Extract without the fence"), "checkbox", default=False,
+            group=MORE, help=_("Only for a restore to this server, where no fence can be built:"
+            " what the client wrote could then change other files than those restored."),
+        ))  # fmt: skip
     return fields
 
 

@@ -149,7 +149,8 @@ def again(context: JobItem, request: Any) -> Any:
             where = {"to_client": {"client": record.client, "directory": asked["target"]}}
         made = request.act(
             "restore.start", archive=f"{record.repository}::{asked['archive']}",
-            paths=list(asked.get("paths") or ()), as_root=bool(asked.get("as_root")), **where,
+            paths=list(asked.get("paths") or ()), as_root=bool(asked.get("as_root")),
+            unfenced=bool(asked.get("unfenced")), **where,
         )  # fmt: skip
     return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
 

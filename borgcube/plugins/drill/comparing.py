@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from borgcube.core.untrusted import words
+
 # A restore onto the server leaves out set-user-ID and set-group-ID bits.
 MODE_BITS = 0o1777
 MAX_PIECE = 32 << 20
@@ -33,19 +35,38 @@ class Compared:
     mtime_ns: int = 0
 
 
-def _opened(base: Path, path: str) -> int:
-    """Open a restored file without following a link out of ``base``; raises OSError."""
-    full = base / path
-    parent = os.path.realpath(full.parent)
-    if parent != str(base) and not parent.startswith(f"{base}/"):
-        raise OSError(f"{full.parent} leads out of the restored tree")
-    found = os.lstat(full)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is no regular file")
-    # Its owner, who restored it, may not be allowed to read it.
-    if not found.st_mode & stat.S_IRUSR:
-        os.chmod(full, found.st_mode | stat.S_IRUSR)
-    return os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _allowed(place: int, bits: int) -> None:
+    """Let this process do what ``bits`` say with an open ``O_PATH`` descriptor's file: its owner,
+    who restored it, may not be allowed to."""
+    mode = os.fstat(place).st_mode
+    if mode & bits != bits:
+        os.chmod(f"/proc/self/fd/{place}", stat.S_IMODE(mode) | bits)
+
+
+def _found(base: Path, path: str) -> int:
+    """Return an ``O_PATH`` descriptor of a restored file. Each name on the way is that of a real
+    directory: no link is followed, and nothing outside of ``base`` is ever opened. Raises OSError.
+    """
+    names = path.split("/")
+    if any(name in ("", ".", "..") for name in names):
+        raise OSError("its path is no path of an archive")
+    place = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for last, name in ((number == len(names), name) for number, name in enumerate(names, 1)):
+            kind = 0 if last else os.O_DIRECTORY
+            _allowed(place, stat.S_IRWXU)
+            try:
+                below = os.open(name, os.O_PATH | os.O_NOFOLLOW | kind, dir_fd=place)
+            except NotADirectoryError:
+                raise OSError(f"{words(name)} on its way is no directory") from None
+            os.close(place)
+            place = below
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError("it is no regular file")
+    except BaseException:
+        os.close(place)
+        raise
+    return place
 
 
 def compare(
@@ -55,8 +76,13 @@ def compare(
     found = Compared(str(expected["path"]), int(expected["size"]), mode=int(expected["mode"]),
                      mtime_ns=int(expected["mtime_ns"]))  # fmt: skip
     try:
-        known = os.lstat(base / found.path)
-        descriptor = _opened(base, found.path)
+        place = _found(base, found.path)
+        try:
+            known = os.fstat(place)
+            _allowed(place, stat.S_IRUSR)
+            descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK)
+        finally:
+            os.close(place)
     except OSError as error:
         found.problems.append(f"it was not restored: {error.strerror or error}")
         return found

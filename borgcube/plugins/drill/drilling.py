@@ -126,7 +126,6 @@ def _restore_and_compare(context: JobContext, findings: Findings) -> None:
         findings.seconds = time.monotonic() - start
         findings.remarks += [f"borg says: {words(text)}" for text in done.warnings[:MAX_PROBLEMS]]
     context.phase("comparing")
-    _make_readable(target)
     files = read_expected(expected) if findings.whole else iter(sample["items"])
     content_hash = engine.content_hash(sample["id_kind"], bytes.fromhex(sample["id_key"]))
     base = Path(os.path.realpath(target))
@@ -171,15 +170,6 @@ def check_space(scratch: Path, size: int) -> None:
             f"{needed / SPARE_BYTES:.1f} GiB.",
             next_step="Make room in the home, or restore a sample.",
         )  # fmt: skip
-
-
-def _make_readable(target: Path) -> None:
-    """Let this process enter every restored directory."""
-    for directory, names, _ in os.walk(target):
-        for name in names:
-            path = os.path.join(directory, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)
 
 
 def _judge_canary(parameters: dict[str, Any], findings: Findings) -> None:

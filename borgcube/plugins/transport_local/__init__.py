@@ -50,6 +50,8 @@ class LocalProcess:
 class LocalConnection:
     """No login at all; keeps track of what it started."""
 
+    runs_here = True
+
     def __init__(self) -> None:
         self._started: list[LocalProcess] = []
 

@@ -338,6 +338,7 @@ def test_the_server_itself_is_for_administrators(console: ConsoleRig, apis: dict
         ("POST", "/plans/dry-run", {key: plan[key] for key in plan if key != "name"}),
         ("POST", f"{archive}/restore", {"directory": "/tmp/x"}),
         ("POST", f"{archive}/restore", {"directory": "/tmp/x", "client": "self"}),
+        ("POST", f"{archive}/restore", {"directory": "/x", "client": "web", "unfenced": True}),
     ]  # fmt: skip
     for method, path, body in tried[:2]:
         assert olga.ask(method, path, body).status == 403, path

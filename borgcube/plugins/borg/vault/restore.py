@@ -33,6 +33,8 @@ MAX_PIECE = 1 << 20
 # What the items of one restore, and sources of hard links beside them, may take on disk.
 MAX_SPOOL = 64 << 30
 SET_ID_BITS = 0o6000
+# Capabilities of programs, labels of another machine's policy: as set-user-ID bits are.
+SYSTEM_ATTRIBUTES = (b"security.", b"trusted.")
 DEVICE_KINDS = (0o020000, 0o060000)
 
 
@@ -136,6 +138,11 @@ class RestoreSession(Reading):
             if item.get(b"mode", 0) & 0o170000 in DEVICE_KINDS:
                 return False
             item[b"mode"] = item.get(b"mode", 0) & ~SET_ID_BITS
+            if isinstance(item.get(b"xattrs"), dict):
+                item[b"xattrs"] = {
+                    name: value for name, value in item[b"xattrs"].items()
+                    if not name.startswith(SYSTEM_ATTRIBUTES)
+                }  # fmt: skip
         return True
 
     def _follow(self, sources: Sources, item: dict[bytes, Any]) -> None:
