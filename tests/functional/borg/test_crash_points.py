@@ -155,7 +155,7 @@ def test_one_damaged_archive_does_not_hide_the_others(tmp_path: Path) -> None:
 def test_a_chunk_another_session_waits_for_is_not_taken_back() -> None:
     chunk, table = b"c" * 32, Sessions(threading.RLock())
     asking, waiting = Session("a", "a-1"), Session("b", "b-1")
-    facts = SimpleNamespace(over=False, uploaded=(), _pending=[(None, chunk)])
+    facts = SimpleNamespace(over=False, uploaded=(), own_metadata=(), _pending=[(None, chunk)])
     waiting.relies_on = partial(BackupSession.relies_on, facts)
     table.begin(asking)
     table.begin(waiting)
