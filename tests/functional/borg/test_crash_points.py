@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from borgcube.core.errors import JobFailed
 from borgcube.plugins.borg.vault import recovery
 from borgcube.plugins.borg.vault.backup import BackupSession
-from borgcube.plugins.borg.vault.main import Vault
+from borgcube.plugins.borg.vault.sessions import Session, Sessions
 from borgcube.testing.rig import Rig
 from tests.functional.borg.test_engine import archive_names, check_is_clean, random_files
 
@@ -153,11 +153,13 @@ def test_one_damaged_archive_does_not_hide_the_others(tmp_path: Path) -> None:
 
 
 def test_a_chunk_another_session_waits_for_is_not_taken_back() -> None:
-    chunk = b"c" * 32
-    waiting = SimpleNamespace(uploaded=(), _pending=[(None, chunk, 1)])
-    waiting.relies_on = partial(BackupSession.relies_on, waiting)
-    asking = SimpleNamespace()
-    vault = SimpleNamespace(sessions={"a": asking, "b": waiting})
-    assert Vault.relied_upon(vault, chunk, but=asking)
-    waiting._pending.clear()
-    assert not Vault.relied_upon(vault, chunk, but=asking)
+    chunk, table = b"c" * 32, Sessions(threading.RLock())
+    asking, waiting = Session("a", "a-1"), Session("b", "b-1")
+    facts = SimpleNamespace(over=False, uploaded=(), own_metadata=(), _pending=[(None, chunk)])
+    waiting.relies_on = partial(BackupSession.relies_on, facts)
+    table.begin(asking)
+    table.begin(waiting)
+    assert table.rely_on(chunk, but=asking)
+    assert not table.rely_on(chunk, but=waiting)
+    facts._pending.clear()
+    assert not table.rely_on(chunk, but=asking)

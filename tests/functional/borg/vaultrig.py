@@ -179,6 +179,7 @@ class LiveVault:
             thread.join(PATIENCE_S)
         assert not any(thread.is_alive() for thread in self._threads), "a thread is stuck"
         self.counts = {key: entry[:2] for key, entry in self.vault.ledger.chunks.iteritems()}
+        self.vault.readers.close()
         self.vault.ledger.opened.close(clean_up=self.vault.broken is not None)
 
     # Clients ----------------------------------------------------------------------------

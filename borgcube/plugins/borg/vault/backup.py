@@ -395,7 +395,4 @@ class BackupSession(Uploads):
             self._ahead.close()
         if self._stream is not None:
             self._stream.close()
-        if self.account is not None:
-            with self.ledger.lock:
-                self.account.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -177,11 +177,12 @@ class SessionServer:
         try:
             with vault.ledger.lock:
                 vault.sessions.end(session)
-                session.close()
                 vault.remove_superseded()
         except Exception as error:
             log.exception("superseded partial archives could not be removed")
             vault.fail(error)
+        finally:
+            session.close()  # without the lock: it waits for a thread that may need it
 
     def _attach(self, token: str) -> None:
         session = self.vault.sessions.get(token)

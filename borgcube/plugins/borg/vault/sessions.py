@@ -6,18 +6,18 @@ a thread that holds one further down:
 1. ``Vault.maintenance`` and ``Vault.verifying``: one prune or compaction, one check at a time.
    Held for the whole work; what is reported to a worker meanwhile has a deadline.
 2. ``Ledger.lock``: whatever changes what the repository holds, **and the table of sessions**.
-3. Leaves, held for an instant and with no other lock, no peer and no disk behind them: a
-   session's ``_turn``, a wire's writing, the nonces, the budgets, the failing of the vault.
-   (Nonces are reserved on disk; nothing is waited for meanwhile but that.)
+3. Leaves, held for an instant and with no other lock behind them: a session's ``_turn``, the
+   nonces, the budgets, the failing of the vault. A wire's writing is one too, but may wait for
+   its peer: nobody sends while holding the ledger's lock.
 
 The table is never changed in place: :meth:`Sessions.begin` and :meth:`Sessions.end` replace it,
 under the ledger's lock. So any thread may *look* at any time, without a lock, and sees a table
 that was true a moment ago. Whoever *decides* by it (may this archive go, is this chunk needed,
-whose partial archives belong to this commit) holds the ledger's lock from the look to the deed,
-and so does a session from its entry in the table to the first thing that it is offered.
+whose partial archives belong to this commit) holds the ledger's lock from the look to the deed.
+A session is in the table before it is offered anything, and as long as it may need it.
 
-Nobody waits for a peer or for a chunk that is being sealed while holding the ledger's lock: the
-threads that seal need it.
+Nobody waits for a peer, for a chunk that is being sealed or for the thread that judges ahead
+while holding the ledger's lock: those threads need it.
 """
 
 from __future__ import annotations
@@ -103,6 +103,9 @@ class Session:
 
     def remember_partial(self) -> None:
         """Offer what the partial archive has, after the commit that made it."""
+
+    def left(self) -> None:
+        """Hear that it has left the table."""
 
     # Its conversation -------------------------------------------------------------------
 
@@ -220,6 +223,7 @@ class Sessions:
         """Take a session out; safe to repeat."""
         with self._lock:
             self._table = tuple(one for one in self._table if one is not session)
+            session.left()
 
     # To look, from any thread -------------------------------------------------------------
 

@@ -182,6 +182,11 @@ class Uploads(Session):
         """Return the name of its partial archive."""
         return self.partial_name
 
+    def left(self) -> None:
+        """End its account: from now on its partial archive tells what it holds."""
+        if self.account is not None:
+            self.account.close()
+
     def relies_on(self, chunk_id: bytes) -> bool:
         """Tell whether this session uploaded a chunk and is not over."""
         if self.over:
