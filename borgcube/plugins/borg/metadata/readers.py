@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -49,9 +48,6 @@ class Readers:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._told = False
-        # The process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG), and the
-        # thread of a session ends with it, while others need their reader.
-        self._starter: ThreadPoolExecutor | None = None
 
     def open(self) -> Reader:
         """Return a new child's conversation. Raises JobFailed ``reader-failed``."""
@@ -90,18 +86,15 @@ class Readers:
         self._end()
         mine, theirs = socket.socketpair()
         mine.settimeout(ANSWER_WAIT_S)
-        if self._starter is None:
-            self._starter = ThreadPoolExecutor(1, thread_name_prefix="reader")
         with theirs:
-            self._process = self._starter.submit(
-                subprocess.Popen[bytes],
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "borgcube.plugins.borg.metadata.process",
                  "--socket", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # Where Python finds BorgCube, when it is not installed.
                 env={key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ},
-            ).result(ANSWER_WAIT_S)  # fmt: skip
+            )  # fmt: skip
         self._control = mine
         return mine
 
@@ -122,9 +115,6 @@ class Readers:
         """End the process; safe to repeat."""
         with self._lock:
             self._end()
-            if self._starter is not None:
-                self._starter.shutdown(wait=False)
-                self._starter = None
 
 
 class Reader:
