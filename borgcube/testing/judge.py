@@ -76,6 +76,7 @@ class Judge:
         self._borg = StockBorg(passphrase)
         self._copied = ""  # the state of which there is a copy
         self._judged = ""  # the state that was found sound
+        self._same: Snapshot | None = None  # what was compared with it
         self._sound: set[str] = set()  # IDs of archives that list and extract
         self._number = 0
 
@@ -109,17 +110,19 @@ class Judge:
         return {name: digest for name, digest in found.items() if name not in but}
 
     def judge(
-        self, *, unchanged: Snapshot | None = None, strict: bool = True, csize: bool = False
-    ) -> Verdict:
+        self, *, unchanged: Snapshot | None = None, tolerated: Collection[str] = (),
+        csize: bool = False,
+    ) -> Verdict:  # fmt: skip
         """Look at everything that may have changed since it was found sound.
 
-        ``unchanged`` are the archives that must be as they were. With ``strict`` a warning of
-        borg's extract is a finding, with ``csize`` a different stored size is one.
+        ``unchanged`` are the archives that must be as they were. A warning of borg's extract is
+        a finding, but for the archives that are ``tolerated``. With ``csize`` a stored size that
+        differs from what the archives say is one as well.
         """
         begun = time.monotonic()
         verdict = Verdict()
         state = self.state()
-        if state == self._judged and unchanged is None:
+        if state == self._judged and (unchanged is None or unchanged is self._same):
             return verdict
         self._copy()
         if state != self._judged:
@@ -127,7 +130,7 @@ class Judge:
             if csize:
                 verdict.findings += verdict.csize
             self._check(verdict)
-            self._archives(verdict, strict=strict)
+            self._archives(verdict, tolerated)
         if unchanged is not None:
             now = self.snapshot()
             for name, digest in unchanged.items():
@@ -136,7 +139,7 @@ class Judge:
                 elif now[name] != digest:
                     verdict.findings.append(f"the archive {name} is not what it was")
         if verdict.content:
-            self._judged = state
+            self._judged, self._same = state, unchanged
         verdict.seconds = time.monotonic() - begun
         return verdict
 
@@ -169,7 +172,7 @@ class Judge:
         if done.code != 0 or done.crashed or done.err.strip():
             verdict.findings.append(f"borg check is not clean: {_words(done)}")
 
-    def _archives(self, verdict: Verdict, *, strict: bool) -> None:
+    def _archives(self, verdict: Verdict, tolerated: Collection[str]) -> None:
         """Every archive that is new lists and extracts, and changes nothing elsewhere."""
         place = str(self._at("repository"))
         done = self._run("list", "--bypass-lock", "--format", "{id} {archive}{NUL}", place)
@@ -180,6 +183,7 @@ class Judge:
             archive_id, _, name = entry.strip("\n").partition(" ")
             if archive_id in self._sound:
                 continue
+            strict = name not in tolerated
             found = self._archive(f"{place}::{name}", name, verdict.warnings, strict=strict)
             verdict.archives += 1
             verdict.findings += found
