@@ -387,17 +387,21 @@ def _chain(*items: dict[str, Any]) -> Sequence[Node]:
 @mutation("what is below a link out of the tree")
 def _(rng: random.Random, forged: Forged) -> None:
     witness, chunk = forged.known.witness, rng.choice(forged.known.own)
-    way = rng.choice(["way", "./way", "way/", "d/way", ".//way", "d/./way"])
-    first = rng.choice([way, "way", "d/way"])
-    before = rng.choice([True, False])
-    chain = [fields(first, LINK, source=rng.choice([witness, witness + "/directory", ".."]))]
-    if before:
-        chain = [fields(first, DIRECTORY), file(f"{first}/x", chunk), *chain]
-    below = rng.choice(["file", "new", "directory/file", "directory"])
-    kind = rng.choice([file(f"{way}/{below}", chunk), fields(f"{way}/{below}", DIRECTORY),
-                       fields(f"{way}/{below}", 0o104777, source="d/master"),
-                       fields(f"{way}/{below}", LINK, source="/")])  # fmt: skip
-    forged.items += _chain(*chain, kind)
+    place = rng.choice(["way", "d/way"])
+    spellings = [place, f"./{place}", f"{place}/", f".//{place}", place.replace("/", "/./")]
+    target = rng.choice([witness, f"{witness}/directory", ".."])
+    way, spelling = rng.choice(spellings), rng.choice(spellings)
+    # What leaves nothing in a directory that borg has then seen.
+    gone = fields(f"{place}/x", REGULAR, source="absent")
+    inside = rng.choice([fields(f"{place}/", DIRECTORY), file(f"{place}/x", chunk), gone, gone])
+    before = rng.choice([(), (fields(place, DIRECTORY), inside), (inside,), (inside,)])
+    name = rng.choice(["file", "new", "directory/file", "directory"])
+    below = f"{spelling}/{name}"
+    last = rng.choice([
+        file(below, chunk), fields(below, DIRECTORY), fields(below, LINK, source="e"),
+        fields(below, 0o104777, source="d/master"),
+    ])  # fmt: skip
+    forged.items += _chain(*before, fields(way, LINK, source=target), last)
 
 
 @mutation("a path twice with two types")

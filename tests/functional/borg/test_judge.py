@@ -111,8 +111,9 @@ def poisons(judge: Judge) -> dict[str, tuple[list[bytes], str]]:
         "of a link that leads nowhere": ([item("f", source="absent")], "with warnings"),
         "of an owner that no system has": ([item("f", chunks=[], uid=1 << 60)], "does not extract"),
         "that changes what is outside": (
-            [item("d/", 0o040755), item("d/", 0o120777, source=str(judge.witness)),
-             item("d/file", chunks=[], size=0)], "witness",
+            [item("d/x", source="absent"), item("./d", 0o120777, source=str(judge.witness)),
+             item("d/file", chunks=[], size=0)],
+            "changed the witness outside its target",
         ),
         "that links to what is outside": ([way, item("way/file", chunks=[], size=0)], "warnings"),
     }  # fmt: skip
