@@ -68,7 +68,7 @@ class Forged:
         listed: list[Node] = [Raw(one) for one in ids]
         for change in self.ids:
             listed = change(listed)
-        made = node_of({key: value for key, value in honest.items() if key != "items"})
+        made = node_of(honest)
         assert isinstance(made, Map)
         made.put(b"items", Array(listed))
         for edit in self.edits:
@@ -94,7 +94,8 @@ def fields(path: str | bytes, mode: int, **more: Any) -> dict[str, Any]:
 
 def file(path: str | bytes, *chunks: Chunk, **more: Any) -> dict[str, Any]:
     """Return a regular file."""
-    made = fields(path, 0o100644, chunks=list(chunks), size=sum(one[1] for one in chunks))
+    size = sum(one[1] for one in chunks)
+    made = fields(path, 0o100644, chunks=list(chunks), size=size, hardlink_master=False)
     return {**made, "ctime": made["mtime"], "birthtime": made["mtime"], **more}
 
 
@@ -110,11 +111,11 @@ def honest_items(known: Known) -> list[dict[str, Any]]:
         file("d/three", three, known.offered, xattrs={b"user.a": b"1", b"user.b": None},
              acl_access=b"user::rw-\ngroup::r--\nother::r--\n"),
         file("d/master", two, hardlink_master=True),
-        fields("d/slave", 0o100644, source="d/master", size=two[1]),
+        fields("d/slave", 0o100644, source="d/master"),
         fields("d/link", 0o120777, source="one"),
         fields("e", 0o041777),
-        fields("e/fifo", 0o010644),
-        fields("e/null", 0o020666, rdev=259),
+        fields("e/fifo", 0o010644, hardlink_master=False),
+        fields("e/null", 0o020666, rdev=259, hardlink_master=False),
         fields("e/sub", 0o040700),
         file(b"e/sub/\xff\xfe", one, user=None, group=None, uid=1 << 31),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ writes, are made by changing the node.
 
 from __future__ import annotations
 
+import bisect
 import struct
 from dataclasses import dataclass, field
 from typing import Any, Union
@@ -77,10 +78,11 @@ class Map:
         return None if place is None else self.pairs[place][1]
 
     def put(self, key: bytes, value: Node) -> None:
-        """Set the value of a key."""
+        """Set the value of a key; a new one comes where Borg would have it."""
         place = self.at(key)
         if place is None:
-            self.pairs.append((Raw(key), value))
+            names = [name.data if isinstance(name, Raw) else b"" for name, _ in self.pairs]
+            self.pairs.insert(bisect.bisect(names, key), (Raw(key), value))
         else:
             self.pairs[place] = (self.pairs[place][0], value)
 
