@@ -30,7 +30,7 @@ from typing import Any
 TIMEOUT_S = 120.0
 MEMORY_BYTES = 2 << 30
 FILE_BYTES = 2 << 30
-MAX_WORDS = 1 << 20  # bytes of output that are kept of a command
+MAX_WORDS = 8 << 20  # bytes of output that are kept of a command
 # From linux/sched.h, linux/mount.h; mount_setattr has this number on every architecture.
 _NEWNS, _NEWUSER, _NEWNET = 0x20000, 0x10000000, 0x40000000
 _BIND, _PRIVATE = 4096, 1 << 18
@@ -111,6 +111,20 @@ class StockBorg:
         if done.code != 0:
             raise RuntimeError(f"borg cannot read the repository: {done.err[-2000:]}")
         found: dict[str, str] = json.loads(done.out)
+        return found
+
+    def items(self, repository: Path, archive: str, *, base: Path) -> list[dict[str, Any]]:
+        """Return an archive's items as borg's own classes read them: field -> its ``repr``.
+
+        Of each chunk there is the size only, for comparisons between repositories.
+        """
+        done = self._ask(
+            argv=[], items=str(repository), archive=archive, base=str(base), cwd=str(base),
+            timeout=600.0, writable=[str(base)],
+        )  # fmt: skip
+        if done.code != 0:
+            raise RuntimeError(f"borg cannot read the archive: {done.err[-2000:]}")
+        found: list[dict[str, Any]] = json.loads(done.out)
         return found
 
     def plant(
@@ -212,6 +226,24 @@ def _digests(repository: str) -> dict[str, str]:
     return found
 
 
+def _items(repository: str, name: str) -> list[dict[str, str]]:
+    from borg.archive import Archive
+    from borg.helpers import Manifest
+    from borg.repository import Repository
+
+    found = []
+    with Repository(repository, exclusive=False, lock=False) as opened:
+        manifest, key = Manifest.load(opened, Manifest.NO_OPERATION_CHECK)
+        for item in Archive(opened, key, manifest, name).iter_items():
+            fields = {key: item.get(key) for key in item.as_dict()}
+            if "chunks" in fields:
+                fields["chunks"] = [entry[1] for entry in fields["chunks"]]
+            if "xattrs" in fields:
+                fields["xattrs"] = sorted(fields["xattrs"].items())
+            found.append({key: repr(value) for key, value in fields.items()})
+    return found
+
+
 def _plant(order: dict[str, Any]) -> str:
     import msgpack
     from borg.helpers import Manifest
@@ -308,6 +340,9 @@ def _child(order: dict[str, Any], out: int, err: int) -> None:
             setup_logging()
         if "digests" in order:
             print(json.dumps(_digests(order["digests"])))
+            code = 0
+        elif "items" in order:
+            print(json.dumps(_items(order["items"], order["archive"])))
             code = 0
         elif "plant" in order:
             print(_plant(order))
