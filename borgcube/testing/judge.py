@@ -12,11 +12,14 @@ sound it does not look at again: a state that did not change costs two digests.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import stat
+import struct
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +27,12 @@ from pathlib import Path
 
 from borgcube.testing.stockborg import Ran, StockBorg, index_of
 
+_SETFLAGS = 0x40086602  # FS_IOC_SETFLAGS of linux/fs.h, on machines of 64 bits
 SHOWN = 5  # differences of one kind that are told
 # What an honest archive may make borg say where it is extracted on another system than its own:
 # attributes, access lists and names that this file system does not have.
 HARMLESS = re.compile(
-    r"Operation not supported|when setting extended attribute|attrs: \[Errno 22\]"
+    r"Operation not supported|when setting extended attribute|attrs: \[Errno (13|22)\]"
     r"|File name too long"
 )
 Snapshot = Mapping[str, str]
@@ -317,8 +321,23 @@ def tree_digest(place: Path) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a tree, whatever modes and depths it has."""
-    if path.is_dir():
-        for folder, _, _ in os.walk(os.fsencode(path)):
-            os.chmod(folder, 0o700)
-        shutil.rmtree(path)
+    """Remove a tree, whatever modes, flags and depths it has."""
+    if not path.is_dir():
+        return
+    for folder, _, files in os.walk(os.fsencode(path)):
+        for name in (b"", *files):
+            _clear_flags(os.path.join(folder, name) if name else folder)
+        os.chmod(folder, 0o700)
+    shutil.rmtree(path)
+
+
+def _clear_flags(path: bytes) -> None:
+    """Take flags such as "immutable" off, which borg restores as root."""
+    if not stat.S_ISREG(os.lstat(path).st_mode) and not os.path.isdir(path):
+        return
+    with contextlib.suppress(OSError):  # a file system without flags, or a link
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(opened, _SETFLAGS, struct.pack("i", 0))
+        finally:
+            os.close(opened)
