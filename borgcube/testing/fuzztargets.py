@@ -22,6 +22,7 @@ from borgcube.plugins.borg.metadata.decode import decode_archive, decode_manifes
 from borgcube.plugins.borg.metadata.encode import ItemEncoder, WrongSize
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused, Links, check_record
 from borgcube.plugins.borg.wire import DATA, PUT, PUT_HEADER, Wire, WireError
+from borgcube.testing.agreement import agree
 
 ID_KEY = bytes(range(32))
 ID_HASH = id_hash_for("hmac-sha256", ID_KEY)
@@ -214,4 +215,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "items": items,
     "archive": archive,
     "words": words,
+    "agree": agree,
 }

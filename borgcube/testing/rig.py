@@ -153,6 +153,12 @@ class Rig:
     def __exit__(self, *_exc: object) -> None:
         self.stop_vault()
 
+    @property
+    def cache(self) -> Path:
+        """The directory of Borg's cache that the vault keeps."""
+        (found,) = (self.state_dir / "base" / ".cache" / "borg").glob("*/chunks")
+        return found.parent
+
     def start_vault(self, *, partial_days: int = 14, free_floor_bytes: int = 0) -> bytes:
         """Start the vault and return its first line."""
         self.vault = subprocess.Popen(

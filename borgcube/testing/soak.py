@@ -4,8 +4,9 @@
 clients are backed up at once and one process, taken in turn, gets SIGKILL at a moment that
 is aimed at: while it starts, sends, commits, writes its index, ends. Then everything must go
 on by itself: jobs end, the next backups are done, nothing is left on the clients, the
-journal has no gap. Every few cycles plain borg checks all data, restores every new archive
-byte for byte, and the nonces are compared.
+journal has no gap. Then a judge asks plain borg: the counts are right, check is clean, every new
+archive extracts, the others are what they were. Every few cycles every new archive is compared
+with its tree byte for byte, and the nonces are compared.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Soak:
             self._recover()
             if number % PRUNE_EVERY == 0:
                 self._prune()
+            self.rig.judged()
             if number % self.verify_every == 0 or number == cycles:
                 self.rig.verify()
             states = " ".join(self.rig.job(job)["state"] for job in jobs)

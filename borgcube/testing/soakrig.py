@@ -23,6 +23,7 @@ import psutil  # type: ignore[import-untyped]
 
 from borgcube.cli.control import Control
 from borgcube.core.errors import BorgCubeError
+from borgcube.testing.judge import Judge, Snapshot
 from borgcube.testing.nonces import examine
 from borgcube.testing.sshd import PrivateSSHD
 from borgcube.testing.trees import compare_trees
@@ -74,6 +75,8 @@ class SoakRig:
         self.verified: set[str] = set()  # archive IDs that were restored and compared
         self.seq = 0
         self.cache: Path | None = None
+        self.judge: Judge | None = None
+        self.before: Snapshot = {}  # what every archive was when it was seen first
 
     # The server ---------------------------------------------------------------------
 
@@ -155,6 +158,8 @@ class SoakRig:
             except subprocess.TimeoutExpired:
                 self.daemon.kill()
         self.sshd.stop()
+        if self.judge is not None:
+            self.judge.close()
 
     def call(self, method: str, **params: Any) -> Any:
         """Call the daemon; raises BorgCubeError."""
@@ -287,6 +292,23 @@ class SoakRig:
         if done.returncode != 0 or done.stderr.strip():
             raise Broken(f"borg {words[0]} says {done.returncode}: {done.stderr[-2000:]}")
         return done.stdout
+
+    def judged(self) -> None:
+        """Have the judge look at what changed; no job may be running. Raises Broken.
+
+        The count of each chunk, check, a listing and an extraction of every new archive; and
+        each archive that is still there is what it was when it was seen first.
+        """
+        if self.judge is None:
+            assert self.cache is not None
+            work = self.place / "judge"
+            self.judge = Judge(self.repository, PASSPHRASE, cache=self.cache, work=work)
+        now = self.judge.snapshot()
+        same = {name: digest for name, digest in self.before.items() if name in now}
+        verdict = self.judge.judge(unchanged=same)
+        if not verdict.content:
+            raise Broken(f"the judge is not content: {verdict.findings}")
+        self.before = now
 
     def verify(self) -> None:
         """Stop BorgCube; compare the repository with the model by plain borg; start again.

@@ -1,8 +1,9 @@
 """Promises 1, 2, 4 and 9: every attack is refused, named and leaves no trace.
 
 Each of :mod:`borgcube.testing.attacks` runs against a real gate and a real vault, while an
-honest client's session is open in the same repository and goes on. At the end the honest
-archives are whole, and plain borg finds nothing wrong.
+honest client's session is open in the same repository and goes on. After each, a judge that asks
+stock borg alone (:mod:`borgcube.testing.judge`) looks at all that changed. At the end the
+honest archives are whole, and plain borg finds nothing wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import zlib
 from collections.abc import Iterator
@@ -34,7 +36,8 @@ from borgcube.plugins.borg.wire import (
 )
 from borgcube.testing.attacks import OWN, SECRET, Attack, all_attacks
 from borgcube.testing.hostile import MANIFEST_ID, Peer, Refused, borg_packed, file_item, peak_bytes
-from borgcube.testing.rig import Rig, stock_borg
+from borgcube.testing.judge import Judge
+from borgcube.testing.rig import PASSPHRASE, Rig, stock_borg
 
 GATE_BYTES = 200 << 20
 VAULT_BYTES = 700 << 20
@@ -58,6 +61,12 @@ class Target:
         self.uploaded: list[tuple[bytes, int, int]] = []
         self.plain = b""
         self.admitted: set[str] = set()
+        self.judge = Judge(rig.path, PASSPHRASE, cache=rig.cache, work=rig.root / "judge")
+        self.before = self.judge.snapshot()
+
+    def judged(self, tolerated: re.Pattern[str] | None = None) -> None:
+        """Ask the judge, who looks closer at what changed since he was asked last."""
+        self.judge.judge(unchanged=self.before, tolerated=tolerated).require()
 
     def open(self, name: str) -> Peer:
         peer = Peer(self.socket, archive=f"{name}-1", plan=name, domain=f"client:{name}")
@@ -96,7 +105,9 @@ class Target:
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with Rig(tmp_path_factory.mktemp("rig")) as rig:
-        yield Target(rig)
+        target = Target(rig)
+        with target.judge:
+            yield target
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
@@ -124,6 +135,7 @@ def test_no_client(attack: Attack, target: Target) -> None:
         peer.close()
     if attack.kind != "client-clock":  # which an honest client may have: its chunks are kept
         assert target.committed() == before
+    target.judged()
     target.go_on()
 
 
@@ -159,6 +171,7 @@ def test_a_forged_tag_of_an_archive_never_reaches_the_repository(target: Target)
     tag = {"type": "HKDF_HMAC_SHA512", "salt": bytes(64), "hmac": b"\x66" * 64}
     peer.archive(peer.honest_items(), tam=tag)
     assert bytes.fromhex(target.admit(peer)["id"]) != MANIFEST_ID
+    target.judged()
 
 
 def test_words_of_a_client_in_an_archive_are_escaped(target: Target) -> None:
@@ -168,6 +181,7 @@ def test_words_of_a_client_in_an_archive_are_escaped(target: Target) -> None:
         peer.honest_items(), hostname="h\x1b[2J\x07", username=b"\xff\xfe", cmdline=["borg\n\r"]
     )
     target.admit(peer)
+    target.judged()
     place = f"{target.rig.path}::{peer.archive_name}"
     shown = target.rig.plain_borg("--bypass-lock", "info", "--json", place)
     assert shown.returncode == 0, shown.stderr
@@ -212,6 +226,7 @@ def test_a_gate_that_was_taken_over_ends_no_session_but_its_own(
     line.close()
     session.close()
     assert target.committed() == before
+    target.judged()
     target.go_on()
 
 
@@ -231,6 +246,7 @@ def test_an_archive_cannot_write_outside_its_restore(target: Target) -> None:
     assert (target.rig.root / "restored" / "way").is_symlink()
     assert [path.name for path in outside.iterdir()] == ["there"]
     assert (outside / "there").read_text() == "as it was"
+    target.judged(tolerated=re.compile("parent .* unsafe"))
 
 
 def test_a_chunk_referenced_a_million_times_stays_one_chunk(target: Target) -> None:
@@ -254,6 +270,7 @@ def test_a_chunk_referenced_a_million_times_stays_one_chunk(target: Target) -> N
     peer.archive([], ids=ids)
     result = target.admit(peer)
     assert result["chunks"] == 1_000_000 and result["size"] == 4_000_000
+    target.judged()
     assert peak_bytes(target.vault_pid) < VAULT_BYTES
 
 
@@ -262,6 +279,7 @@ def test_after_all_attacks_every_honest_archive_is_whole(target: Target) -> None
     target.honest.archive([file_item("beside", target.uploaded)])
     result = target.admit(target.honest)
     assert result["size"] == len(target.plain) == 100 * len(target.uploaded)
+    target.judged()
     rig = target.rig
     assert rig.stop_vault() == 0
     try:

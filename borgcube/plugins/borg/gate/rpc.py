@@ -54,7 +54,11 @@ class RequestParser:
         )
 
     def feed(self, data: bytes) -> Iterator[Request]:
-        """Yield the requests completed by ``data``."""
+        """Yield the requests completed by ``data``.
+
+        What comes before malformed bytes is yielded first, so that the pieces in which a
+        stream arrives make no difference; then Rejected is raised.
+        """
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:

@@ -104,14 +104,17 @@ class ItemDecoder:
 
     def _shape(self, keys: tuple[bytes, ...]) -> int:
         """Return the flags of a combination of keys that is seen for the first time."""
-        if self.lenient:
-            if any(type(key) is not bytes for key in keys):
-                raise _refused("an item has a key that is no text")
+        if self.lenient and any(type(key) is not bytes for key in keys):
+            raise _refused("an item has a key that is no text")
+        if self.skip:
             if not set(keys) >= {b"path", b"mode", b"mtime"}:
                 raise _refused("an item lacks its path, mode or time")
+        elif self.lenient:
+            if not set(keys) >= _ALWAYS:  # every borg wrote them; without an owner it ends
+                raise _refused("an item lacks a field that Borg needs")
         elif not set(keys) >= _ALWAYS or list(keys) != sorted(keys):
             raise _refused("an item lacks a field, or has them in another order than Borg")
-        if not (self.lenient or set(keys) <= _KNOWN):
+        if not (self.skip or set(keys) <= _KNOWN):  # on any other, Borg's own reader ends
             raise _refused("an item has an unknown key")
         flags = 0
         for key in keys:

@@ -208,6 +208,11 @@ def check_record(record: Record, links: LinkRules) -> str:
     kind = KINDS.get(record.mode >> 12)
     if kind is None:
         raise ArchiveRefused("an item has a mode of no known type")
+    if path == b"." and kind != DIRECTORY:
+        raise ArchiveRefused("the item of the root itself is no directory")
+    if b"\0" in record.user or b"\0" in record.group:
+        # No system has such a name, and Borg ends where it looks one up.
+        raise ArchiveRefused("an item has a zero byte in a name of its owner")
     fields = _FIELDS.get((kind, bool(flags & form.SOURCE)))
     if fields is None or flags & fields[0] != fields[0] or flags & ~fields[1]:
         raise ArchiveRefused("an item has not the fields of its type")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from borgcube.plugins.borg.gate import session
-from borgcube.testing import fuzz, fuzztargets
+from borgcube.testing import agreement, fuzz, fuzztargets
+from borgcube.testing.agreement import Disagreement
 from borgcube.testing.fuzztargets import TARGETS, Finding
 
 FILES = sorted(fuzz.CORPUS.glob("*/*"))
@@ -28,8 +29,9 @@ def test_no_input_does_more_than_be_refused(file: Path) -> None:
 
 
 BREAKS = [
-    ("items", fuzztargets, "check_record", lambda _record, _links: "-"),
+    ("items", fuzztargets, "_lookup", lambda _chunk_id: (4, 4)),
     ("compressed", fuzztargets, "decompress", lambda _data, **_limit: bytes(2 << 20)),
+    ("agree", agreement, "counted_by_borg", lambda _pieces: {}),
     ("session", session, "hmac", SimpleNamespace(compare_digest=lambda _one, _two: True)),
 ]
 
@@ -45,5 +47,21 @@ def test_the_harness_notices_a_defence_that_is_gone(
             if file.parent.name == target:
                 TARGETS[target](file.read_bytes())
 
-    with pytest.raises(Finding):
+    with pytest.raises((Finding, Disagreement)):
         replay()
+
+
+def test_our_reader_and_borgs_agree_about_generated_archives() -> None:
+    """`python -m borgcube.testing.fuzz agree --generate N` reads any number of them."""
+    found = agreement.generate(2000, first=1)
+    assert not found.get("findings"), found
+    assert min(found["accepted"], found["refused"]) > 100
+
+
+def test_archives_of_two_borgs_are_accepted_as_they_are() -> None:
+    for file in FILES:
+        if file.parent.name == "agree" and file.name.startswith("honest-"):
+            data = file.read_bytes()
+            assert agreement.compare([data[:99], data[99:]])
+            stored = b"".join(agreement.read_by_us([data]).stored)
+            assert agreement.items_of_borg([stored]) != [] and len(stored) <= len(data) + 99
