@@ -92,6 +92,10 @@ def _offline(home: Path) -> list[dict[str, str]]:
         else:
             if isinstance(loaded, config.Config):
                 disabled = tuple(loaded.plugins.disabled)
+    if shutil.disk_usage(home).free < places.FULL_BYTES:
+        say(
+            "error", f"The disk of {home} is full: nothing can be written down.", "Make room there."
+        )
     for plugin in Registry.load(disabled=disabled).quarantined:
         say("error", f"Plugin {plugin.name} is in quarantine: {plugin.error}",
             "Mend or remove it, or name it in plugins.disabled.")  # fmt: skip

@@ -62,6 +62,11 @@ class VaultConfig:
 
     idle_seconds: int = _key(60, "end a vault that had no job for this long", least=0)
     start_seconds: int = _key(120, "how long a vault may take to start", least=1)
+    hang_seconds: int = _key(
+        300,
+        "give a vault up that has stood still for this long, as on a disk that hangs",
+        least=3,
+    )
     partial_days: int = _key(
         14, "days after which chunks of a backup that was never finished are given up", least=1
     )

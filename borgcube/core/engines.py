@@ -69,10 +69,11 @@ class Engine(Protocol):
         """Return the argv of the vault process. Chunks of a backup that was never finished
         are given up after ``partial_days``; no backup is taken or gone on with below
         ``free_floor_bytes`` of free space at ``path``. It reads the passphrase, one line, from
-        its standard input, writes one JSON line ``{"ready": true}`` or
-        ``{"error": {kind, problem, message, next_step}}`` to standard output and another
-        one when it gives up later, serves
-        ``socket`` and ends cleanly on SIGTERM."""
+        its standard input, writes one JSON line ``{"ready": true}`` (with ``"read_only":
+        true`` when it serves nobody who writes) or ``{"error": {kind, problem, message,
+        next_step}}`` to standard output and another one when it gives up later, in between
+        about every second ``{"beat": {"still_s": seconds}}`` (for how long its work has
+        stood still), serves ``socket`` and ends cleanly on SIGTERM."""
 
     def upkeep_due(self, state_dir: Path, repository_id: str) -> datetime | None:
         """Return when a repository's vault is wanted although no job asks for it, as an

@@ -5,6 +5,7 @@ Called by everything that starts a process. It only names and makes directories.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from borgcube.core.errors import ConfigurationError
 
+# With less than that, a home is called full: a store, a log and a socket want more.
+FULL_BYTES = 1 << 20
 DEFAULT_HOME = "~/.local/share/borgcube"
 # A unix socket path holds 107 bytes. 90 leaves room for the suffix that ssh adds to its
 # control socket while it sets it up; 40 is the longest name below the directory.
@@ -86,7 +89,20 @@ def known_hosts_file(home: Path) -> Path:
 
 
 def init_home(home: Path) -> Path:
-    """Make the home with its configuration sample and master key; safe to repeat."""
+    """Make the home with its configuration sample and master key; safe to repeat. Raises
+    ConfigurationError when there is no room for it; nothing half written is left."""
+    try:
+        return _init_home(home)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise ConfigurationError(
+            f"{home} cannot be written: {error.strerror}.",
+            next_step="Make room there, or make it writable, then run init again.",
+        ) from error
+
+
+def _init_home(home: Path) -> Path:
     from borgcube.core import config, secrets
 
     private_directory(home)
@@ -95,8 +111,12 @@ def init_home(home: Path) -> Path:
     runtime_dir(home)
     sample = home / config.FILE_NAME
     if not sample.exists():
-        sample.write_text(config.sample(), encoding="utf-8")
-        sample.chmod(0o600)
+        # Whole or not at all: what there is, is not written again.
+        fresh = sample.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.chmod(0o600)
+        fresh.write_text(config.sample(), encoding="utf-8")
+        fresh.replace(sample)
     if not secrets.key_file(home).exists():
         if any((home / "store").iterdir()):
             raise ConfigurationError(

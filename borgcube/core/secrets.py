@@ -32,10 +32,14 @@ def create_master_key(home: Path) -> MasterKey:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError as error:
         raise ConfigurationError(f"The master key {path} exists already.") from error
-    with os.fdopen(fd, "w", encoding="ascii") as out:
-        out.write(f"{HEADER} {os.urandom(KEY_BYTES).hex()}\n")
-        out.flush()
-        os.fsync(out.fileno())
+    try:
+        with os.fdopen(fd, "w", encoding="ascii") as out:
+            out.write(f"{HEADER} {os.urandom(KEY_BYTES).hex()}\n")
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # half a key seals nothing
+        raise
     return load_master_key(home)
 
 

@@ -28,7 +28,7 @@ Finding = dict[str, str]
 
 def finding(level: str, message: str, next_step: str, **more: str) -> Finding:
     """Return one finding; ``level`` is ``error`` or ``warning``. ``about`` marks those that are
-    incidents of their own: ``space`` and ``violations``."""
+    incidents of their own: ``space``, ``violations`` and ``failure``."""
     return {"level": level, "message": message, "next_step": next_step, **more}
 
 

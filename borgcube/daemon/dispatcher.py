@@ -27,7 +27,7 @@ from borgcube.core.model import Job
 from borgcube.core.registry import Registry
 from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Root, Store
-from borgcube.daemon import queue
+from borgcube.daemon import queue, troubles
 from borgcube.daemon.endings import Ending
 from borgcube.daemon.orders import build_order
 from borgcube.daemon.pruning import record_maintenance
@@ -41,13 +41,17 @@ from borgcube.daemon.results import (
 )
 from borgcube.daemon.supervisor import Supervisor
 from borgcube.daemon.upkeep import Upkeep
-from borgcube.daemon.vaults import Vault, Vaults
+from borgcube.daemon.vaults import STILL_S, Vault, Vaults
 
 LOG = logging.getLogger(__name__)
 LOOK_AGAIN_S = 2.0  # a decide hook may change its mind without an event
 OWED_AGAIN_S = 1.0
-# What a dead process of ours did may go well the next time.
-WORTH_A_RETRY = frozenset({"worker-died", "gate-died", "vault-lost", "vault-stopped"})
+HUNG_GRACE_S = 5.0
+# What a dead process did may go well the next time.
+WORTH_A_RETRY = frozenset({
+    "worker-died", "gate-died", "gate-hung", "vault-lost", "vault-stopped", "vault-hung",
+    "borg-killed",
+})  # fmt: skip
 
 
 def passphrase_context(name: str) -> str:
@@ -63,13 +67,17 @@ class Dispatcher:
         keys: MasterKey, socket: zmq.Socket[bytes],
     ) -> None:  # fmt: skip
         self._home, self._config, self._store = home, config, store
+        self._grace_s = config.daemon.grace_seconds
         self._registry, self._keys = registry, keys
         self.publish: Any = lambda envelope: None
         self.vaults = Vaults(
             home, idle_s=config.vault.idle_seconds, start_s=config.vault.start_seconds,
+            hang_s=config.vault.hang_seconds,
             log_max_bytes=config.log.max_bytes, log_keep=config.log.keep,
         )  # fmt: skip
         self.vaults.on_listed = self._archives_listed
+        self.vaults.on_hung = self._vault_hung
+        self._hung: dict[str, FailureCause] = {}  # job -> why its vault was given up
         self.upkeep = Upkeep(home, store=store, registry=registry, start=self.start_vault)
         self.supervisor = Supervisor(home, socket, self)
         self.open_jobs = queue.OpenJobs()
@@ -172,6 +180,10 @@ class Dispatcher:
         """Start a job that has its repository alone, once no vault holds it any more."""
         if repository in self.vaults.names():
             self.vaults.retire(repository)
+            if (lost := self.vaults.lost(repository)) is not None:
+                del self._waiting[job_id]
+                self._alone.discard(job_id)
+                self._fail(job_id, lost)
             return
         del self._waiting[job_id]
         self._alone.discard(job_id)
@@ -231,6 +243,14 @@ class Dispatcher:
     def _archives_listed(self, repository: str, listed: Sequence[dict[str, Any]]) -> None:
         for job_id in take_stock(self._store, repository, listed):
             self._surely(partial(self._spare, job_id))
+        with self._store.transact() as root:
+            troubles.opened(root, repository)
+
+    def _vault_hung(self, cause: FailureCause, jobs: frozenset[str]) -> None:
+        """End the jobs of a vault that was given up, with that cause."""
+        for job_id in jobs:
+            self._hung[job_id] = cause
+            self.supervisor.cancel(job_id, grace_s=min(HUNG_GRACE_S, self._grace_s))
 
     def _spare(self, job_id: str) -> None:
         """End a retry that waits, because the attempt before it was lost with its archive done."""
@@ -288,6 +308,7 @@ class Dispatcher:
                     lifecycle.finish(root, job, lifecycle.CANCELLED)
                 else:
                     lifecycle.finish(root, job, lifecycle.FAILED, cause=cause)
+                    troubles.note(root, job, state=lifecycle.FAILED, cause=cause)
                     self._again(root, job, cause)
             self.wake()
 
@@ -357,7 +378,14 @@ class Dispatcher:
         claim = None
         if engine is not None and socket is not None:
             claim = partial(engine.claim_archive, socket, job_id=job_id)
-        self._endings[job_id] = Ending(outcome, claim)
+        self._endings[job_id] = Ending(
+            outcome, claim, hopeless=partial(self._is_hopeless, job_id, outcome.state)
+        )
+
+    def _is_hopeless(self, job_id: str, state: str) -> bool:
+        """Tell whether nobody is to wait for what the vault of a job has to say."""
+        hurry = self.stopping or state == lifecycle.CANCELLED
+        return self.vaults.still_s(job_id) > (STILL_S if hurry else self._config.vault.hang_seconds)
 
     def _end_jobs(self) -> None:
         for job_id, ending in list(self._endings.items()):
@@ -369,6 +397,9 @@ class Dispatcher:
 
     def _finish(self, job_id: str, outcome: JobResult) -> None:
         state, cause = outcome.state, outcome.cause
+        hung = self._hung.pop(job_id, None)
+        if hung is not None and state in (lifecycle.FAILED, lifecycle.CANCELLED):
+            state, cause = lifecycle.FAILED, hung
         with self._store.transact() as root:
             job = root.jobs.find("id", job_id)
             if job.state == lifecycle.STARTING and state != lifecycle.FAILED:
@@ -386,6 +417,10 @@ class Dispatcher:
             lifecycle.finish(
                 root, job, state, cause=cause, result=outcome.data,
                 warnings=tuple(outcome.warnings),
+            )  # fmt: skip
+            troubles.note(
+                root, job, state=state, cause=cause,
+                changed=bool(outcome.archives_added or outcome.archives_deleted),
             )  # fmt: skip
             if state == lifecycle.FAILED and not self.stopping:
                 self._again(root, job, cause)

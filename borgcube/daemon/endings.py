@@ -22,8 +22,14 @@ Claim = Callable[[], dict[str, Any] | None]
 class Ending:
     """A reported outcome, and the question to the vault in a thread, if there is one."""
 
-    def __init__(self, reported: JobResult, claim: Claim | None) -> None:
+    def __init__(
+        self, reported: JobResult, claim: Claim | None,
+        *, hopeless: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """Begin to ask. ``hopeless`` tells that the vault stands still, and that nobody is to
+        wait for it: what it admitted all the same is found by the next one."""
         self._reported = reported
+        self._hopeless = hopeless
         self._found: dict[str, Any] | None = None
         self._thread: threading.Thread | None = None
         if claim is not None:
@@ -42,7 +48,7 @@ class Ending:
     @property
     def over(self) -> bool:
         """Whether the outcome is known."""
-        return self._thread is None or not self._thread.is_alive()
+        return self._thread is None or not self._thread.is_alive() or self._hopeless()
 
     def outcome(self) -> JobResult:
         """Return how the job ended."""

@@ -153,7 +153,11 @@ class Daemon:
         # Twice the limit, so that a request just above it gets a clear answer.
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * largest)
         socket.setsockopt(zmq.SNDHWM, 10_000)
-        socket.bind(endpoint)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            number = error.errno or 0
+            raise OSError(number, os.strerror(number), endpoint) from error
         return socket
 
     def publish(self, envelope: events.Envelope) -> None:

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Any
 from borgcube import __version__
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput
-from borgcube.daemon import conditions
+from borgcube.daemon import conditions, storage, troubles
 from borgcube.daemon.control import method
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
 
 LOW_SPACE_BYTES = 1 << 30
+SAID = {
+    storage.MISSING: ("is not there", "Is the disk mounted?"),
+    storage.HANGS: ("does not answer", "Look at its disk, or at the server that it is on."),
+    storage.READ_ONLY: (
+        "is read-only: it takes no backups and nothing can be deleted; restores, drills, "
+        "downloads and checks go on",
+        "Find out why: file systems with errors are mounted read-only. Then remount it, or give "
+        "BorgCube's user the right to write there.",
+    ),
+}
 
 
 class SystemMethods:
@@ -26,6 +36,7 @@ class SystemMethods:
         self._daemon = daemon
         self._journal = conditions.JournalWatch()
         self._looking = threading.Lock()  # the watch looks too, in its thread
+        self._storage = storage.Storage()
 
     @method("ping")
     def ping(self) -> dict[str, Any]:
@@ -87,7 +98,11 @@ class SystemMethods:
         if self._daemon.housekeeping.problem:
             say("warning", f"The store is not packed: {self._daemon.housekeeping.problem}",
                 "It grows until it is: borgcube store pack")  # fmt: skip
-        if shutil.disk_usage(self._daemon.home).free < LOW_SPACE_BYTES:
+        free = shutil.disk_usage(self._daemon.home).free
+        if free < places.FULL_BYTES:
+            say("error", f"The disk of {self._daemon.home} is full: nothing can be written down.",
+                "Make room there: jobs fail, and no change is taken until there is.")  # fmt: skip
+        elif free < LOW_SPACE_BYTES:
             say("error", f"Less than 1 GiB is free at {self._daemon.home}.", "Make room.")
         with self._daemon.store.reading() as root:
             paths = [(r.name, r.path, r.free_floor_bytes) for r in root.repositories.newest(1000)]
@@ -95,11 +110,16 @@ class SystemMethods:
                         root.clients.count(transport=name))
                        for name in root.clients.values("transport")
                        if name not in registry.transports]  # fmt: skip
+        seen = self._storage.see(path for _, path, _ in paths)
+        told = set()
         for name, path, floor in paths:
-            if not os.path.isdir(path):
-                say("error", f"Repository {name}: {path} is not there.", "Is the disk mounted?")
+            if seen[path].state:
+                told.add(name)
+                say("error", f"Repository {name}: {path} {SAID[seen[path].state][0]}.",
+                    SAID[seen[path].state][1])  # fmt: skip
+            if seen[path].state in (storage.MISSING, storage.HANGS):
                 continue
-            free = shutil.disk_usage(path).free
+            free = seen[path].free
             if free < floor:
                 say(
                     "error",
@@ -122,7 +142,13 @@ class SystemMethods:
             found += conditions.rules(root)
             found += conditions.clients(root)
             found += conditions.unpruned(root)
-            records = [(r.name, r.path, r.encryption) for r in root.repositories.newest(1000)]
+            problems = self._daemon.dispatcher.vaults.problems
+            found += troubles.findings(root, problems=dict(problems), said=told)
+            records = [
+                (r.name, r.path, r.encryption) for r in root.repositories.newest(1000)
+                if seen.get(r.path, storage.Seen(storage.MISSING)).state not in (
+                    storage.MISSING, storage.HANGS)
+            ]  # fmt: skip
         found += self._daemon.scheduler.findings()
         found += conditions.private_files(self._daemon.home)
         found += conditions.repositories(records)

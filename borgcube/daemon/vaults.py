@@ -21,11 +21,17 @@ from typing import Any
 
 from borgcube.core import home as places
 from borgcube.core.errors import FailureCause, Problem
+from borgcube.daemon.pulse import Pulse
 from borgcube.daemon.spawn import give, spawn
 
 LOG = logging.getLogger(__name__)
 MAX_READY_LINE = 1 << 16
 FRESH_S = 10.0
+# When the daemon ends, or a job was cancelled: a vault that moves is waited for, others not.
+STILL_S = 10.0
+KILL_S = 3.0  # a process that can be killed is gone by then
+# One that may not write is not kept: the next job may find the repository writable again.
+READ_ONLY_IDLE_S = 2.0
 STARTING, LISTING, READY, STOPPING = "starting", "listing", "ready", "stopping"
 Lister = Callable[[], Sequence[dict[str, Any]]]
 
@@ -74,25 +80,48 @@ class Vault:
     said: bytes = b""
     jobs: set[str] = field(default_factory=set)
     retiring: bool = False
+    read_only: bool = False
+    served: bool = False
+    lost: FailureCause | None = None  # it was killed, and why; it may not end even so
+    lost_at: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(self.process.pid)
 
 
 def _cause(kind: str, message: str, next_step: str) -> FailureCause:
     return FailureCause(kind, Problem.REPOSITORY, message, next_step)
 
 
+def _hung(vault: Vault) -> FailureCause:
+    return _cause(
+        "vault-hung",
+        f"The vault of {vault.repository} {vault.pulse.why}: nothing of it has moved for "
+        f"{vault.pulse.still_s:.0f} s.",
+        "Look at the disk of the repository, and whether somebody stopped the process; "
+        f"logs/vault-{vault.repository}.log may say more. A slow disk needs a larger "
+        "vault.hang_seconds.",
+    )
+
+
 class Vaults:
     """All vaults of this daemon, by repository name."""
 
     def __init__(
-        self, home: Path, *, idle_s: float, start_s: float, log_max_bytes: int, log_keep: int
-    ) -> None:
+        self, home: Path, *, idle_s: float, start_s: float, hang_s: float, log_max_bytes: int,
+        log_keep: int,
+    ) -> None:  # fmt: skip
         self._home = home
         self._log_max_bytes, self._log_keep = log_max_bytes, log_keep
         # Told which archives a repository has; it may raise, and is then told again.
         self.on_listed: Callable[[str, Sequence[dict[str, Any]]], None] = lambda name, found: None
         self._idle_s = idle_s
-        self._start_s = start_s
+        self._start_s, self._hang_s = start_s, hang_s
+        # Told of the jobs of a vault that was given up, by ID, and why.
+        self.on_hung: Callable[[FailureCause, frozenset[str]], None] = lambda cause, jobs: None
+        # Why a repository's last vault was of no use, until one is.
+        self.problems: dict[str, FailureCause] = {}
         self._vaults: dict[str, Vault] = {}
         self._failed: dict[str, tuple[FailureCause, float]] = {}
 
@@ -108,10 +137,24 @@ class Vaults:
         if cause is not None and time.monotonic() - at < FRESH_S:
             return cause
         vault = self._vaults[name]
+        if (lost := self.lost(name)) is not None:
+            return lost
         if vault.state != READY or vault.process.poll() is not None:
             return None
+        if vault.read_only and vault.served and not vault.jobs:
+            # The repository may be writable again: each job looks anew.
+            self._terminate(vault)
+            return None
         vault.jobs.add(job_id)
+        vault.served = True
         return vault
+
+    def lost(self, name: str) -> FailureCause | None:
+        """Return why a repository has a vault that was given up and cannot be ended."""
+        vault = self._vaults.get(name)
+        if vault is None or vault.lost is None or time.monotonic() - vault.lost_at < KILL_S:
+            return None
+        return vault.lost
 
     def start(
         self, name: str, *, argv: Sequence[str], socket: Path, passphrase: str, lister: Lister
@@ -134,6 +177,13 @@ class Vaults:
             if job_id in vault.jobs and vault.process.poll() is None:
                 return vault.socket
         return None
+
+    def still_s(self, job_id: str) -> float:
+        """Return for how many seconds the vault that a job uses has stood still."""
+        return max(
+            (vault.pulse.still_s for vault in self._vaults.values() if job_id in vault.jobs),
+            default=0.0,
+        )
 
     def release(self, job_id: str) -> None:
         """Note that a job no longer uses its vault."""
@@ -158,25 +208,41 @@ class Vaults:
                 self._read_ready(vault)
             elif vault.state == LISTING:
                 self._read_listing(vault)
-            elif vault.state == READY:
-                self._notice_giving_up(vault)
+            if vault.state != STARTING:
+                self._hear(vault)
             code = vault.process.poll()
             if code is not None:
                 self._ended(vault, code)
             elif vault.state in (STARTING, LISTING) and time.monotonic() > vault.deadline:
-                vault.process.kill()
-                self._fail(name, _cause(
+                self._give_up(vault, _cause(
                     "vault-timeout", f"The vault of {name} did not start in time.",
                     f"See logs/vault-{name}.log; another program may hold the lock.",
                 ))  # fmt: skip
-                vault.state = STOPPING
+                self._fail(name, vault.lost or _hung(vault))
+            elif (
+                vault.state != STARTING and vault.lost is None
+                and vault.pulse.look() > self._hang_s
+            ):  # fmt: skip
+                self._give_up(vault, _hung(vault))
+                self.on_hung(vault.lost or _hung(vault), frozenset(vault.jobs))
             elif (
                 vault.state == READY
                 and not vault.jobs
-                and (vault.retiring or time.monotonic() - vault.idle_since > self._idle_s)
+                and (vault.retiring or time.monotonic() - vault.idle_since > self._patience(vault))
             ):
                 LOG.info("vault %s: idle, ending", name)
                 self._terminate(vault)
+
+    def _patience(self, vault: Vault) -> float:
+        return min(self._idle_s, READ_ONLY_IDLE_S) if vault.read_only else self._idle_s
+
+    def _give_up(self, vault: Vault, cause: FailureCause) -> None:
+        """Kill a vault. One that waits in the kernel for its disk stays until that answers."""
+        LOG.error("vault %s: %s", vault.repository, cause.message)
+        vault.lost = self.problems[vault.repository] = cause
+        vault.lost_at = time.monotonic()
+        vault.state = STOPPING
+        vault.process.kill()
 
     def _read_ready(self, vault: Vault) -> None:
         assert vault.process.stdout is not None
@@ -191,6 +257,8 @@ class Vaults:
             answer: dict[str, Any] = json.loads(vault.said.split(b"\n", 1)[0])
             if answer.get("ready") is True:
                 vault.state, vault.listing = LISTING, Listing(vault.lister)
+                vault.read_only = bool(answer.get("read_only"))
+                vault.said = vault.said.partition(b"\n")[2]
                 return
             cause = FailureCause.from_data(answer["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -202,15 +270,28 @@ class Vaults:
         self._fail(vault.repository, cause)
         self._terminate(vault)
 
-    def _notice_giving_up(self, vault: Vault) -> None:
-        """Send nobody any more to a vault that has said that it gives up."""
+    def _hear(self, vault: Vault) -> None:
+        """Take its beats, and send nobody any more to a vault that says that it gives up."""
         assert vault.process.stdout is not None
         try:
-            said = os.read(vault.process.stdout.fileno(), MAX_READY_LINE)
+            vault.said += os.read(vault.process.stdout.fileno(), MAX_READY_LINE)
         except BlockingIOError:
             return
-        if said:
-            LOG.error("vault %s: gives up", vault.repository)
+        *lines, vault.said = vault.said.split(b"\n")
+        vault.said = vault.said[-MAX_READY_LINE:]
+        for line in lines:
+            try:
+                said = json.loads(line)
+                if "beat" in said:
+                    vault.pulse.hear(float(said["beat"]["still_s"]))
+                    continue
+                cause = FailureCause.from_data(said["error"])
+            except (ValueError, KeyError, TypeError):
+                cause = _cause("vault-failed", "The vault gave up.",
+                               f"See logs/vault-{vault.repository}.log.")  # fmt: skip
+            if vault.state == LISTING:
+                self._fail(vault.repository, cause)
+            LOG.error("vault %s: gives up: %s", vault.repository, cause.message)
             vault.state = STOPPING
 
     def _read_listing(self, vault: Vault) -> None:
@@ -225,11 +306,13 @@ class Vaults:
         elif vault.listing.found is not None:
             self.on_listed(vault.repository, vault.listing.found)
             vault.state, vault.idle_since = READY, time.monotonic()
-            LOG.info("vault %s: ready", vault.repository)
+            self.problems.pop(vault.repository, None)
+            LOG.info("vault %s: ready%s", vault.repository, ", to read" * vault.read_only)
 
     def _fail(self, name: str, cause: FailureCause) -> None:
         LOG.error("vault %s: %s", name, cause.message)
         self._failed[name] = cause, time.monotonic()
+        self.problems[name] = cause
 
     def _terminate(self, vault: Vault) -> None:
         vault.state = STOPPING
@@ -257,15 +340,24 @@ class Vaults:
         ]  # fmt: skip
 
     def stop_all(self, *, timeout_s: float) -> None:
-        """End all vaults and wait for them; they are killed after ``timeout_s``."""
+        """End all vaults and wait for them; they are killed after ``timeout_s``, or as soon as
+        they stand still."""
         for vault in self._vaults.values():
             self._terminate(vault)
         deadline = time.monotonic() + timeout_s
-        for vault in self._vaults.values():
-            try:
-                vault.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                LOG.error("vault %s: does not end, killed", vault.repository)
-                vault.process.kill()
-                vault.process.wait(5)
+        left = list(self._vaults.values())
+        while left:
+            for vault in list(left):
+                self._hear(vault)
+                if vault.process.poll() is not None:
+                    left.remove(vault)
+                elif time.monotonic() > deadline or vault.pulse.look() > STILL_S:
+                    LOG.error("vault %s: does not end, killed", vault.repository)
+                    vault.process.kill()
+                    left.remove(vault)
+                    try:
+                        vault.process.wait(2)
+                    except subprocess.TimeoutExpired:
+                        LOG.error("vault %s: waits for its disk, and is left", vault.repository)
+            time.sleep(0.05)
         self._vaults.clear()

@@ -8,10 +8,8 @@ main thread (``daemon/alarms.py``), which looks again before it changes anything
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from borgcube.core.notifiers import ERROR, WARNING
 from borgcube.core.registry import Registry
 from borgcube.core.silence import Deadlines, Expectations, moment
 from borgcube.core.store import Root, Store
-from borgcube.daemon import digest
+from borgcube.daemon import digest, storage
 from borgcube.daemon.incidents import MAX_RULES, OPEN, reminder_due
 
 LOG = logging.getLogger(__name__)
@@ -69,6 +67,7 @@ class Watch:
         self._config, self._store, self._registry = config, store, registry
         self._doctor, self._clock, self._server = doctor, clock, server
         self._doctor_at: datetime | None = None
+        self._storage = storage.Storage()
         self._deadlines = Deadlines()
         self._found: queue.SimpleQueue[Found] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -147,11 +146,13 @@ class Watch:
     def _disks(self, root: Root, _now: datetime) -> Iterator[Found]:
         known = self._open(root, "disk-nearly-full")
         percent = self._config.notify.disk_free_percent
-        for repository in root.repositories.newest(MAX_REPOSITORIES):
+        repositories = root.repositories.newest(MAX_REPOSITORIES)
+        seen = self._storage.see(one.path for one in repositories)
+        for repository in repositories:
             key = f"disk-nearly-full:{repository.name}"
-            if not os.path.isdir(repository.path):
+            usage = seen[repository.path]
+            if usage.state in (storage.MISSING, storage.HANGS):
                 continue  # the doctor says so
-            usage = shutil.disk_usage(repository.path)
             floor = int(repository.free_floor_bytes)
             limit = max(usage.total * percent // 100, floor) if percent else 0
             if usage.free < limit:
@@ -163,7 +164,7 @@ class Watch:
     def _conditions(self, root: Root, findings: list[Finding]) -> Iterator[Found]:
         seen = set()
         for one in findings:
-            if one.get("about") in ("violations", "space"):
+            if one.get("about") in ("violations", "space", "failure"):
                 continue  # incidents of their own
             # Figures in it change while it is the same condition.
             key = "server-condition:" + re.sub(r"\d+", "#", one["message"])[:200]

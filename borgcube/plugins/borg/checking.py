@@ -34,7 +34,7 @@ def check(context: JobContext) -> JobResult:
             "days": parameters["days"] or DEFAULT_DAYS,
             "bytes_per_s": parameters["max_mib_s"] * MIB, "full": parameters["full"],
         },
-        on_progress=on_progress,
+        on_progress=on_progress, check=context.check_cancelled,
     )  # fmt: skip
     context.phase("finishing")
     return judge(context, dict(answer["checked"]), dict(answer["damage"]))

@@ -25,9 +25,10 @@ from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.core.listings import DIRECTORY, EXCLUDED, FILE, OTHER, Entry, ListingWriter
 from borgcube.core.transports import Completed, Connection
 from borgcube.core.untrusted import words
-from borgcube.plugins.borg import exclusions, remote
+from borgcube.plugins.borg import clientend, exclusions, remote
+from borgcube.plugins.borg.clientend import DONE_CODES
 from borgcube.plugins.borg.hearing import ClientOutput, Outcome
-from borgcube.plugins.borg.pull import DONE_CODES, create_command
+from borgcube.plugins.borg.pull import create_command
 from borgcube.plugins.borg.rpcrun import Limits, RemoteBorg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
@@ -126,6 +127,8 @@ def dry_run(context: JobContext) -> JobResult:
     finally:
         run.clean_up()
     code = outcome.exit_code
+    if (failure := clientend.killed(code, client=run.client)) is not None:
+        raise failure
     if code not in DONE_CODES:
         last = (outcome.errors or outcome.warnings or ["no message"])[-1]
         raise JobFailed(

@@ -198,7 +198,11 @@ class BorgEngine:
 
         context.phase("reading")
         archive = str(context.order.parameters["archive_id"])
-        answer = ask(context.order.vault_socket, {"op": "catalog", "archive": archive})
+        answer = ask(
+            context.order.vault_socket,
+            {"op": "catalog", "archive": archive},
+            check=context.check_cancelled,
+        )
         return JobResult(data={"files": answer["files"], "archive_id": archive})
 
     def check(self, context: JobContext) -> JobResult:
@@ -222,7 +226,7 @@ class BorgEngine:
 
         request = {"op": "sample", "archive": archive, "files": files, "most_bytes": most_bytes,
                    "canary": canary, "whole_into": whole_into}  # fmt: skip
-        return ask(context.order.vault_socket, request)
+        return ask(context.order.vault_socket, request, check=context.check_cancelled)
 
     def content_hash(self, kind: str, key: bytes) -> Callable[[bytes], bytes]:
         """Return the function that makes the ID of a piece of content."""
@@ -240,7 +244,7 @@ class BorgEngine:
             return delete(context)
         names = [str(name) for name in context.order.parameters["archives"]]
         context.phase("deleting")
-        deleted = delete_archives(context.order.vault_socket, names)
+        deleted = delete_archives(context.order.vault_socket, names, check=context.check_cancelled)
         return JobResult(data={"deleted": sorted(deleted)}, archives_deleted=names)
 
     def prune_archives(self, context: JobContext) -> JobResult:

@@ -12,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from borgcube.core.jobs import JobContext
 from borgcube.core.untrusted import words
 from borgcube.plugins.borg import remote
+from borgcube.plugins.borg.gate.session import CLIENT
 from borgcube.plugins.borg.hearing import Outcome
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 MAX_LINE = 16 * 1024
+# A gate says every second whose turn it is. Of a longer gap nothing is known.
+MOST_OF_A_TURN_S = 3.0
 UNREADABLE = (
     ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -64,6 +68,38 @@ def _count(value: Any) -> int:
     return min(max(int(value), 0), (1 << 63) - 1)
 
 
+class Silence:
+    """For how long a client has not said what it had to say, in seconds.
+
+    Only time counts of which the gate said that the client has to speak next: not what the
+    vault takes to commit or to wait for its disk, and not what a gate that stands still keeps
+    to itself.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._moved: tuple[int, int] = (-1, -1)
+        self._told_at: float | None = None
+        self.heard = clock()  # when the gate last said anything
+        self.server = 0.0  # seconds in all in which the client had nothing to say
+        self.client = 0.0  # seconds since it last said something, of those in which it had to
+
+    def take(self, turn: str, moved: tuple[int, int]) -> None:
+        """Note that the gate said whose turn it is, and how many bytes came and went."""
+        now = self._clock()
+        before, self._told_at = self._told_at, now
+        passed = now - before if before is not None else 0.0
+        if moved != self._moved:
+            self._moved, self.client = moved, 0.0
+        elif turn == CLIENT:
+            self.client += min(passed, MOST_OF_A_TURN_S)
+        if turn != CLIENT:
+            self.server += passed
+            self.client = 0.0
+        elif passed > MOST_OF_A_TURN_S:
+            self.server += passed - MOST_OF_A_TURN_S
+
+
 class GateReport:
     """A gate's report, line by line, into an Outcome and the job's log."""
 
@@ -72,13 +108,13 @@ class GateReport:
         self.context = context
         self.mode = mode
         self.ended = threading.Event()
-        self.last_sign = time.monotonic()
+        self.silence = Silence()
 
     def read(self, descriptor: int) -> None:
         """Read to the end and close."""
         with os.fdopen(descriptor, "rb") as stream:
             while line := stream.readline(MAX_LINE):
-                self.last_sign = time.monotonic()
+                self.silence.heard = time.monotonic()
                 try:
                     self.take(json.loads(line))
                 except UNREADABLE:
@@ -89,12 +125,16 @@ class GateReport:
         """Take one message; raises one of UNREADABLE for an odd one."""
         outcome, log = self.outcome, self.context.log
         outcome.bytes_in = _count(message.get("bytes_in", 0))
+        if "turn" in message:
+            bytes_out = _count(message.get("bytes_out", 0))
+            self.silence.take(str(message["turn"]), (outcome.bytes_in, bytes_out))
         outcome.committed = bool(message.get("committed", False))
         outcome.gate_ended = outcome.gate_ended or bool(message.get("ended"))
         if message.get("refused"):
             outcome.refused = words(message["refused"])
             outcome.refused_kind = words(message.get("kind") or "protocol", limit=50)
             log("error", f"gate: {outcome.refused}")
+        outcome.vault_lost = outcome.vault_lost or bool(message.get("vault_lost"))
         if message.get("failed"):
             outcome.gate_failed = words(message["failed"])
         if message.get("memory"):

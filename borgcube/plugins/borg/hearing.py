@@ -37,6 +37,7 @@ class Outcome:
     bytes_in: int = 0
     version: tuple[int, ...] = ()
     gate_ended: bool = False
+    vault_lost: bool = False
 
 
 class ClientOutput:

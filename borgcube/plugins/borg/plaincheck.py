@@ -7,12 +7,9 @@ goes to borg on a descriptor of its own. Nothing is repaired.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,10 @@ from borgcube.core import memory
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JobContext, JobResult
 from borgcube.core.untrusted import words
+from borgcube.plugins.borg import clientend
+from borgcube.plugins.borg.borgprocess import BorgProcess
 
 MAX_SHOWN = 1000
-MAX_LINE = 1 << 20
 BASE_MEMORY = 4 << 30
 # Borg's exit codes with BORG_EXIT_CODES=legacy: sound, and damage found.
 SOUND, DAMAGED = 0, 1
@@ -42,20 +40,6 @@ def command(path: str, parameters: dict[str, Any]) -> list[str]:
     return [*argv, "--", path]
 
 
-def environment(state_dir: Path, passphrase_fd: int) -> dict[str, str]:
-    """Return borg's environment; the passphrase is not in it."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("BORG_")}
-    return {
-        **kept,
-        "BORG_BASE_DIR": str(state_dir / "base"),
-        "BORG_PASSPHRASE_FD": str(passphrase_fd),
-        "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
-        "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
-        "BORG_EXIT_CODES": "legacy",
-        "BORG_LOCK_WAIT": "60",
-    }
-
-
 def memory_for(repository: Path) -> int:
     """Return the limit of address space for a borg that reads all of a repository: it makes
     each of its indexes anew, one beside the other."""
@@ -66,33 +50,24 @@ def memory_for(repository: Path) -> int:
 def check(context: JobContext, passphrase: str) -> JobResult:
     """Run it to its end; raises JobFailed when borg could not check at all."""
     order = context.order
-    argv = command(str(order.repository["path"]), dict(order.parameters))
+    path = Path(str(order.repository["path"]))
+    if path.is_dir() and not os.access(path, os.W_OK):
+        raise JobFailed(
+            "repository-read-only", Problem.REPOSITORY,
+            f"The repository at {path} is read-only, and borg check has to write its lock.",
+            next_step="BorgCube's own check reads it all the same: borgcube check run "
+            f"{order.repository.get('name', 'REPOSITORY')}",
+        )  # fmt: skip
+    argv = command(str(path), dict(order.parameters))
     context.phase("checking")
-    reading, writing = os.pipe()
     started = time.monotonic()
-    try:
-        with memory.for_children(memory_for(Path(str(order.repository["path"])))):
-            process = subprocess.Popen(
-                argv, env=environment(context.state_dir, reading), pass_fds=(reading,),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                cwd="/",
-            )  # fmt: skip
-        os.write(writing, passphrase.encode() + b"\n")
-    finally:
-        os.close(reading)
-        os.close(writing)
     problems: list[str] = []
-    try:
-        for message in _messages(process):
-            context.check_cancelled()
+    with memory.for_children(memory_for(path)):
+        borg = BorgProcess(argv, context.state_dir, passphrase, path=path)
+    with borg:
+        for message in borg.messages(context.check_cancelled):
             _take(context, message, problems)
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(60)
-        if process.stderr is not None:
-            process.stderr.close()
+        code = borg.wait()
     facts = {
         "kind": "borg", "sound": code == SOUND, "problems": len(problems),
         "seconds": round(time.monotonic() - started, 2),
@@ -107,23 +82,17 @@ def check(context: JobContext, passphrase: str) -> JobResult:
             cause=FailureCause("borg-check-failed", Problem.REPOSITORY,
                                f"Borg's own check found problems: {said}.", NEXT),
         )  # fmt: skip
+    if code < 0 or code > 128:
+        raise JobFailed(
+            "borg-killed", Problem.SERVER,
+            f"borg check was killed on this server by {clientend.signal_name(code)}.",
+            next_step="Look at this server's memory and system log, then check again.",
+        )  # fmt: skip
     raise JobFailed(
         "borg-failed", Problem.REPOSITORY,
         f"borg check ended with code {code}: {problems[-1] if problems else 'no message'}.",
         next_step="The job's log has all it said.",
     )  # fmt: skip
-
-
-def _messages(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    assert process.stderr is not None
-    while line := process.stderr.readline(MAX_LINE):
-        try:
-            message = json.loads(line)
-        except ValueError:
-            message = {"type": "log_message", "levelname": "WARNING",
-                       "message": line.decode("utf-8", "replace").strip()}  # fmt: skip
-        if isinstance(message, dict):
-            yield message
 
 
 def _take(context: JobContext, message: dict[str, Any], problems: list[str]) -> None:

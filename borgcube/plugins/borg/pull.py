@@ -10,14 +10,13 @@ from borgcube.core import clocks
 from borgcube.core.errors import FailureCause, JobFailed, Problem, Violation
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.core.untrusted import words
-from borgcube.plugins.borg import exclusions, remote
+from borgcube.plugins.borg import clientend, exclusions, remote
+from borgcube.plugins.borg.clientend import DONE_CODES
 from borgcube.plugins.borg.hearing import Outcome, archive_progress
 from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
 
 MAX_KEPT = 4000
-# Borg's exit codes for a run that wrote its archive: success, and the modern warnings.
-DONE_CODES = (0, *range(100, 128))
 
 
 def create_command(borg: str, options: Mapping[str, Any]) -> list[str]:
@@ -86,6 +85,7 @@ def backup(context: JobContext) -> JobResult:
             "client": context.order.client.name if context.order.client else "",
             "limits": options.get("limits") or {},
         },
+        check=context.check_cancelled,
     )
     context.log("info", f"{session.terms['files_known']} files are known from the last archive")
     run = RemoteBorg(context, connection, session, mode="backup")
@@ -165,6 +165,10 @@ def judge(
         raise refused(outcome, client=client)
     if admitted is None:
         last = (outcome.errors or outcome.warnings or ["no message"])[-1]
+        if outcome.vault_lost:
+            raise clientend.vault_lost(client)
+        if (failure := clientend.killed(outcome.exit_code, client=client)) is not None:
+            raise failure
         if outcome.exit_code is None or outcome.exit_code < 0 or outcome.exit_code == 255:
             raise JobFailed(
                 "connection-lost",
@@ -195,12 +199,7 @@ def judge(
         warnings = [f"borg on the client ended with code {code} after its archive was complete"]
     cause = None
     if state == JOB_WARNING:
-        cause = FailureCause(
-            "backup-warnings",
-            Problem.CLIENT,
-            f"{len(warnings)} warnings on the client.",
-            "The archive holds everything else.",
-        )
+        cause = _reason(outcome, len(warnings))
     offset = clocks.offset_of(admitted)
     if clocks.is_off(offset):
         said = clocks.words(client, offset)
@@ -230,6 +229,24 @@ def _long_names(admitted: Mapping[str, Any]) -> list[str]:
     if count > len(paths):
         found.append(f"{count - len(paths)} more paths have names of over 255 bytes")
     return found
+
+
+def _reason(outcome: Outcome, count: int) -> FailureCause:
+    """Return why a backup with its archive complete is not simply done."""
+    if not outcome.committed:
+        # What the client then complains of is the server's end of the connection.
+        return FailureCause(
+            "client-not-told",
+            Problem.SERVER,
+            "The archive is complete, but the server cut the client off before it was told.",
+            "Nothing needs to be done for the backup itself. The logs of gate and vault say more.",
+        )
+    return FailureCause(
+        "backup-warnings",
+        Problem.CLIENT,
+        f"{count} {'warning' if count == 1 else 'warnings'} on the client.",
+        "The archive holds everything else.",
+    )
 
 
 def refused(outcome: Outcome, *, client: str) -> JobFailed:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
-from borgcube.plugins.borg import fencing, remote
+from borgcube.plugins.borg import clientend, fencing, remote
 from borgcube.plugins.borg.pull import refused
 from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
@@ -41,6 +41,7 @@ def restore(context: JobContext) -> JobResult:
             "paths": list(options.get("paths") or ()),
             "harmless": harmless,
         },
+        check=context.check_cancelled,
     )
     context.progress(bytes_total=session.terms["size"], files=session.terms["files"])
     try:
@@ -77,7 +78,11 @@ def restore(context: JobContext) -> JobResult:
         raise failed
     if outcome.refused:
         raise refused(outcome, client=run.client)
-    if code is None or code in (2, 255) or 3 <= code < 100 or code < 0:
+    if code != 0 and outcome.vault_lost:
+        raise clientend.vault_lost(run.client)
+    if (failure := clientend.killed(code, client=run.client)) is not None:
+        raise failure
+    if code not in (1, *clientend.DONE_CODES):
         raise JobFailed(
             "borg-failed",
             Problem.CLIENT if fence is None else Problem.SERVER,

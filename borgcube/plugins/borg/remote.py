@@ -128,7 +128,9 @@ export D
 unset SSH_CLIENT SSH_CONNECTION SSH_TTY
 cd "$D" || exit 2
 {ending}
-trap 'exit 2' HUP INT TERM
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 printf '\\n%s\\n' {mark}
 exec 3<&0 4>&1 </dev/null 5<>c 8<>e 9<>g
 ( {change_directory}{environment} {command} </dev/null 5>&- >&2; echo "$?" >"$D/rc"; echo 0 >&5 ) 3<&- 4>&- 8>&- 9>&- &

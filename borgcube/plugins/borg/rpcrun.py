@@ -34,6 +34,8 @@ MAX_OUTPUT_BYTES = 256 << 20
 OUTPUT_BYTES_PER_S = 64 << 10
 END_WAIT_S = 120.0
 DEPLOY = "deploy"
+# A gate says every second whose turn it is; one that says nothing for so long is stopped.
+GATE_SILENT_S = 300.0
 CODE_LEFT_BEHIND = 120  # the run script's own code, or that of a signal
 REFUSED_WAIT_S = 10.0
 
@@ -227,7 +229,7 @@ class RemoteBorg:
         for reader in readers:
             reader.start()
         self.started = time.monotonic()
-        self.output.last_sign = self.report.last_sign = self.started
+        self.output.last_sign = self.report.silence.heard = self.started
         try:
             while gate.poll() is None:
                 self._check(limits)
@@ -285,14 +287,22 @@ class RemoteBorg:
         self.context.check_cancelled()
         if self.outcome.version:
             check_version(self.outcome.version)
-        now, output = time.monotonic(), self.output
-        if now - max(output.last_sign, self.report.last_sign) > limits.idle_timeout_s:
+        now, output, silence = time.monotonic(), self.output, self.report.silence
+        if min(silence.client, now - output.last_sign) > limits.idle_timeout_s:
             raise self.violated(
                 "client-silent",
                 f"sent nothing for {limits.idle_timeout_s:.0f} s",
                 next_step="Look at the client; the next run goes on from here.",
             )
-        if now - self.started > limits.max_duration_s:
+        if now - silence.heard > GATE_SILENT_S:
+            raise JobFailed(
+                "gate-hung", Problem.SERVER,
+                f"The gate has said nothing for {GATE_SILENT_S:.0f} s: it stands still.",
+                next_step="Look at the load of this server; the next run goes on from here.",
+            )  # fmt: skip
+        # What the server took counts once at most: a gate may have been taken over.
+        served = min(silence.server, limits.max_duration_s)
+        if now - self.started - served > limits.max_duration_s:
             raise self.violated(
                 "client-overtime",
                 f"took more than {limits.max_duration_s:.0f} s",

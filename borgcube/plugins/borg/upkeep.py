@@ -30,7 +30,10 @@ def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
         context.check_cancelled()
 
     request = {"op": "compact", "threshold": _threshold(context), "least_share": least_share}
-    answer = follow(context.order.vault_socket, request, on_progress=on_progress)
+    answer = follow(
+        context.order.vault_socket, request, on_progress=on_progress,
+        check=context.check_cancelled,
+    )  # fmt: skip
     return dict(answer["done"])
 
 
@@ -116,7 +119,10 @@ def _delete(
         context.check_cancelled()
 
     request = {"op": "measure" if dry_run else "prune", "archives": archives}
-    answer = follow(context.order.vault_socket, request, on_progress=on_progress)
+    answer = follow(
+        context.order.vault_socket, request, on_progress=on_progress,
+        check=context.check_cancelled,
+    )  # fmt: skip
     return dict(answer["done"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from borgcube.core.errors import (
     BorgCubeError,
     FailureCause,
     InvalidInput,
+    JobCancelled,
     JobFailed,
     NotFound,
     Problem,
@@ -21,31 +23,55 @@ from borgcube.core.errors import (
 from borgcube.plugins.borg.wire import HEADER, JSON, Wire, WireError
 
 ANSWER_TIMEOUT_S = 3600.0
+CONNECT_TIMEOUT_S = 60.0
+CHECK_EVERY_S = 0.2
 MAX_ANSWER = 1 << 16
 
 
 class VaultSession:
     """An open session; ending the connection ends it. Raises JobFailed with the vault's cause."""
 
-    def __init__(self, socket_path: str | Path, request: dict[str, Any]) -> None:
+    def __init__(
+        self, socket_path: str | Path, request: dict[str, Any],
+        *, check: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Begin one; ``check`` raises JobCancelled when the job is to stop, however long the
+        vault takes to answer."""
         self.socket_path = str(socket_path)
+        self._check = check or (lambda: None)
+        self._over = threading.Event()
         self._wire = self._connect()
+        if check is not None:
+            threading.Thread(target=self._watch, name="cancel", daemon=True).start()
         try:
             self.terms = self._ask(request)
         except BaseException:
-            self._wire.close()
+            self.close()
             raise
+
+    def _watch(self) -> None:
+        """Cut the connection when the job is cancelled: whoever waits for an answer wakes."""
+        while not self._over.wait(CHECK_EVERY_S):
+            try:
+                self._check()
+            except JobCancelled:
+                try:
+                    self._wire.sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+                return
 
     def _connect(self) -> Wire:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(ANSWER_TIMEOUT_S)
+        sock.settimeout(CONNECT_TIMEOUT_S)
         try:
             sock.connect(self.socket_path)
+            sock.settimeout(ANSWER_TIMEOUT_S)
         except OSError as error:
             raise JobFailed(
                 "vault-lost",
                 Problem.SERVER,
-                f"The vault does not answer: {error.strerror}.",
+                f"The vault does not answer: {error.strerror or error}.",
                 next_step="Run the job again; the vault's log says why.",
             ) from error
         return Wire(sock)
@@ -60,6 +86,7 @@ class VaultSession:
                 self._wire.send_json(request)
             answer = self._wire.receive_json()
         except WireError as error:
+            self._check()
             raise JobFailed(
                 "vault-lost",
                 Problem.SERVER,
@@ -85,7 +112,7 @@ class VaultSession:
         Raises JobFailed with the vault's cause, which does not name the client.
         """
         result = self._ask({"op": "end", "discard": discard}).get("result")
-        self._wire.close()
+        self.close()
         if isinstance(result, dict) and "error" in result:
             cause = FailureCause.from_data(result["error"])
             raise JobFailed(cause.kind, cause.problem, cause.message, next_step=cause.next_step)
@@ -93,25 +120,28 @@ class VaultSession:
 
     def close(self) -> None:
         """Drop the connection; safe to repeat."""
+        self._over.set()
         self._wire.close()
 
 
-def ask(socket_path: str | Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Ask one question; raises JobFailed with the vault's cause."""
-    session = VaultSession(socket_path, request)
+def ask(
+    socket_path: str | Path, request: dict[str, Any], *, check: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Ask one question; raises JobFailed with the vault's cause, and what ``check`` raises."""
+    session = VaultSession(socket_path, request, check=check)
     session.close()
     return session.terms
 
 
 def follow(
     socket_path: str | Path, request: dict[str, Any], *,
-    on_progress: Callable[[dict[str, Any]], None],
+    on_progress: Callable[[dict[str, Any]], None], check: Callable[[], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask for work that reports its progress; return its last answer.
 
     The work ends when ``on_progress`` raises. Raises JobFailed with the vault's cause.
     """
-    session = VaultSession(socket_path, request)
+    session = VaultSession(socket_path, request, check=check)
     try:
         answer = session.terms
         while "progress" in answer:
@@ -122,9 +152,11 @@ def follow(
         session.close()
 
 
-def delete_archives(socket_path: str, names: list[str]) -> dict[str, str]:
+def delete_archives(
+    socket_path: str, names: list[str], *, check: Callable[[], None] | None = None
+) -> dict[str, str]:
     """Delete archives; return name -> archive ID of those that were there."""
-    answer = ask(socket_path, {"op": "delete", "archives": names})
+    answer = ask(socket_path, {"op": "delete", "archives": names}, check=check)
     deleted: dict[str, str] = answer["deleted"]
     return deleted
 

@@ -183,9 +183,9 @@ def test_a_read_only_repository_is_named_and_works_again_afterwards(bare: Cube) 
                 cube.ended(cube.begin("tree")), "repository-write-failed", "repository",
                 "Read-only", "remount",
             )  # fmt: skip
-            # The vault could not release its lock; a new one cannot take it either.
+            # The vault could not release its lock; a new one opens it only to be read.
             job = cube.ended(cube.begin("tree"), timeout_s=120)
-            failed(job, "repository-write-failed", "repository", "Read-only")
+            failed(job, "repository-read-only", "repository", "read-only")
             disk.read_only(False)
             second = cube.ended(cube.begin("tree"), timeout_s=120)
             assert second["state"] == "done", second["cause"]

@@ -49,12 +49,12 @@ def wait_for_bytes(cube: Cube, job_id: str, share: float) -> None:
         time.sleep(0.005)
 
 
-def clients_borg(cube: Cube) -> psutil.Process:
+def clients_borg(cube: Cube, command: str = "create") -> psutil.Process:
     """Return the borg that runs on the client."""
     assert cube.sshd.pid is not None
     for process in psutil.Process(cube.sshd.pid).children(recursive=True):
         words = process.cmdline()
-        if "create" in words:
+        if command in words:
             return process
     raise AssertionError("no borg runs on the client")
 

@@ -328,7 +328,7 @@ def test_a_condition_of_the_server_opens_and_closes_and_figures_do_not_matter(ri
 
 def test_a_disk_that_fills_is_told_worse_when_it_is_worse(rig: Rig, monkeypatch: Any) -> None:
     disk = SimpleNamespace(total=1000 << 30, free=0)
-    monkeypatch.setattr("borgcube.daemon.watch.shutil.disk_usage", lambda path: disk)
+    monkeypatch.setattr("borgcube.daemon.storage.shutil.disk_usage", lambda path: disk)
     with rig.store.transact() as root:
         root.repositories.find("name", "main").free_floor_bytes = 20 << 30
     seen = []

@@ -36,6 +36,8 @@ INLINE_BYTES = 32 * 1024
 IN_FLIGHT_BYTES = 48 << 20
 VERIFIERS = 2
 REPORT_EVERY_S = 0.4
+TURN_EVERY_S = 1.0
+CLIENT, VAULT = "client", "vault"  # who has to speak next
 # Answers that are held for a moment: few, and of few bytes. One that is longer goes at once.
 HELD_ANSWERS = 64
 HELD_BYTES = 1 << 20
@@ -78,6 +80,8 @@ class GateSession:
         self.phase = "new"
         self.bytes_in = self.bytes_out = self.chunks = 0
         self.committed = False
+        self.turn = VAULT
+        self._over = threading.Event()
         self._pool = ThreadPoolExecutor(VERIFIERS, thread_name_prefix="verify")
         self._room = Room(IN_FLIGHT_BYTES)
         self._held: list[bytes] = []
@@ -107,6 +111,21 @@ class GateSession:
 
     def run(self) -> None:
         """Serve to the end of the stream."""
+        turns = threading.Thread(target=self._tell_turns, name="turns", daemon=True)
+        turns.start()
+        try:
+            self._serve()
+        finally:
+            self._over.set()
+            turns.join()
+
+    def _tell_turns(self) -> None:
+        """Report again and again who has to speak next: only a client that has to, and does
+        not, is silent. A gate that stands still itself reports nothing."""
+        while not self._over.wait(TURN_EVERY_S):
+            self.tell(turn=self.turn)
+
+    def _serve(self) -> None:
         parser = RequestParser()
         poller = select.poll()
         poller.register(self.peer_in, select.POLLIN)
@@ -118,7 +137,9 @@ class GateSession:
             # What the verifying threads find counts although the client says no more.
             while self._unsettled() and not poller.poll(SETTLE_MS):
                 self._raise_failure()
+            self.turn = CLIENT
             data = os.read(self.peer_in, READ_BYTES)
+            self.turn = VAULT
             if not data:
                 break
             self.bytes_in += len(data)
@@ -168,8 +189,10 @@ class GateSession:
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
+        self.turn = CLIENT  # to take what is written
         while view:
             view = view[os.write(self.peer_out, view) :]
+        self.turn = VAULT
 
     def _answer(self, request: Request) -> bytes:
         handler = self._handlers.get(request.method)

@@ -11,13 +11,14 @@ from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.memory import out_of_memory
 
+# A vault that cannot write gives up with all that it had not committed.
+AGAIN = "then run the job again: what was not committed is sent anew"
+NO_ROOM = f"Make room on its storage, {AGAIN}."
 _REPOSITORY_STEPS = {
-    errno.ENOSPC: "Make room on its storage, then run the job again; what was stored is reused.",
-    errno.EDQUOT: "Raise its quota, then run the job again; what was stored is reused.",
-    errno.EROFS: "Its storage is mounted read-only: find out why, remount it, run the job again.",
-    errno.EIO: "Its storage reports errors: look at the disk, then run borg check.",
+    errno.ENOSPC: NO_ROOM,
+    errno.EDQUOT: f"Raise its quota, {AGAIN}.",
+    errno.EROFS: f"Its storage is mounted read-only: find out why, remount it, {AGAIN}.",
 }
-NO_ROOM = "Make room on its storage, then run the job again; what was stored is reused."
 
 
 class HomeWriteError(OSError):
@@ -67,7 +68,7 @@ def cause_of(error: BaseException) -> FailureCause:
             "home-write-failed",
             Problem.SERVER,
             f"The home of BorgCube cannot be written: {error.strerror or error}.",
-            "Make room in BORGCUBE_HOME, then run the job again; what was stored is reused.",
+            f"Make room in BORGCUBE_HOME, {AGAIN}.",
         )
     if type(error).__name__ == "InsufficientFreeSpaceError":
         # Borg wants room for its next index, and to compact one segment, before it commits.
@@ -79,12 +80,19 @@ def cause_of(error: BaseException) -> FailureCause:
             f"there is {free}.",
             NO_ROOM,
         )
+    if isinstance(error, OSError) and error.errno not in _REPOSITORY_STEPS:
+        return FailureCause(
+            "repository-storage-failed",
+            Problem.REPOSITORY,
+            f"The storage of the repository fails: {error.strerror or error}.",
+            f"Look at the disk, and run a check; {AGAIN}.",
+        )
     if isinstance(error, OSError):
         return FailureCause(
             "repository-write-failed",
             Problem.REPOSITORY,
             f"The repository cannot be written: {error.strerror or error}.",
-            _REPOSITORY_STEPS.get(error.errno or 0, NO_ROOM),
+            _REPOSITORY_STEPS[error.errno or 0],
         )
     return FailureCause(
         "internal-error",

@@ -12,6 +12,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,18 @@ class Source:
 
         Raises JobFailed ``repository-damaged``: whatever is stored was sound once.
         """
-        try:
+        with self.reading(chunk_id):
             with self.lock:
                 envelope = self.repository.get(chunk_id)
             plain = decompress(self.sealer.unseal(envelope))
             self.key.assert_id(chunk_id, plain)
+        return plain
+
+    @contextmanager
+    def reading(self, chunk_id: bytes) -> Iterator[None]:
+        """Turn what damage of a stored chunk raises into JobFailed ``repository-damaged``."""
+        try:
+            yield
         except (
             ValueError, Rejected, IntegrityError, Repository.ObjectNotFound, OSError
         ) as error:  # fmt: skip
@@ -71,7 +79,6 @@ class Source:
                 f"Chunk {chunk_id.hex()[:16]} of the repository cannot be read.",
                 next_step="Check its storage, then run borg check.",
             ) from error
-        return plain
 
 
 class Ledger(Source):

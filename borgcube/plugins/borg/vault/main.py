@@ -31,6 +31,7 @@ from borgcube.plugins.borg.vault.audit import Budget
 from borgcube.plugins.borg.vault.limits import Accounts, FreeSpace
 from borgcube.plugins.borg.vault.memory import Memory
 from borgcube.plugins.borg.vault.sessions import Session, Sessions
+from borgcube.plugins.borg.vault.watch import Heart
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.domains import Domain
@@ -79,6 +80,7 @@ class Vault:
         self.broken: FailureCause | None = None
         self._failing = threading.Lock()
         self.stopping = False
+        self.read_only: bool = opened.read_only
         self.verifying = threading.Lock()
         # Damaged chunks that are mended when a client uploads them again.
         self.damaged = State.load(state_dir).heals()
@@ -115,6 +117,14 @@ class Vault:
                 self.fail(error)
                 raise
 
+    def check_writable(self) -> None:
+        """Raise JobFailed when the repository was opened only to be read."""
+        from borgcube.plugins.borg.vault.opened import read_only_cause
+
+        if self.read_only:
+            path = Path(self.ledger.repository.path)
+            raise read_only_cause(path, still=not os.access(path, os.W_OK))
+
     def remember(self, job: str, archive: dict[str, Any]) -> None:
         """Keep what a job admitted, in case its worker does not live to report it."""
         with self.ledger.lock:
@@ -135,6 +145,7 @@ class Vault:
         of the kind. Their chunks that an open session uploaded too are referenced by then.
         ``compact`` are segments to compact with it. A failure ends the vault.
         """
+        self.check_writable()
         self.ledger.begin()  # fails before anything is changed
         with self.changing():
             if before is not None:
@@ -219,7 +230,8 @@ def _open(
     try:
         vault_dir = state_dir / opened.repository.id_str
         with home_writes():
-            recovery.note_holder(state_dir, opened)
+            if not opened.read_only:
+                recovery.note_holder(state_dir, opened)
             vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
         vault = Vault(
@@ -300,7 +312,8 @@ def serve(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(json.dumps({"ready": True}), flush=True)
+    print(json.dumps({"ready": True, "read_only": vault.read_only}), flush=True)
+    Heart(lambda: (vault.ledger.lock, vault.ledger.sealer.lock)).start()
     receive(vault, server)
     listen.unlink(missing_ok=True)
     close(vault)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import logging
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
@@ -132,11 +133,32 @@ class VaultRepository(Repository):  # type: ignore[misc]  # borg has no types
         return size * 4 + int(self.additional_free_space)
 
 
+def read_only_cause(path: Path, *, still: bool) -> JobFailed:
+    """Return the refusal of whatever would write to a repository that cannot be written, or
+    could not when it was opened."""
+    if not still:
+        return _failed(
+            "repository-read-only",
+            f"The repository at {path} was read-only a moment ago, and is still being read so.",
+            "It can be written now: run the job again when those that read are done.",
+        )
+    return _failed(
+        "repository-read-only",
+        f"The repository at {path} is read-only: it can be read, but not written.",
+        "Read-only file systems: find out why, remount it, run the job again. Otherwise give "
+        "BorgCube's user the right to write there.",
+    )
+
+
 class OpenedRepository:
     """An exclusively locked repository with its key, manifest and in-sync Borg cache.
 
+    One that cannot be written is opened all the same, ``read_only``: without a lock, which
+    could not be made there, and whatever lock a dead process left in it. Nobody on this
+    server can write to it then. Borg's cache is elsewhere and kept as always.
+
     Raises JobFailed with kinds ``repository-missing``, ``repository-locked``,
-    ``wrong-passphrase`` or ``repository-unusable``.
+    ``wrong-passphrase``, ``repository-read-only`` or ``repository-unusable``.
     """
 
     def __init__(
@@ -148,7 +170,11 @@ class OpenedRepository:
                 f"There is no Borg repository at {path}.",
                 "Mount its storage or correct the path.",
             )
-        self.repository = VaultRepository(str(path), exclusive=True, lock_wait=LOCK_WAIT_S)
+        self.read_only = not os.access(path, os.W_OK)
+        self.repository = VaultRepository(
+            str(path), exclusive=not self.read_only, lock=not self.read_only,
+            lock_wait=LOCK_WAIT_S,
+        )  # fmt: skip
         self.cache: Any = None
         # Asked before Borg makes its cache from all archives: which ones it must not read.
         self._hide = hide
@@ -164,6 +190,9 @@ class OpenedRepository:
 
         try:
             self.repository.__enter__()
+            if self.read_only:
+                log.warning("%s is read-only: it is opened to be read, without a lock", path)
+                self._check_whole()
             envelope = self.repository.get(Manifest.MANIFEST_ID)
             key_type = identify_key(envelope)
             if key_type.TYPE not in SUPPORTED_TYPES:
@@ -241,6 +270,17 @@ class OpenedRepository:
         finally:
             for name, info in kept.items():
                 archives[name] = (info.id, info.ts)
+
+    def _check_whole(self) -> None:
+        """Raise JobFailed when Borg has to write before it can read."""
+        index = self.repository.get_index_transaction_id()
+        if index is None or index != self.repository.io.get_segments_transaction_id():
+            raise _failed(
+                "repository-read-only",
+                "The repository is read-only, and whoever wrote to it last did not finish: its "
+                "index has to be written before it can be read.",
+                "Remount it writable, or copy it to where it can be written, then try again.",
+            )
 
     def _open_cache(self) -> Any:
         """Open Borg's cache, made anew when a crash left it damaged; it is derived data."""

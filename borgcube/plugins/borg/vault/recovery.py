@@ -220,7 +220,7 @@ def give_up_partials(vault: Vault) -> None:
     Runs under the ledger's lock; does nothing while there are sessions, which may rely on
     what those hold.
     """
-    if len(vault.sessions) or vault.broken is not None:
+    if len(vault.sessions) or vault.broken is not None or vault.read_only:
         return
     ledger, age = vault.ledger, vault.partial_age
     now = datetime.now(UTC)

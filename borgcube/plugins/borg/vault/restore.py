@@ -6,6 +6,7 @@ key; chunks are re-wrapped, never recompressed, and only those of the selection 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from borgcube.plugins.borg.vault.sessions import Reading
 from borgcube.plugins.borg.vault.sources import Sources
 from borgcube.plugins.borg.wire import DATA, GET, Wire, WireError
 
+log = logging.getLogger("borgcube.vault")
 PIECE = 128 * 1024
 # An item can be larger than Borg takes an object to be: it then goes on in the next one.
 MAX_PIECE = 1 << 20
@@ -206,9 +208,10 @@ class RestoreSession(Reading):
             return self._spool.get(self._own[chunk_id])
         if chunk_id not in self.allowed:
             return b""
-        with self.ledger.lock:
-            envelope = self.ledger.repository.get(chunk_id)
-        return self.ledger.sealer.unseal(envelope)
+        with self.ledger.reading(chunk_id):
+            with self.ledger.lock:
+                envelope = self.ledger.repository.get(chunk_id)
+            return self.ledger.sealer.unseal(envelope)
 
     def converse(self, wire: Wire) -> None:
         """Serve chunks until the gate is gone."""
@@ -219,8 +222,9 @@ class RestoreSession(Reading):
             try:
                 with scarce():
                     data = self.get(bytes(payload))
-            except JobFailed as error:
-                # The worker asks for the reason at the end.
+            except Exception as error:
+                # The worker asks for the reason at the end: it is no fault of the client.
+                log.warning("a restore cannot go on: %s", error)
                 self.result = as_answer(error)
                 raise WireError(str(error)) from error
             wire.send(DATA, data)

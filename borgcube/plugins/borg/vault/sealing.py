@@ -28,16 +28,16 @@ class Sealer:
         self.type_byte = bytes([key.TYPE])
         self.blake2 = blake2
         self.plain_envelope = not hasattr(key, "cipher")
+        self.lock = threading.RLock()  # of the nonces; vault/watch.py looks who has it
         if not self.plain_envelope:
             self._aes = algorithms.AES(key.enc_key)
             self._mac_key = key.enc_hmac_key
             self._next = int(key.cipher.next_iv())
             self._end = 0
-            self._nonce_lock = threading.Lock()
         key.encrypt = self.encrypt_plain
 
     def _reserve(self, blocks: int) -> int:
-        with self._nonce_lock:
+        with self.lock:
             if self._next + blocks > self._end:
                 self._next = self.key.nonce_manager.ensure_reservation(self._next, blocks)
                 self._end = self.key.nonce_manager.end_of_nonce_reservation

@@ -122,6 +122,8 @@ class SessionServer:
         try:
             with vault.ledger.lock:
                 vault.check_alive()
+                if request["op"] == "backup":
+                    vault.check_writable()
                 vault.sessions.begin(session)
                 vault.derive(partial(recovery.note_session, vault))
             terms = session.prepare()
@@ -292,6 +294,8 @@ class SessionServer:
                 self.wire.send_json({"progress": figures})
 
         try:
+            if request["op"] != "measure":
+                self.vault.check_writable()
             if request["op"] == "compact":
                 done = maintenance.compact(
                     self.vault, threshold=float(request["threshold"]),
@@ -334,6 +338,7 @@ class SessionServer:
     def _delete(self, names: list[str]) -> None:
         vault, ledger = self.vault, self.vault.ledger
         try:
+            vault.check_writable()
             counts.settle(vault, lambda **_figures: None)
             with ledger.lock:
                 vault.check_alive()
