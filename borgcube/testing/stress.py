@@ -96,7 +96,7 @@ class StressRig(SoakRig):
             logs = sorted((self.home / "logs").glob("vault-*.log"))
             raise Broken(f"{dict(found)}, {killed} were killed; see {[str(log) for log in logs]}")
 
-    def judge(self, path: Path, *, stored: int | None = None) -> None:
+    def judge_plainly(self, path: Path, *, stored: int | None = None) -> None:
         """Let plain borg look at a repository, with BorgCube stopped meanwhile.
 
         ``stored`` is what all its archives are said to have stored anew, in bytes.
@@ -130,7 +130,7 @@ def first_backups(rig: StressRig, rounds: int) -> Counter[str]:
         rig.check_vaults(killed=0)
         took = time.monotonic() - begun
         if all(job["state"] == "done" for job in results):
-            rig.judge(path, stored=sum(job["result"]["new_size"] for job in results))
+            rig.judge_plainly(path, stored=sum(job["result"]["new_size"] for job in results))
         print(f"round {number}: {dict(ended)}, {took:.1f} s", flush=True)
         for tree in rig.plans.values():
             shutil.rmtree(tree)
@@ -178,7 +178,7 @@ def kills(rig: StressRig, seconds: float) -> Counter[str]:
             raise Broken(f"the last backup of {plan} ends {json.dumps(job)[:2000]}")
     rig.state_of(prune)
     rig.check_vaults(killed=vaults)
-    rig.judge(path)
+    rig.judge_plainly(path)
     return ended
 
 
