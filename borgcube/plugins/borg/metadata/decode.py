@@ -322,10 +322,10 @@ _NEEDED = (
 # Borg writes the list of chunk IDs of the items as an array of 32-byte strings.
 _ID_LIST = re.compile(rb"(?:[\x90-\x9f]|\xdc..|\xdd.{4})(?:\xda\x00\x20.{32})*+", re.DOTALL)
 # Of an archive's metadata but its list of items; an empty map takes one byte there, 64 in memory.
-_MAX_OTHERS = 2 << 20
+_MAX_OTHERS = 4 << 20
 
 
-def _check_bulk(plain: bytes) -> None:
+def check_bulk(plain: bytes) -> None:
     """Refuse archive metadata that is large by anything but its list of items, before any of it
     is unpacked."""
     unpacker = msgpack.Unpacker(raw=True, max_buffer_size=len(plain) + 1)
@@ -376,7 +376,7 @@ def decode_archive(plain: bytes, *, expected: str) -> ArchiveFacts:
     The client holds the key of its own authentication tag, so the tag proves nothing.
     Raises ArchiveRefused.
     """
-    _check_bulk(plain)
+    check_bulk(plain)
     found = _one_map(plain, "the archive metadata")
     for key, value in found.items():
         if _ARCHIVE_KEYS.get(key) is not type(value):

@@ -24,6 +24,9 @@ from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected, decompress
+from borgcube.plugins.borg.metadata.decode import check_bulk
+from borgcube.plugins.borg.metadata.rules import ArchiveRefused
+from borgcube.plugins.borg.metadata.stream import unpack_strictly
 from borgcube.plugins.borg.vault.causes import home_writes
 from borgcube.plugins.borg.vault.items import read_items
 from borgcube.plugins.borg.vault.opened import OpenedRepository
@@ -226,10 +229,22 @@ class Ledger(Source):
         return any(info.id == archive_id for info in self.manifest.archives.list())
 
     def archive_metadata(self, archive_id: bytes) -> dict[bytes, Any]:
-        """Return the unpacked metadata of a committed archive."""
-        data: dict[bytes, Any] = msgpack.unpackb(
-            self.read(archive_id), raw=True, use_list=False, strict_map_key=False
-        )
+        """Return the unpacked metadata of a committed archive.
+
+        Raises JobFailed when it is larger than any borg makes it: it may be another's.
+        """
+        plain = self.read(archive_id)
+        try:
+            check_bulk(plain)
+            data = unpack_strictly(plain)
+            if type(data) is not dict:
+                raise ArchiveRefused("the archive metadata is not a mapping")
+        except ArchiveRefused as error:
+            raise JobFailed(
+                "archive-damaged", Problem.REPOSITORY,
+                f"The archive {archive_id.hex()[:16]} cannot be read: {error}.",
+                next_step="Delete it with plain borg, or run borg check on the repository.",
+            ) from error  # fmt: skip
         return data
 
     def require_sound(self, archive_id: bytes) -> None:
