@@ -75,7 +75,7 @@ class SoakRig:
         self.verified: set[str] = set()  # archive IDs that were restored and compared
         self.seq = 0
         self.cache: Path | None = None
-        self.judge: Judge | None = None
+        self._judge: Judge | None = None
         self.before: Snapshot = {}  # what every archive was when it was seen first
 
     # The server ---------------------------------------------------------------------
@@ -158,8 +158,8 @@ class SoakRig:
             except subprocess.TimeoutExpired:
                 self.daemon.kill()
         self.sshd.stop()
-        if self.judge is not None:
-            self.judge.close()
+        if self._judge is not None:
+            self._judge.close()
 
     def call(self, method: str, **params: Any) -> Any:
         """Call the daemon; raises BorgCubeError."""
@@ -299,13 +299,13 @@ class SoakRig:
         The count of each chunk, check, a listing and an extraction of every new archive; and
         each archive that is still there is what it was when it was seen first.
         """
-        if self.judge is None:
+        if self._judge is None:
             assert self.cache is not None
             work = self.place / "judge"
-            self.judge = Judge(self.repository, PASSPHRASE, cache=self.cache, work=work)
-        now = self.judge.snapshot()
+            self._judge = Judge(self.repository, PASSPHRASE, cache=self.cache, work=work)
+        now = self._judge.snapshot()
         same = {name: digest for name, digest in self.before.items() if name in now}
-        verdict = self.judge.judge(unchanged=same)
+        verdict = self._judge.judge(unchanged=same)
         if not verdict.content:
             raise Broken(f"the judge is not content: {verdict.findings}")
         self.before = now

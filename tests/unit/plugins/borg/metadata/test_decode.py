@@ -16,7 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from borgcube.plugins.borg.metadata import decode as decoding
-from borgcube.plugins.borg.metadata.decode import decode_archive, decode_manifest, read_records
+from borgcube.plugins.borg.metadata.decode import (
+    ItemDecoder,
+    decode_archive,
+    decode_manifest,
+    read_records,
+)
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
 from borgcube.testing.fuzztargets import Finding
 from tests.unit.plugins.borg.metadata.honest import (
@@ -243,7 +248,7 @@ def test_an_item_that_is_refused_is_named_in_words() -> None:
 
 
 def test_archives_that_are_there_may_have_another_form_but_no_other_meaning() -> None:
-    old = Pairs((key, one) for key, one in HONEST if key not in (b"size", b"uid", b"gid"))
+    old = Pairs((key, one) for key, one in HONEST if key != b"size")  # of Borg before 1.1
     forms = {
         "keys in another order": Pairs(reversed(HONEST)),
         "a time as bytes": HONEST.put(b"mtime", (-1).to_bytes(8, "little", signed=True)),
@@ -251,13 +256,14 @@ def test_archives_that_are_there_may_have_another_form_but_no_other_meaning() ->
         "nil for chunks": HONEST.put(b"chunks", None).put(b"size", 0),
         "chunks_healthy": HONEST.put(b"chunks_healthy", ((ID, 1000, 1),)),
         "nil for chunks_healthy": HONEST.put(b"chunks_healthy", None),
-        "no size and no owners": old,
     }
     for said, form in forms.items():
         (record,) = read_records([pack(form)], lenient=True)
         assert record.path == b"a/file", said
         with pytest.raises(ArchiveRefused):
             list(read_records([pack(form)]))
+    (record,) = read_records([pack(old)], lenient=True)
+    assert record.size == dict(HONEST)[b"size"]
     for change in (
         "a key twice", "a key twice, side by side", "an attribute twice", "a number as key",
         "a pair for a chunk", "four values for a chunk", "a float for a time",
@@ -267,6 +273,19 @@ def test_archives_that_are_there_may_have_another_form_but_no_other_meaning() ->
         assert isinstance(wrong, Pairs)
         with pytest.raises(ArchiveRefused):
             list(read_records([pack(wrong)], lenient=True))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [Pairs((key, one) for key, one in HONEST if key not in (b"uid", b"user")),
+     Pairs((*HONEST, (b"surprise", 1)))],
+    ids=["no owner", "a key that Borg does not know"],
+)  # fmt: skip
+def test_what_ends_borgs_own_reader_is_not_sound_but_can_be_mended(item: Pairs) -> None:
+    with pytest.raises(ArchiveRefused):
+        list(read_records([pack(item)], lenient=True))
+    salvage = ItemDecoder(lenient=True, skip=True)
+    assert len(list(salvage.read(pack(item)))) == 1 and not salvage.skipped
 
 
 # The archive and the manifest -------------------------------------------------------------
