@@ -42,6 +42,8 @@ from borgcube.testing.rig import PASSPHRASE, Rig, stock_borg
 GATE_BYTES = 200 << 20
 VAULT_BYTES = 700 << 20
 ATTACKS = all_attacks()
+# What borg says of the archive with files below a link, of which it extracts the link alone.
+LINKER = re.compile(r"^way/.*a parent directory is a symlink")
 
 
 class Target:
@@ -64,9 +66,9 @@ class Target:
         self.judge = Judge(rig.path, PASSPHRASE, cache=rig.cache, work=rig.root / "judge")
         self.before = self.judge.snapshot()
 
-    def judged(self, tolerated: re.Pattern[str] | None = None) -> None:
+    def judged(self) -> None:
         """Ask the judge, who looks closer at what changed since he was asked last."""
-        self.judge.judge(unchanged=self.before, tolerated=tolerated).require()
+        self.judge.judge(unchanged=self.before, tolerated=LINKER).require()
 
     def open(self, name: str) -> Peer:
         peer = Peer(self.socket, archive=f"{name}-1", plan=name, domain=f"client:{name}")
@@ -246,7 +248,7 @@ def test_an_archive_cannot_write_outside_its_restore(target: Target) -> None:
     assert (target.rig.root / "restored" / "way").is_symlink()
     assert [path.name for path in outside.iterdir()] == ["there"]
     assert (outside / "there").read_text() == "as it was"
-    target.judged(tolerated=re.compile("parent .* unsafe"))
+    target.judged()
 
 
 def test_a_chunk_referenced_a_million_times_stays_one_chunk(target: Target) -> None:

@@ -210,6 +210,9 @@ def check_record(record: Record, links: LinkRules) -> str:
         raise ArchiveRefused("an item has a mode of no known type")
     if path == b"." and kind != DIRECTORY:
         raise ArchiveRefused("the item of the root itself is no directory")
+    if (flags & form.USER and not record.user) or (flags & form.GROUP and not record.group):
+        # Borg writes nil for what has no name, and ends when it looks up an empty one.
+        raise ArchiveRefused("an item has an empty name of its owner")
     if b"\0" in record.user or b"\0" in record.group:
         # No system has such a name, and Borg ends where it looks one up.
         raise ArchiveRefused("an item has a zero byte in a name of its owner")

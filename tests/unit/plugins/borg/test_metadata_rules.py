@@ -39,6 +39,8 @@ def test_an_owner_that_is_no_text_is_refused(key: bytes, value: Node) -> None:
 REFUSED: dict[str, dict[str, Any]] = {
     "a user with a zero byte": {**PLAIN, "user": "a\0b"},
     "a group with a zero byte": {**PLAIN, "group": "\0"},
+    "an empty user": {**PLAIN, "user": ""},
+    "an empty group": {**PLAIN, "group": ""},
     "a root that is a file": file("."),
     "a root that is a link": fields(".", 0o120777, source="/"),
     "a root that is a pipe": fields(".", 0o010644),

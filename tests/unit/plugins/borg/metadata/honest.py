@@ -25,7 +25,10 @@ components = (
 paths = st.lists(components, min_size=1, max_size=5).map(b"/".join)
 times = st.sampled_from([0, 1, 127, 128, 1 << 32, (1 << 63) - 1]) | st.integers(0, (1 << 63) - 1)
 ids = st.sampled_from([0, 127, 128, 65535, 65536, 1 << 31, (1 << 32) - 1])
-words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20) | st.none()
+words = (
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+    | st.none()
+)
 
 
 def text(value: bytes) -> str:

@@ -45,7 +45,7 @@ def record(
 ) -> Record:
     found: dict[str, Any] = {
         "part": 0, "rdev": 0, "bsdflags": 0, "size": 0, "mtime": 0, "ctime": 0, "atime": 0,
-        "birthtime": 0, "user": b"", "group": b"", "chunks": b"", "healthy": b"", "xattrs": b"",
+        "birthtime": 0, "user": b"u", "group": b"g", "chunks": b"", "healthy": b"", "xattrs": b"",
         "acls": (b"", b"", b"", b""), "uid": 0, "gid": 0, **more,
     }  # fmt: skip
     return Record(flags=flags, mode=mode, path=path, source=source, **found)
