@@ -23,6 +23,10 @@ LOOK_S = 0.25
 PLAIN_EVERY_S = 5.0
 PATIENCE_S = 30.0  # a daemon that restarts is waited for
 SHOWN_WARNINGS = 10
+KEEPING = ("prune", "compact", "archive-delete", "archive-mend")
+# Figures of what comes before: done, of how many, what was done.
+LOOKED = (("archives_looked_at", "archives_to_look_at", "looked through"),
+          ("archives_counted", "archives_to_count", "counted anew"))  # fmt: skip
 ROOMY = 110  # columns that bar and figures need on one line
 
 
@@ -57,7 +61,7 @@ def expected_bytes(control: Control, job: dict[str, Any]) -> int:
 
 def _figures(job: dict[str, Any], speed: Speed) -> str:
     progress = job["progress"]
-    if job["type"] in ("prune", "compact"):
+    if job["type"] in KEEPING:
         return _kept_figures(progress)
     read = progress.get("bytes_read") or 0
     parts = [
@@ -72,6 +76,12 @@ def _figures(job: dict[str, Any], speed: Speed) -> str:
 
 def _kept_figures(progress: dict[str, Any]) -> str:
     parts = []
+    for done, total, words in LOOKED:
+        if total in progress:
+            return (f"{output.count(progress.get(done) or 0)} of {output.count(progress[total])} "
+                    f"archives {words}")  # fmt: skip
+    if "items" in progress:
+        parts.append(f"{output.count(progress['items'])} items")
     if "archives_total" in progress:
         parts.append(f"{output.count(progress.get('archives_done') or 0)} of "
                      f"{output.count(progress['archives_total'])} archives")  # fmt: skip
@@ -246,6 +256,11 @@ def report(job: dict[str, Any]) -> None:
     elif job["type"] in ("prune", "compact") and result:
         for line in kept_lines(result):
             output.say(f"  {line}")
+    elif job["type"] == "archive-mend" and "items" in result:
+        output.say(
+            f"  archive {result['archive']}: {output.count(result['items'])} items written anew, "
+            f"{output.count(result['left_out'])} left out"
+        )
     elif job["type"] == "check" and "slice_bytes" in result:
         output.say(
             f"  {output.size(result['slice_bytes'])} in {output.count(result['slice_chunks'])} "

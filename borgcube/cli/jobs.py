@@ -13,6 +13,7 @@ from borgcube.cli.control import Control
 from borgcube.cli.follow import follow
 from borgcube.cli.paging import every
 from borgcube.cli.settings import absolute
+from borgcube.core import quarantine
 from borgcube.core.errors import InvalidInput
 
 
@@ -109,7 +110,7 @@ def archive_list(control: Control, options: argparse.Namespace) -> int:
                 a["name"], a["client"] or "-", a["repository"], output.local_time(taken(a)),
                 output.count(a["stats"].get("files")), output.size(a["stats"].get("size")),
                 output.size(a["stats"].get("new_size")),
-                f"pinned: {a['pinned']}" if a["pinned"] else "",
+                _note(a),
             )
             for a in found
         ],
@@ -119,12 +120,24 @@ def archive_list(control: Control, options: argparse.Namespace) -> int:
     return 0
 
 
+def _note(archive: dict[str, Any]) -> str:
+    """Return what stands beside an archive in a list."""
+    notes = []
+    if archive["quarantine"]:
+        notes.append(f"in quarantine: {archive['quarantine']}")
+    if archive["pinned"]:
+        notes.append(f"pinned: {archive['pinned']}")
+    return "; ".join(notes)
+
+
 def archive_show(control: Control, options: argparse.Namespace) -> int:
     """Show one archive."""
     data = control.call("archive.show", name=options.name)
     if options.json:
         output.as_json(data)
         return 0
+    if data["quarantine"]:
+        data["what to do"] = quarantine.WHAT_TO_DO.format(name=data["name"])
     stats = data.pop("stats")
     roots = stats.pop("roots", {})
     if roots:
@@ -145,6 +158,16 @@ def archive_show(control: Control, options: argparse.Namespace) -> int:
     return 0
 
 
+def _any_in_quarantine(control: Control, names: list[str]) -> bool:
+    return any(control.call("archive.show", name=name)["quarantine"] for name in names)
+
+
+def archive_mend(control: Control, options: argparse.Namespace) -> int:
+    """Rewrite an archive in quarantine from what is sound of it, under its name."""
+    answer = control.call("archive.mend", name=options.name)
+    return started(control, options, answer["job_id"])
+
+
 def archive_delete(control: Control, options: argparse.Namespace) -> int:
     """Delete archives; they can be brought back for a while, unless --now is given."""
     if not options.now:
@@ -155,6 +178,9 @@ def archive_delete(control: Control, options: argparse.Namespace) -> int:
         if not sys.stdin.isatty():
             raise InvalidInput("Nothing was deleted.", next_step="Add --yes to delete.")
         what = ", ".join(options.name)
+        if _any_in_quarantine(control, options.name):
+            output.say("To delete what is in quarantine, the references of all other archives are "
+                       "counted anew. That may take long; backups go on.")  # fmt: skip
         if input(f"Delete {output.harmless(what)} for good? [y/N] ").lower() not in ("y", "yes"):
             raise InvalidInput("Nothing was deleted.")
     answer = control.call("archive.delete", names=options.name)

@@ -259,6 +259,8 @@ def _work(parser: Parser) -> None:
     one = parser.leaf("cat", files.archive_cat, parent=archives, json=False)
     one.add_argument("name")
     one.add_argument("path", help="a regular file in it; it goes to standard output")
+    mend = parser.leaf("mend", jobs.archive_mend, parent=archives)
+    mend.add_argument("name", help="an archive that is in quarantine; docs/quarantine.md")
     delete = parser.leaf("delete", jobs.archive_delete, parent=archives)
     delete.add_argument("name", nargs="+")
     delete.add_argument("--now", action="store_true", help="for good: it cannot be brought back")
@@ -285,7 +287,7 @@ def _work(parser: Parser) -> None:
     start.add_argument("--repository")
     start.add_argument("--set", action="append", type=settings.pair, metavar="NAME=VALUE",
                        help="a parameter of the job")  # fmt: skip
-    for command in (backup, restore, delete, start):
+    for command in (backup, restore, mend, delete, start):
         command.add_argument("--wait", action="store_true", help="follow the job to its end")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job
+from borgcube.core.quarantine import counts, require_sound
 from borgcube.core.store import Root
 from borgcube.core.trash import in_sight
 
@@ -63,9 +64,22 @@ def read_report(home: Path, job_id: str, sha256: str) -> dict[str, Any]:
 
 
 def _newest(root: Root, plan: str, repository: str) -> list[Archive]:
-    """Return the newest archive of a plan that is not deleted, in a list, or an empty one."""
+    """Return the newest archive of a plan that counts, in a list, or an empty one."""
     found = root.archives.newest(NEWEST, plan=plan, repository=repository)
-    return [archive for archive in found if in_sight(archive)][:1]
+    return [archive for archive in found if counts(archive)][:1]
+
+
+def _skipped(root: Root, archive: Archive) -> list[str]:
+    """Return, in words, which newer archives of its plan are in quarantine."""
+    if not archive.plan:
+        return []
+    found = root.archives.newest(NEWEST, plan=archive.plan, repository=archive.repository)
+    return [
+        f"{one.name} is newer and is skipped: it is in quarantine: {one.quarantine}."
+        for one in found
+        if one.quarantine and in_sight(one)
+        and root.archives.number_of(one) > root.archives.number_of(archive)
+    ]  # fmt: skip
 
 
 def _plan_of(root: Root, job: Job) -> str:
@@ -104,6 +118,7 @@ def parameters_of(root: Root, job: Job) -> dict[str, Any]:
         raise NotFound(f"There is no {what} in repository {job.repository}.",
                        next_step="Back it up first: borgcube backup PLAN --wait")  # fmt: skip
     archive = found[0]
+    require_sound(archive)
     plan = root.plans.find("name", archive.plan) if archive.plan else None
     past = root.drills.newest(LOOKED_AT, plan=archive.plan) if archive.plan else []
     whole = given.get("whole")
@@ -119,6 +134,7 @@ def parameters_of(root: Root, job: Job) -> dict[str, Any]:
         "archive_size": int(archive.stats.get("size") or 0),
         "canary": str(getattr(plan, "canary", "") or ""), "canary_sha256": canary,
         "server_side": True, "borg": "borg",
+        "skipped": list(given.get("skipped") or ([] if name else _skipped(root, archive))),
         "prepared_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 

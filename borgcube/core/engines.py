@@ -85,7 +85,18 @@ class Engine(Protocol):
         """Ask a running vault for the archives of its repository, unfinished ones left out:
         ``id`` and ``name``, and for those whose ID is not ``known`` also ``start`` (ISO
         8601), statistics and, where the engine knows, ``client``, ``plan`` and ``job``.
+        ``quarantined`` is why one is in quarantine (``core.quarantine``), empty when it is not,
+        None or left out where it was not looked at.
         Called in a thread of the daemon; may take seconds."""
+
+    def quarantined(self, vault_socket: Path) -> tuple[Mapping[str, str], bool]:
+        """Ask a running vault which archives are in quarantine, ID -> reason, and whether all
+        were looked through. Called in a worker; quick."""
+
+    def mend_archive(self, context: JobContext) -> JobResult:
+        """Rewrite the archive of the parameter ``archive`` (name), which is in quarantine, from
+        what is sound of it; see ``JobResult.archives_mended``. ``data`` has ``items``,
+        ``left_out`` (how many) and ``names`` (of the first of those, with reasons)."""
 
     def claim_archive(self, vault_socket: Path, *, job_id: str) -> dict[str, Any] | None:
         """Ask a running vault what a job that did not report an archive left in the
@@ -157,12 +168,14 @@ class Engine(Protocol):
         files can be compared without reading the repository a second time."""
 
     def delete_archives(self, context: JobContext) -> JobResult:
-        """Delete the archives named in the parameter ``archives``."""
+        """Delete the archives named in the parameter ``archives``, which a person did: those in
+        quarantine as well."""
 
     def prune_archives(self, context: JobContext) -> JobResult:
         """Delete the archives in the parameter ``archives`` (name -> ID in hex) that are still
         there, while backups go on; with ``dry_run`` only measure, exactly, what would be freed
-        (``freed_bytes``). Then compact as ``compact`` says: ``auto`` (when it pays),
+        (``freed_bytes``). One in quarantine stays, unless the list ``by_person`` names it. Then
+        compact as ``compact`` says: ``auto`` (when it pays),
         ``always`` or ``never``."""
 
     def compact(self, context: JobContext) -> JobResult:

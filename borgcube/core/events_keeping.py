@@ -30,6 +30,43 @@ class ArchiveSuspicious(Event):
 
 
 @dataclass(frozen=True)
+class ArchiveQuarantined(Event):
+    """An archive was looked through and cannot be relied upon; ``reason`` says why in words.
+
+    It is not restored from, is no plan's last backup, and no policy deletes it.
+    ``docs/quarantine.md`` says what to do.
+    """
+
+    TYPE = "archive.quarantined"
+    archive: str
+    id: str
+    repository: str
+    client: str
+    plan: str
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ArchiveQuarantineEnded(Event):
+    """An archive is in quarantine no more.
+
+    ``reason`` is ``mended`` (rewritten; ``became`` is the ID that it has now), ``deleted``, or
+    ``sound`` (looked through again by newer rules).
+    """
+
+    TYPE = "archive.quarantine_ended"
+    archive: str
+    id: str
+    repository: str
+    client: str
+    plan: str
+    job: str
+    reason: str
+    became: str
+
+
+@dataclass(frozen=True)
 class PlanReleased(Event):
     """Somebody looked at what stood out: the plan may be pruned again.
 
@@ -257,6 +294,8 @@ EVENTS: tuple[type[Event], ...] = (
     RetentionMatchedNothing,
     PruneHeld,
     ArchiveSuspicious,
+    ArchiveQuarantined,
+    ArchiveQuarantineEnded,
     PlanReleased,
     CheckDamageFound,
     CheckDamageGone,

@@ -58,13 +58,19 @@ class JobResult:
     are archive records the daemon stores and announces; ``violations`` are ``kind`` and
     ``details`` of what the client did that no honest one does. ``checked`` (with ``kind``) and
     ``damage`` are what a check found, see ``core.checks``; ``damage`` None says nothing about
-    it. ``drill`` is what a restore drill reports, see ``core.drills``."""
+    it. ``drill`` is what a restore drill reports, see ``core.drills``. ``archives_mended`` are
+    records like ``archives_added`` that take the place of ``was``, an ID. ``quarantined`` maps
+    IDs of archives of the repository to why they are in quarantine; with ``looked_through``,
+    all others are sound."""
 
     state: str = JOB_DONE
     data: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     archives_added: list[dict[str, Any]] = field(default_factory=list)
     archives_deleted: list[str] = field(default_factory=list)
+    archives_mended: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    looked_through: bool = False
     violations: list[dict[str, str]] = field(default_factory=list)
     checked: dict[str, Any] = field(default_factory=dict)
     damage: dict[str, Any] | None = None

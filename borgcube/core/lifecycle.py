@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from borgcube.core import events, rereading, standing, trash
+from borgcube.core import events, quarantine, rereading, standing, trash
 from borgcube.core.errors import BorgCubeError, FailureCause
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -31,6 +31,9 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 ACTIVE = (STARTING, RUNNING, CANCELLING)
+OPEN = (QUEUED, *ACTIVE)
+WELL = (DONE, WARNING)
+MEND = "archive-mend"  # the job type that rewrites an archive in quarantine
 MAX_PHASES = 100
 LONGEST_DELAY_S = 86_400
 
@@ -169,6 +172,7 @@ def add_archive(root: Root, archive: Archive, *, number: int | None = None) -> b
 
 def remove_archive(root: Root, archive: Archive, *, job: str = "") -> None:
     """Forget an archive that was deleted."""
+    quarantine.end(root, archive, quarantine.DELETED, job=job)
     forget_archive(root, archive)
     root.record(
         events.ArchiveDeleted(

@@ -14,9 +14,9 @@ from typing import Any
 
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Plan, RetentionPolicy
+from borgcube.core.quarantine import counts
 from borgcube.core.retention import Entry, Verdict, judge, keeps_nothing, moment, zone_named
 from borgcube.core.store import Root
-from borgcube.core.trash import in_sight
 
 
 @dataclass
@@ -67,7 +67,8 @@ class Decision:
 
 
 def archives_of(root: Root, plan: Plan) -> Iterator[Archive]:
-    """Yield the archives that a plan's policy is about, the hidden ones too."""
+    """Yield the archives that a plan's policy is about, also those that are hidden or in
+    quarantine, which do not count."""
     for archive in root.archives.oldest("plan", plan.name):
         if archive.repository == plan.repository and archive.client == plan.client:
             yield archive
@@ -134,7 +135,7 @@ def decide(
     Raises InvalidInput or NotFound when there is no policy.
     """
     policy = policy or policy_of(root, plan)
-    found = [archive for archive in archives_of(root, plan) if in_sight(archive)]
+    found = [archive for archive in archives_of(root, plan) if counts(archive)]
     by_id = {archive.id: archive for archive in found}
     entries = [Entry(a.id, a.name, when(a), a.pinned) for a in found]
     damaged = damaged_in(root, plan.repository)

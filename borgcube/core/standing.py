@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from BTrees.OOBTree import OOTreeSet
+
 from borgcube.core import events, events_keeping
 from borgcube.core.model import Archive, Job, Plan
 from borgcube.core.model.fleet import (
@@ -301,7 +303,7 @@ def archive_added(root: Root, archive: Archive) -> None:
         _note_day(storage, day, archives=entry["archives"] + 1,
                   new=entry["new"] + (size if isinstance(size, int) else 0))  # fmt: skip
     status = root.fleet.status(archive.plan) if archive.plan else None
-    if status is not None and number >= status.archive_number:
+    if status is not None and number >= status.archive_number and _counts(archive):
         plan = root.plans.find("name", archive.plan)
         _settle(root, status, datetime.now(UTC), **_of_archive(root, plan, archive))
 
@@ -315,8 +317,9 @@ def archive_removed(root: Root, archive: Archive) -> None:
 
 
 def _counts(archive: Archive) -> bool:
-    """Tell whether an archive makes its plan safe: not one that is deleted."""
-    return not archive.deleted_at
+    """Tell whether an archive makes its plan safe: not one that is deleted, nor one in
+    quarantine."""
+    return not archive.deleted_at and not archive.quarantine
 
 
 def _archive_left(root: Root, name: str, archive_id: str) -> None:
@@ -332,15 +335,33 @@ def _archive_pruned(root: Root, event: events_keeping.ArchivePruned) -> None:
     _archive_left(root, event.plan, event.id)
 
 
+def _quarantined(root: Root, event: events_keeping.ArchiveQuarantined) -> None:
+    storage = _storage(root, event.repository)
+    if not storage.quarantined:
+        storage.quarantined = OOTreeSet()
+    storage.quarantined.insert(event.id)  # type: ignore[attr-defined]
+    _archive_left(root, event.plan, event.id)
+
+
+def _quarantine_ended(root: Root, event: events_keeping.ArchiveQuarantineEnded) -> None:
+    storage = _storage(root, event.repository)
+    if event.id in storage.quarantined:
+        storage.quarantined.remove(event.id)  # type: ignore[attr-defined]
+    _archive_came(root, event)
+
+
 def _archive_came(
-    root: Root, event: events_keeping.ArchiveUndeleted | events_keeping.ArchiveAssigned
-) -> None:
+    root: Root,
+    event: events_keeping.ArchiveUndeleted | events_keeping.ArchiveAssigned
+    | events_keeping.ArchiveQuarantineEnded,
+) -> None:  # fmt: skip
     status = root.fleet.status(event.plan) if event.plan else None
     if status is None:
         return
     for archive in root.archives.oldest("id", event.id):
         number = root.archives.number_of(archive)
-        if archive.repository == event.repository and number >= status.archive_number:
+        newer = number >= status.archive_number and _counts(archive)
+        if archive.repository == event.repository and newer:
             plan = root.plans.find("name", event.plan)
             _settle(root, status, datetime.now(UTC), **_of_archive(root, plan, archive))
 
@@ -368,6 +389,8 @@ _MEANING: dict[type[events.Event], Callable[[Root, Any], None]] = {
     events_keeping.ArchivePruned: _archive_pruned,
     events_keeping.ArchiveUndeleted: _archive_came,
     events_keeping.ArchiveAssigned: _archive_came,
+    events_keeping.ArchiveQuarantined: _quarantined,
+    events_keeping.ArchiveQuarantineEnded: _quarantine_ended,
 }
 
 
@@ -460,4 +483,8 @@ def _wrong_sums(root: Root) -> list[str]:
         held = summed[repository]
         if (storage.held, storage.unsized) != (held.held, held.unsized):
             found.append(f"repository {repository}: the size of its archives is wrong")
+        marked = {one.id for one in root.archives.oldest("repository", repository)
+                  if one.quarantine}  # fmt: skip
+        if marked != set(storage.quarantined):
+            found.append(f"repository {repository}: its list of archives in quarantine is wrong")
     return found

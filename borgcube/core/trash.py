@@ -16,12 +16,18 @@ from borgcube.core.model import Archive
 from borgcube.core.store import Root
 
 MAX_COMMENT = 500
+BY_A_PERSON = "a person deleted it"
 MAX_UNDO_HOURS = 24 * 366 * 10
 
 
 def in_sight(archive: Archive) -> bool:
     """Tell whether an archive is not deleted or about to be."""
     return not archive.deleted_at
+
+
+def by_a_person(archive: Archive) -> bool:
+    """Tell whether a person took an archive out of sight, not a policy."""
+    return archive.deleted_because == BY_A_PERSON
 
 
 def _key(archive: Archive) -> tuple[str, str, str]:

@@ -22,6 +22,7 @@ from borgcube.core.store import Root
 RECENT = timedelta(days=7)
 MAX_RULES = 1000
 MAX_CLIENTS = 100
+MAX_NAMED = 5  # archives in quarantine
 MAX_EVENTS, MAX_LOOKED_AT = 20_000, 4000
 Finding = dict[str, str]
 
@@ -185,6 +186,26 @@ def unpruned(root: Root) -> list[Finding]:
                 f"{plan.repository} --schedule SCHEDULE")
         for plan in islice(pruning.unscheduled(root), MAX_RULES)
     ]  # fmt: skip
+
+
+def quarantined(root: Root) -> list[Finding]:
+    """Return which repositories have archives in quarantine, and which those are."""
+    found = []
+    for name, status in root.fleet.repositories.items():
+        count = len(status.quarantined)
+        if not count:
+            continue
+        rows = root.archives.rows
+        some = [rows[status.archives[key]] for key in islice(status.quarantined, MAX_NAMED)]
+        named = "; ".join(f"{one.name} ({one.quarantine})" for one in some)
+        more = f"; and {count - len(some)} more" if count > len(some) else ""
+        which = "1 archive is" if count == 1 else f"{count} archives are"
+        found.append(finding(
+            "warning", f"Repository {name}: {which} in quarantine. {named}{more}.",
+            f"Rewrite what is sound of it: borgcube archive mend {some[0].name}. Or let it go: "
+            f"borgcube archive delete {some[0].name}. docs/quarantine.md says more.",
+        ))  # fmt: skip
+    return found
 
 
 def _some(rows: Any, count: int) -> set[int]:

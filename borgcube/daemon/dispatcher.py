@@ -36,6 +36,8 @@ from borgcube.daemon.results import (
     record_archives,
     record_checks,
     record_drill,
+    record_mended,
+    record_quarantine,
     record_violations,
     result_of,
 )
@@ -410,6 +412,8 @@ class Dispatcher:
                 cause = rereading.with_offer(cause, job.plan)
             job.progress = self.progress.get(job_id, {})
             record_archives(root, job, outcome)
+            record_mended(root, job, outcome)
+            record_quarantine(root, job, outcome)
             record_maintenance(root, job, outcome)
             record_violations(root, job, outcome)
             record_checks(root, job, outcome)
@@ -424,5 +428,8 @@ class Dispatcher:
             )  # fmt: skip
             if state == lifecycle.FAILED and not self.stopping:
                 self._again(root, job, cause)
+            if job.type == lifecycle.MEND and state not in lifecycle.WELL:
+                # What came of it only the repository knows; the next vault is asked.
+                root.after_commit(partial(self.vaults.retire, job.repository))
         self.progress.pop(job_id, None)
         self.wake()

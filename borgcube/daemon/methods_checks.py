@@ -103,6 +103,7 @@ class CheckMethods:
             chosen = drills.parameters_of(root, job)  # says now what would fail later
             job.plan, job.client = chosen["plan"], chosen["of_client"]
             parameters.setdefault("archive", chosen["archive"])
+            parameters["skipped"] = chosen["skipped"]
             return self._queue(root, job)
 
     @method("drill.list")

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import home as places
-from borgcube.core import lifecycle, rereading, trash
+from borgcube.core import lifecycle, quarantine, rereading, trash
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -22,7 +22,7 @@ MAX_LINES = 10_000
 OWN_METHODS = {
     "backup": "backup.start", "restore": "restore.start", "archive-delete": "archive.delete",
     "dry-run": "plan.dry_run", "catalog": "archive.read",
-    "prune": "prune.start", "compact": "compact.start",
+    "prune": "prune.start", "compact": "compact.start", "archive-mend": "archive.mend",
 }  # fmt: skip
 
 
@@ -112,6 +112,7 @@ class JobMethods:
             raise InvalidInput("The directory to restore to must be an absolute path.")
         with self._daemon.store.transact() as root:
             found = find_archive(root, archive)
+            quarantine.require_sound(found)
             parameters = {"archive": found.name, "paths": paths or [], "target": target,
                           "as_root": as_root}  # fmt: skip
             client = ""
@@ -180,6 +181,21 @@ class JobMethods:
                 type="archive-delete", repository=repositories.pop(),
                 parameters={"archives": sorted({archive.name for archive in found}),
                             "ids": {archive.name: archive.id for archive in found}},
+            ))  # fmt: skip
+
+    @method("archive.mend")
+    def archive_mend(self, *, name: str) -> dict[str, str]:
+        """Queue the rewriting of an archive in quarantine from what is sound of it."""
+        with self._daemon.store.transact() as root:
+            archive = find_archive(root, name)
+            for state in lifecycle.OPEN:
+                for job in root.jobs.oldest("state", state):
+                    asked = job.parameters.get("archive_id")
+                    if job.type == lifecycle.MEND and asked == archive.id:
+                        return {"job_id": job.id}
+            return self._queue(root, Job(
+                type=lifecycle.MEND, repository=archive.repository,
+                parameters={"archive": archive.name, "archive_id": archive.id},
             ))  # fmt: skip
 
     def _shown(self, job: Job) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import home as places
-from borgcube.core import lifecycle, listings
+from borgcube.core import lifecycle, listings, quarantine
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job, Repository
 from borgcube.core.store import Root
@@ -139,7 +139,8 @@ class ListingMethods:
         returns ``engine``, ``socket`` and the file ``lock``, which the reader locks within a
         minute and for as long as it reads. See ``control.files``, which does all of it."""
         with self._daemon.store.reading() as root:
-            _, found = self._archive(root, repository, id)
+            archive, found = self._archive(root, repository, id)
+            quarantine.require_sound(archive)
             engine = found.engine
             self._daemon.reads.check(root, repository)
         future = self._daemon.reads.open(repository)
@@ -150,6 +151,7 @@ class ListingMethods:
         """Queue a job that reads the list of files of an archive from its repository."""
         with self._daemon.store.transact() as root:
             archive, found = self._archive(root, repository, id)
+            quarantine.require_sound(archive)
             root.after_commit(self._daemon.dispatcher.wake)
             return {"job_id": lifecycle.queue(root, Job(
                 type="catalog", repository=found.name,

@@ -15,10 +15,10 @@ from borgcube.core.errors import Duplicate, InvalidInput, NotFound
 from borgcube.core.model import Repository
 from borgcube.core.model.names import check_name
 from borgcube.daemon import checks, queue, removing
+from borgcube.daemon.archives import archive_from, archive_number
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.dispatcher import passphrase_context
 from borgcube.daemon.orders import find
-from borgcube.daemon.results import archive_from, archive_number
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon

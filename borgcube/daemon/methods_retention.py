@@ -255,7 +255,7 @@ class RetentionMethods:
         with self._daemon.store.transact() as root:
             found = [find_archive(root, name) for name in names]
             for archive in found:
-                trash.hide(root, archive, hours=hours, because="a person deleted it",
+                trash.hide(root, archive, hours=hours, because=trash.BY_A_PERSON,
                            now=datetime.now(UTC))  # fmt: skip
             root.after_commit(self._daemon.purger.wake)
             return [archive.as_data() for archive in found]

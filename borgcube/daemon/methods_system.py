@@ -142,6 +142,7 @@ class SystemMethods:
             found += conditions.rules(root)
             found += conditions.clients(root)
             found += conditions.unpruned(root)
+            found += conditions.quarantined(root)
             problems = self._daemon.dispatcher.vaults.problems
             found += troubles.findings(root, problems=dict(problems), said=told)
             records = [

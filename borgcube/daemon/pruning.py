@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events_keeping, lifecycle, trash
+from borgcube.core import events_keeping, lifecycle, quarantine, trash
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Job, Plan
@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 PRUNE, COMPACT = "prune", "compact"
 LOOK_EVERY_S = 60.0
 AGAIN_AFTER_S = 3600.0  # a repository whose purge failed is left alone for so long
+MAX_NAMED = 50  # archives in quarantine
 MAX_SAID = 5000  # archives a job's log names one by one
 COMPACT_MODES = ("auto", "always", "never")
 
@@ -117,8 +118,13 @@ def prepare(root: Root, job: Job, *, now: datetime | None = None) -> dict[str, A
             "archives": len(decision.verdicts), "kept": decision.kept, "going": hidden,
             "hold": decision.hold, "held": decision.held,
         })  # fmt: skip
+    by_person: list[str] = []
     if not dry_run:
-        archives = {a.name: a.id for a in trash.due(root, now=now, repository=job.repository)}
+        due = trash.due(root, now=now, repository=job.repository)
+        archives = {a.name: a.id for a in due if trash.by_a_person(a) or not a.quarantine}
+        by_person = [a.name for a in due if trash.by_a_person(a)]
+    if not purge_only:
+        notes += _quarantined(root, job)
     if not plans and not purge_only:
         notes.append(f"No plan of repository {job.repository} has a retention policy.")
         if not dry_run:
@@ -130,8 +136,23 @@ def prepare(root: Root, job: Job, *, now: datetime | None = None) -> dict[str, A
     mode = str(asked.get("compact") or "auto")
     return {
         **asked, "dry_run": dry_run, "plans": summaries, "archives": archives, "notes": notes,
+        "by_person": by_person,
         "going": going[:MAX_SAID], "compact": mode if mode in COMPACT_MODES else "auto",
     }  # fmt: skip
+
+
+def _quarantined(root: Root, job: Job) -> list[str]:
+    """Return, in words, what a prune leaves alone because it is in quarantine."""
+    status = root.fleet.repository(job.repository)
+    found = [root.archives.rows[status.archives[key]] for key in status.quarantined]
+    if job.plan:
+        found = [one for one in found if one.plan == job.plan]
+    return [
+        f"{one.name} stays, and no policy counts it: it is in quarantine: {one.quarantine}. "
+        f"{quarantine.WHAT_TO_DO.format(name=one.name)}"
+        for one in found[:MAX_NAMED]
+    ] + ([f"{len(found) - MAX_NAMED} more are in quarantine and stay."]
+         if len(found) > MAX_NAMED else [])  # fmt: skip
 
 
 def deleting(root: Root, archive: Archive) -> Job | None:

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from borgcube.core import lifecycle
+from borgcube.core import lifecycle, quarantine
 from borgcube.core.model import Archive
 from borgcube.core.store import Root, Store
-from borgcube.daemon.results import archive_from, archive_number
+from borgcube.daemon.archives import archive_from, archive_number
 
 LOG = logging.getLogger(__name__)
+KEPT_FIGURES = ("new_size", "charged_size")
 
 
 def lose_jobs(store: Store) -> None:
@@ -42,7 +43,8 @@ def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) 
     the IDs of jobs that wait to make again what turned out to be there.
 
     ``listed`` is what the repository has. An archive that was made again under its old name
-    (repaired, or rewritten by plain borg) stays with its client and plan, and pinned.
+    (mended, repaired, or rewritten by plain borg) stays with its client and plan, and pinned.
+    An entry's ``quarantined`` is why it is in quarantine, empty for one that is sound.
     """
     needless: list[str] = []
     with store.transact() as root:
@@ -52,13 +54,22 @@ def take_stock(store: Store, repository: str, listed: Sequence[dict[str, Any]]) 
         missing = [root.archives.rows[number] for key, number in known.items()
                    if key not in present]  # fmt: skip
         gone = {archive.name: archive for archive in missing}
+        again = {str(entry["name"]): str(entry["id"]) for entry in listed
+                 if entry["id"] not in known}  # fmt: skip
         for archive in gone.values():
+            if archive.name in again:
+                quarantine.end(root, archive, quarantine.MENDED, became=again[archive.name])
             LOG.warning("repository %s: archive %s is gone", repository, archive.name)
             lifecycle.remove_archive(root, archive)
         for entry in listed:
             if entry["id"] not in known:
                 record_found(root, repository, entry, before=gone.get(str(entry["name"])))
                 needless += _retries_of(root, str(entry.get("job") or ""))
+        said = {str(entry["id"]): entry.get("quarantined") for entry in listed}
+        quarantine.settle(
+            root, repository, {key: why for key, why in said.items() if why},
+            complete="" in said.values() and None not in said.values(),
+        )  # fmt: skip
     return tuple(needless)
 
 
@@ -80,6 +91,7 @@ def record_found(
 ) -> None:
     """Record an archive that was found in a repository; ``before`` is what it was made from."""
     facts = dict(entry)
+    facts.pop("quarantined", None)
     owner = {name: str(facts.pop(name, "") or "") for name in ("client", "plan", "job")}
     if before is not None:
         owner = {"client": before.client, "plan": before.plan, "job": before.job}
@@ -91,5 +103,8 @@ def record_found(
     archive.created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     if before is not None:
         archive.pinned, archive.pinned_at = before.pinned, before.pinned_at
+        # What a client may store is counted by these; the data are the same.
+        kept = {key: before.stats[key] for key in KEPT_FIGURES if key in before.stats}
+        archive.stats = {**kept, **archive.stats}
     LOG.warning("repository %s: archive %s was found and is recorded", repository, archive.name)
     lifecycle.add_archive(root, archive, number=archive_number(archive.at))

@@ -5,18 +5,29 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from borgcube.core import checks, clocks, events, events_keeping, lifecycle, rereading
+from borgcube.core import (
+    checks,
+    clocks,
+    events,
+    events_keeping,
+    lifecycle,
+    quarantine,
+    rereading,
+)
 from borgcube.core.errors import FailureCause, Problem
 from borgcube.core.jobs import JobResult
-from borgcube.core.model import Archive, Drill, Job
+from borgcube.core.model import Drill, Job
 from borgcube.core.store import Root
 from borgcube.core.untrusted import words
 from borgcube.daemon import guard
+from borgcube.daemon.archives import archive_from, archive_number
+from borgcube.daemon.reconcile import record_found
 
 ENDINGS = (lifecycle.DONE, lifecycle.WARNING, lifecycle.FAILED, lifecycle.CANCELLED)
 MAX_WARNINGS = 1000
 MAX_VIOLATIONS = 20
 MAX_KIND = 50
+MAX_ID = 64
 MAX_PROBLEMS = 50
 
 
@@ -36,6 +47,12 @@ def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
             warnings=[str(text) for text in data["warnings"]][:MAX_WARNINGS],
             archives_added=[dict(entry) for entry in data["archives_added"]],
             archives_deleted=[str(name) for name in data["archives_deleted"]],
+            archives_mended=[dict(entry) for entry in data.get("archives_mended", ())],
+            quarantined={
+                words(key, limit=MAX_ID): words(why)
+                for key, why in dict(data.get("quarantined") or {}).items()
+            },
+            looked_through=bool(data.get("looked_through")),
             violations=[
                 {"kind": words(one["kind"], limit=MAX_KIND), "details": words(one["details"])}
                 for one in list(data.get("violations", ()))[:MAX_VIOLATIONS]
@@ -47,7 +64,8 @@ def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
         )
         if result.state not in ENDINGS:
             raise ValueError(result.state)
-        if any(not entry["id"] or not entry["name"] for entry in result.archives_added):
+        made = [*result.archives_added, *result.archives_mended]
+        if any(not entry["id"] or not entry["name"] for entry in made):
             raise ValueError("an archive without ID or name")
     except (KeyError, TypeError, ValueError):
         return JobResult(state=lifecycle.FAILED, cause=FailureCause(
@@ -56,28 +74,6 @@ def result_of(data: dict[str, Any] | None, code: int, job_id: str) -> JobResult:
     if result.state == lifecycle.FAILED and cause is None:
         result.cause = FailureCause("failed", Problem.SERVER, "The job gave no reason.")
     return result
-
-
-def archive_number(at: str) -> int:
-    """Return an archive's place in time: microseconds since 1970, of now if unknown."""
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        moment = datetime.now(UTC)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1_000_000)
-
-
-def archive_from(entry: dict[str, Any], **owner: str) -> Archive:
-    """Make a record of an engine's facts about an archive; what is left is statistics."""
-    rest = dict(entry)
-    rest.pop("begun_at", None)  # ours to say
-    start, end = str(rest.pop("start", "")), str(rest.pop("end", ""))
-    identity, name = str(rest.pop("id")), str(rest.pop("name"))
-    for known in ("client", "plan", "repository", "job"):
-        rest.pop(known, None)
-    return Archive(id=identity, name=name, start=start, end=end, stats=rest, **owner)
 
 
 def record_violations(root: Root, job: Job, result: JobResult) -> None:
@@ -105,6 +101,28 @@ def record_archives(root: Root, job: Job, result: JobResult) -> None:
             for archive in root.archives.oldest(field, key):
                 if archive.repository == job.repository:
                     lifecycle.remove_archive(root, archive, job=job.id)
+
+
+def record_mended(root: Root, job: Job, result: JobResult) -> None:
+    """Record archives that took the place of one in quarantine; what people set stays."""
+    for entry in result.archives_mended:
+        facts = dict(entry)
+        was = str(facts.pop("was", ""))
+        for archive in list(root.archives.oldest("id", was)):
+            if archive.repository == job.repository:
+                quarantine.end(
+                    root, archive, quarantine.MENDED, job=job.id, became=str(facts["id"])
+                )
+                lifecycle.remove_archive(root, archive, job=job.id)
+                record_found(root, job.repository, facts, before=archive)
+
+
+def record_quarantine(root: Root, job: Job, result: JobResult) -> None:
+    """Note which archives the job found to be in quarantine."""
+    if job.repository and (result.quarantined or result.looked_through):
+        quarantine.settle(
+            root, job.repository, result.quarantined, complete=result.looked_through, job=job.id
+        )
 
 
 def record_checks(root: Root, job: Job, result: JobResult) -> None:

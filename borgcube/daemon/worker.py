@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import zmq
 
-from borgcube.core import config, memory
+from borgcube.core import config, memory, quarantine
 from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, FailureCause, JobCancelled, JobFailed, Problem
 from borgcube.core.jobs import JobOrder, JobResult
@@ -194,6 +194,17 @@ class WorkerContext:
 
 def run_job(context: WorkerContext, registry: Registry) -> JobResult:
     """Run the job type to a result, whatever happens in it."""
+    result = _run(context, registry)
+    if result.cause is not None and result.cause.kind == quarantine.KIND:
+        try:
+            found = context.engine().quarantined(Path(context.order.vault_socket))
+            result.quarantined, result.looked_through = dict(found[0]), found[1]
+        except Exception as error:
+            context.log("warning", f"which archives are in quarantine is not known: {error}")
+    return result
+
+
+def _run(context: WorkerContext, registry: Registry) -> JobResult:
     violations: list[dict[str, str]] = []
     try:
         job_type = registry.job_types.get(context.order.type)

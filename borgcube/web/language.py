@@ -31,6 +31,10 @@ SCRIPT_WORDS: Mapping[str, Text] = {
     "copy": _("Copy"), "copied": _("Copied"), "just-now": _("just now"),
     "live-on": _("live"), "live-off": _("reconnecting"), "live-ended": _("logged out"),
     "left": _("about %(time)s left"),
+    "looked-through": _("%(n)s of %(total)s archives looked through"),
+    "counted-anew": _("references of %(n)s of %(total)s archives counted"),
+    "archives-done": _("%(n)s of %(total)s archives done"),
+    "items": _("%(n)s items written anew"),
 }  # fmt: skip
 # Each catalog calls its own language by its name here.
 OWN_NAME = _("English")

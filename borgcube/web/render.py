@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from borgcube.core.access import CALLED
 from borgcube.core.texts import Text, _, several
-from borgcube.web.language import translated
+from borgcube.web.language import SCRIPT_WORDS, translated
 
 DASH = "\N{EN DASH}"
 # state -> (style, icon, words): never colour alone.
@@ -42,7 +42,7 @@ JOB_TYPES: Mapping[str, Text] = {
     "backup": _("Backup"), "restore": _("Restore"), "archive-delete": _("Delete archives"),
     "dry-run": _("Dry run of"), "catalog": _("Read the files of"),
     "check": _("Check"), "borg-check": _("Borg's check"), "drill": _("Restore drill"),
-    "prune": _("Prune"), "compact": _("Compact"),
+    "prune": _("Prune"), "compact": _("Compact"), "archive-mend": _("Mend archive"),
 }  # fmt: skip
 PHASES: Mapping[str, Text] = {
     "connecting": _("connecting"), "preparing": _("preparing"),
@@ -50,6 +50,8 @@ PHASES: Mapping[str, Text] = {
     "listing": _("listing"), "measuring": _("measuring"), "reading": _("reading"),
     "walking archives": _("walking archives"), "choosing": _("choosing"),
     "comparing": _("comparing"), "reporting": _("reporting"),
+    "looking through archives": _("looking through archives"),
+    "counting references": _("counting references"), "mending": _("mending"),
     "checking": _("checking"), "pruning": _("pruning"), "compacting": _("compacting"),
 }  # fmt: skip
 FACTS: Mapping[str, Text] = {
@@ -186,6 +188,25 @@ def role(name: str) -> str:
     return str(translated({str(role): words for role, words in CALLED.items()}.get(name, name)))
 
 
+# Figures of a prune, a deletion or a mending: done, of how many, their words; live.js has the same.
+LOOKED = (
+    ("archives_looked_at", "archives_to_look_at", "looked-through"),
+    ("archives_counted", "archives_to_count", "counted-anew"),
+    ("archives_done", "archives_total", "archives-done"),
+)
+
+
+def looked(progress: Mapping[str, Any]) -> str:
+    """Return how far a job is that looks after archives, in words; empty when it is not known."""
+    for done, total, word in LOOKED:
+        if total in progress:
+            said = {"n": count(progress.get(done, 0)), "total": count(progress[total])}
+            return str(translated(SCRIPT_WORDS[word])) % said
+    if "items" in progress:
+        return str(translated(SCRIPT_WORDS["items"])) % {"n": count(progress["items"])}
+    return ""
+
+
 def fact(name: str) -> str:
     """Return the name of something that an archive tells about itself."""
     return str(translated(FACTS.get(name, str(name).replace("_", " ").capitalize())))
@@ -205,6 +226,6 @@ def harmless(value: Any, limit: int = 2000) -> str:
 FILTERS = {
     "size": size, "count": count, "ago": ago, "moment": moment, "duration": duration,
     "state": state, "whose": whose, "harmless": harmless, "time_ns": time_ns,
-    "job_type": job_type, "phase": phase, "role": role, "fact": fact,
+    "job_type": job_type, "phase": phase, "role": role, "fact": fact, "looked": looked,
     "span": span,
 }  # fmt: skip

@@ -8,7 +8,7 @@ tells of. Pages and control methods read it; a page costs what it shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from BTrees.OOBTree import OOBTree, OOTreeSet
@@ -111,11 +111,13 @@ class RepositoryStatus(Persistent):  # type: ignore[misc]  # persistent has no t
     (None when not looked at). Where its directory was measured, ``"stored"`` is the bytes
     that it took and ``"held"`` what :attr:`held` was then. ``archives`` maps the IDs of its
     archives to their numbers. ``held`` is the original size in bytes of all archives that are
-    in it; ``unsized`` of them have none written down.
+    in it; ``unsized`` of them have none written down. ``quarantined`` are the IDs of those in
+    quarantine.
     """
 
     held = 0
     unsized = 0
+    quarantined: Collection[str] = ()
 
     def __init__(self) -> None:
         super().__init__()

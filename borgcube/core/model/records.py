@@ -196,6 +196,8 @@ class Archive(Record):
     # accepted it.
     suspicions: tuple[dict[str, Any], ...] = ()
     accepted_at: str = ""
+    # Why it is in quarantine (core.quarantine): not restored, and no backup; empty when it is not.
+    quarantine: str = ""
 
     @property
     def at(self) -> str:

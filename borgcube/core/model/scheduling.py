@@ -20,6 +20,7 @@ PLAN, TASK = "plan", "task"
 NOT_FOR_TASKS = {
     "backup": "Give the plan a schedule: borgcube plan set PLAN --schedule NAME",
     "restore": "Start it yourself: borgcube restore",
+    "archive-mend": "Archives are named one by one: borgcube archive mend",
     "archive-delete": "Archives are named one by one: borgcube archive delete",
     "dry-run": "Start it yourself: borgcube plan dry-run PLAN",
     "catalog": "It is read when somebody looks at the files of an archive.",

@@ -95,6 +95,10 @@ def _delete(call: Call) -> Answer:
     return common.begun(call, call.act("archive.delete", names=[full_name(call.record)]))
 
 
+def _mend(call: Call) -> Answer:
+    return common.begun(call, call.act("archive.mend", name=full_name(call.record)))
+
+
 _ONE = "/archives/{repository}/{id}"
 ENDPOINTS = [
     Endpoint(
@@ -145,6 +149,13 @@ ENDPOINTS = [
             "as_root": yes_or_no("On the server: keep owners, set-user-ID bits and devices."),
             "unfenced": yes_or_no("On the server, administrators only: extract without the fence."),
         }, required=("directory",), title="Restore"),
+    ),
+    Endpoint(
+        name="archives.mend", method="POST", path=f"{_ONE}/mend", handler=_mend, find=find,
+        summary="Rewrite an archive in quarantine from what is sound of it",
+        description="It keeps its name, client, plan and pin, and has a new ID afterwards. The"
+        " job's result says how many items were left out.",
+        permission=Permission.DELETE, status=202, returns=common.JOB_BEGUN,
     ),
     Endpoint(
         name="archives.delete", method="DELETE", path=_ONE, handler=_delete, find=find,

@@ -1,4 +1,5 @@
-"""The job types ``backup``, ``dry-run`` (what a backup would take) and ``archive-delete``."""
+"""The job types ``backup``, ``dry-run`` (what a backup would take), ``archive-delete`` and
+``archive-mend``."""
 
 from __future__ import annotations
 
@@ -57,7 +58,20 @@ class ArchiveDeleteJob:
         return result
 
 
+class ArchiveMendJob:
+    """Rewrite an archive in quarantine from what is sound of it."""
+
+    name = "archive-mend"
+    needs_vault = True
+    needs_client = False
+
+    def run(self, context: JobContext) -> JobResult:
+        """Let the repository's engine do it."""
+        result: JobResult = context.engine().mend_archive(context)
+        return result
+
+
 @hookimpl
 def register_job_types() -> list[JobType]:
     """Register them."""
-    return [BackupJob(), DryRunJob(), ArchiveDeleteJob()]
+    return [BackupJob(), DryRunJob(), ArchiveDeleteJob(), ArchiveMendJob()]

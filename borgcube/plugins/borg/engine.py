@@ -149,7 +149,24 @@ class BorgEngine:
         from borgcube.plugins.borg.vaultclient import ask
 
         answer = ask(vault_socket, {"op": "archives", "known": sorted(known)})
-        return [dict(entry) for entry in answer["archives"]]
+        reasons, complete = answer["quarantined"], answer["looked_through"]
+        return [
+            {**entry, "quarantined": reasons.get(entry["id"], "" if complete else None)}
+            for entry in answer["archives"]
+        ]
+
+    def quarantined(self, vault_socket: Path) -> tuple[Mapping[str, str], bool]:
+        """Ask a running vault which archives are in quarantine."""
+        from borgcube.plugins.borg.vaultclient import ask
+
+        answer = ask(vault_socket, {"op": "quarantined"})
+        return dict(answer["quarantined"]), bool(answer["looked_through"])
+
+    def mend_archive(self, context: JobContext) -> JobResult:
+        """Rewrite an archive in quarantine."""
+        from borgcube.plugins.borg.upkeep import mend
+
+        return mend(context)
 
     def claim_archive(self, vault_socket: Path, *, job_id: str) -> dict[str, Any] | None:
         """Ask a running vault for the archive of a job that reported none."""

@@ -1,9 +1,10 @@
-"""A worker's side of prune and compact: asks the vault, reports, and says what came of it."""
+"""A worker's side of prune, compact and mend: asks the vault, reports, and says what came of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from borgcube.core import quarantine
 from borgcube.core.errors import FailureCause, JobCancelled, JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.plugins.borg.vaultclient import follow
@@ -11,6 +12,7 @@ from borgcube.plugins.borg.vaultclient import follow
 THRESHOLD = 0.1  # of a segment, as borg compact has it
 # A compaction after a prune must give back at least this share of the repository.
 PAYS_FROM = 0.05
+LOOKING, COUNTING = "looking through archives", "counting references"
 
 
 def _threshold(context: JobContext) -> float:
@@ -18,14 +20,48 @@ def _threshold(context: JobContext) -> float:
     return min(0.99, max(0.0, float(percent) / 100))
 
 
-def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
-    context.phase("compacting")
+class _Phases:
+    """Says, in phases and in the log, when a vault looks through archives before its work."""
+
+    def __init__(self, context: JobContext, own: str) -> None:
+        self._context, self._own, self._now = context, own, own
+        context.phase(own)
+
+    def hear(self, figures: dict[str, Any]) -> None:
+        """Follow the vault's figures."""
+        looking = int(figures.get("archives_to_look_at") or 0)
+        counting = int(figures.get("archives_to_count") or 0)
+        phase = LOOKING if looking else COUNTING if counting else self._own
+        if phase == self._now:
+            return
+        self._now = phase
+        self._context.phase(phase)
+        if looking:
+            which = "1 archive was" if looking == 1 else f"{looking:,} archives were"
+            self._context.log(
+                "info", f"{which} not written by this version of BorgCube, or changed since: each "
+                "is looked through once before anything is deleted, which may take long; backups "
+                "go on, and a job that is stopped goes on where it was",
+            )  # fmt: skip
+        elif counting:
+            self._context.log("info", f"all references of {counting:,} archives are counted anew")
+
+
+def _note(result: JobResult, done: dict[str, Any]) -> None:
+    """Keep what the vault says of archives in quarantine."""
+    result.quarantined = {str(key): str(why) for key, why in done["quarantined"].items()}
+    result.looked_through = bool(done["looked_through"])
+
+
+def _compact(context: JobContext, result: JobResult, *, least_share: float) -> dict[str, Any]:
+    phases = _Phases(context, "compacting")
 
     def on_progress(figures: dict[str, Any]) -> None:
         # For whoever draws a bar: how much of what is unused was worked off.
         if "bytes_handled" in figures:
             figures |= {"bytes_read": figures["bytes_handled"],
                         "bytes_total": figures["bytes_freeable"]}  # fmt: skip
+        phases.hear(figures)
         context.progress(**figures)
         context.check_cancelled()
 
@@ -34,12 +70,16 @@ def _compact(context: JobContext, *, least_share: float) -> dict[str, Any]:
         context.order.vault_socket, request, on_progress=on_progress,
         check=context.check_cancelled,
     )  # fmt: skip
-    return dict(answer["done"])
+    done = dict(answer["done"])
+    _note(result, done)
+    del done["quarantined"], done["looked_through"]
+    return done
 
 
 def compact(context: JobContext) -> JobResult:
     """Compact whatever is worth it, however little that is."""
-    result = JobResult(data=_compact(context, least_share=0.0))
+    result = JobResult()
+    result.data = _compact(context, result, least_share=0.0)
     _warn_of_damage(result)
     if result.warnings:
         result.state = JOB_WARNING
@@ -59,7 +99,7 @@ def delete(context: JobContext) -> JobResult:
     that could not be deleted; what was deleted is gone."""
     archives = {str(name): str(key) for name, key in context.order.parameters["ids"].items()}
     result = JobResult()
-    done = _delete(context, archives, result, dry_run=False)
+    done = _delete(context, archives, result, also_quarantined=True)
     result.archives_deleted += [archives[name] for name in done["absent"]]
     result.data = {"deleted": sorted(done["deleted"])}
     stay = [*done["failed"].values()]
@@ -87,7 +127,12 @@ def prune(context: JobContext) -> JobResult:
     for name, why in parameters.get("going") or ():
         context.log("info", f"{'would prune' if dry_run else 'pruned'} {name}: {why}")
     try:
-        done = _delete(context, archives, result, dry_run=dry_run)
+        by_person = set(parameters.get("by_person") or ())
+        asked = {name: key for name, key in archives.items() if name in by_person}
+        by_policy = {name: key for name, key in archives.items() if name not in by_person}
+        done = _delete(context, by_policy, result, dry_run=dry_run)
+        if asked:
+            done = _sum(done, _delete(context, asked, result, also_quarantined=True))
         if dry_run:
             result.data = {"would_free_bytes": done["freed_bytes"], "going": len(archives)}
             result.warnings += [f"{name}: {why}" for name, why in done["failed"].items()]
@@ -105,25 +150,79 @@ def prune(context: JobContext) -> JobResult:
 
 
 def _delete(
-    context: JobContext, archives: dict[str, str], result: JobResult, *, dry_run: bool
-) -> dict[str, Any]:
+    context: JobContext, archives: dict[str, str], result: JobResult, *, dry_run: bool = False,
+    also_quarantined: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     if not archives:
         return {"deleted": [], "absent": [], "failed": {}, "waiting": [], "freed_bytes": 0}
-    context.phase("measuring" if dry_run else "deleting")
+    phases = _Phases(context, "measuring" if dry_run else "deleting")
 
     def on_progress(figures: dict[str, Any]) -> None:
         for name in figures.pop("deleted_names", ()):
             result.archives_deleted.append(archives[name])
             context.log("info", f"deleted {name}")
+        phases.hear(figures)
         context.progress(**figures)
         context.check_cancelled()
 
-    request = {"op": "measure" if dry_run else "prune", "archives": archives}
+    request = {"op": "measure" if dry_run else "prune", "archives": archives,
+               "also_quarantined": also_quarantined}  # fmt: skip
     answer = follow(
         context.order.vault_socket, request, on_progress=on_progress,
         check=context.check_cancelled,
     )  # fmt: skip
-    return dict(answer["done"])
+    done = dict(answer["done"])
+    _note(result, done)
+    for name in done["failed"]:
+        reason = result.quarantined.get(archives[name])
+        if reason:
+            done["failed"][name] = (
+                f"it is in quarantine: {reason}. {quarantine.WHAT_TO_DO.format(name=name)}"
+            )
+    return done
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "deleted": [*one["deleted"], *other["deleted"]],
+        "absent": [*one["absent"], *other["absent"]],
+        "failed": {**one["failed"], **other["failed"]},
+        "waiting": [*one["waiting"], *other["waiting"]],
+        "freed_bytes": one["freed_bytes"] + other["freed_bytes"],
+    }
+
+
+def mend(context: JobContext) -> JobResult:
+    """Rewrite the archive of the order from what is sound of it."""
+    name = str(context.order.parameters["archive"])
+    phases = _Phases(context, "mending")
+
+    def on_progress(figures: dict[str, Any]) -> None:
+        phases.hear(figures)
+        context.progress(**figures)
+        context.check_cancelled()
+
+    request = {"op": "mend", "archive": name}
+    answer = follow(
+        context.order.vault_socket, request, on_progress=on_progress,
+        check=context.check_cancelled,
+    )  # fmt: skip
+    done = dict(answer["done"])
+    items, left_out = int(done["items"]), int(done["left_out"])
+    result = JobResult(
+        data={"archive": name, "items": items, "left_out": left_out, "names": done["names"]},
+        archives_mended=[
+            {**done["facts"], "id": done["id"], "name": done["name"], "was": done["was"]}
+        ],
+    )
+    _note(result, done)
+    context.log("info", f"{name} was written anew with {items:,} items, {left_out:,} left out")
+    result.warnings += [f"left out: {one}" for one in done["names"]]
+    if left_out > len(done["names"]):
+        result.warnings.append(f"{left_out - len(done['names']):,} more were left out")
+    if left_out:
+        result.state = JOB_WARNING
+    return result
 
 
 def _conclude(context: JobContext, done: dict[str, Any], result: JobResult) -> None:
@@ -142,7 +241,7 @@ def _conclude(context: JobContext, done: dict[str, Any], result: JobResult) -> N
         )
     mode = context.order.parameters.get("compact", "auto")
     if mode == "always" or (mode == "auto" and done["deleted"]):
-        result.data |= _compact(context, least_share=PAYS_FROM if mode == "auto" else 0.0)
+        result.data |= _compact(context, result, least_share=PAYS_FROM if mode == "auto" else 0.0)
         _warn_of_damage(result)
         if not result.data["compacted_bytes"] and result.data["freeable_bytes"]:
             context.log("info", "not compacted: too little would come back yet")

@@ -40,7 +40,7 @@ def archive(context: ArchiveItem, request: Any) -> dict[str, Any]:
     path = str(repository.path) if repository is not None else ""
     return {
         "archive": record, "clock": clocks.told(record.stats),
-        "may_restore": request.has_permission(Permission.RESTORE),
+        "may_restore": request.has_permission(Permission.RESTORE) and not record.quarantine,
         "may_delete": request.has_permission(Permission.DELETE),
         "plain": f"borg extract {shlex.quote(f'{path}::{record.name}')}"
         if path and request.me.may(Permission.VIEW_SERVER) else "",
@@ -83,6 +83,12 @@ def restore(context: ArchiveItem, request: Any) -> Any:
     return {"archive": record, "form": form, "odd": odd}
 
 
+def mend(context: ArchiveItem, request: Any) -> Any:
+    """Rewrite an archive in quarantine from what is sound of it."""
+    made = request.act("archive.mend", name=full_name(context.record))
+    return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
+
+
 def delete(context: ArchiveItem, request: Any) -> Any:
     """Delete an archive whose name was typed."""
     record = context.record
@@ -108,5 +114,6 @@ def includeme(config: Any) -> None:
     add(config, archive, ArchiveItem, template="archive")
     add(config, restore, ArchiveItem, "restore", template="restore",
         permission=Permission.RESTORE, posts=True)  # fmt: skip
+    add(config, mend, ArchiveItem, "mend", permission=Permission.DELETE, posts=True)
     add(config, delete, ArchiveItem, "delete", template="archive_delete",
         permission=Permission.DELETE, posts=True)  # fmt: skip

@@ -77,7 +77,7 @@ def files(context: ArchiveItem, request: Any) -> dict[str, Any]:
         "steps": _steps(request, record, key), "first": start + 1, "last": start + len(entries),
         "earlier": at(max(0, start - PAGE)) if start else "",
         "later": at(start + PAGE) if start + PAGE < total else "",
-        "may_restore": request.has_permission(Permission.RESTORE),
+        "may_restore": request.has_permission(Permission.RESTORE) and not record.quarantine,
     }  # fmt: skip
 
 

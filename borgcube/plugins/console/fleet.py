@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from borgcube.core import lifecycle
 from borgcube.core.model import PlanStatus, Standing
 from borgcube.core.model import fleet as model
 from borgcube.core.planning import Pauses
@@ -28,6 +29,7 @@ WORDS = {
     model.WARNINGS: _("Backed up, but some files could not be read"),
     model.FINE: _("Backed up"),
 }
+NONE_LEFT = _("Backed up, but no archive is left that can be restored")
 HELD = {
     "pause": _("paused"), "blackout": _("after a blackout"),
     "busy": _("after the present one"), "away": _("when the client answers"),
@@ -74,7 +76,10 @@ def shown(status: PlanStatus, today: datetime | None = None, *, strip: bool = Tr
     """Return a plan's status in words, with its strip of days if that is shown."""
     return Safety(
         plan=status.plan, client=status.client, repository=status.repository,
-        level=status.level, reason=status.reason, words=WORDS[status.reason],
+        level=status.level, reason=status.reason,
+        # One that went well left an archive: it is gone, or in quarantine.
+        words=NONE_LEFT if status.reason == model.NEVER and status.last_state in lifecycle.WELL
+        else WORDS[status.reason],
         last_state=status.last_state or "none", last_job=status.last_job, last_at=status.last_at,
         running=status.running, archive=status.archive, archive_at=status.archive_at,
         size=status.size, cause=status.cause,

@@ -99,6 +99,9 @@ def _now() -> str:
 
 def _restore_and_compare(context: JobContext, findings: Findings) -> None:
     parameters, engine = context.order.parameters, context.engine()
+    for text in parameters.get("skipped") or ():
+        context.log("warning", text)
+        findings.remarks.append(text)
     places.private_directory(context.home / "scratch")
     scratch = places.private_directory(drills.scratch_dir(context.home, context.order.job_id))
     _check_whole(scratch, parameters, findings)

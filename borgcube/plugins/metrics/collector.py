@@ -128,13 +128,14 @@ def _fleet(root: Root) -> Iterator[Metric]:
 
 
 def _repositories(root: Root) -> Iterator[Metric]:
-    archives, free, disk, held, taken = [], [], [], [], []
+    archives, free, disk, held, taken, quarantined = [], [], [], [], [], []
     for repository in root.repositories.newest(MAX_SERIES):
         key = (repository.name,)
         archives.append((key, root.archives.count(repository=repository.name)))
         status = root.fleet.repository(repository.name)
         days = status.days
         held.append((key, status.held))
+        quarantined.append((key, len(status.quarantined)))
         if len(days) and days[days.maxKey()]["free"] is not None:
             last = days[days.maxKey()]
             free.append((key, last["free"]))
@@ -143,6 +144,9 @@ def _repositories(root: Root) -> Iterator[Metric]:
                 taken.append((key, last["stored"]))
     labels = ("repository",)
     yield _gauge("borgcube_repository_archives", "Archives in a repository.", archives, labels)
+    yield _gauge("borgcube_repository_archives_quarantined",
+                 "Archives in quarantine: they cannot be restored.", quarantined,
+                 labels)  # fmt: skip
     yield _gauge("borgcube_repository_disk_free_bytes",
                  "Free bytes on a repository's disk, looked at once an hour.", free,
                  labels)  # fmt: skip

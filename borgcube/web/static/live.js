@@ -158,6 +158,20 @@ function speedOf(job, bytes) {
   return now - first > 0.3 ? Math.max(0, (bytes - start) / (now - first)) : 0;
 }
 
+// What comes before a prune, a deletion or a mending, and how far that is; render.py has the same.
+const LOOKED = [
+  ["archives_looked_at", "archives_to_look_at", "looked-through"],
+  ["archives_counted", "archives_to_count", "counted-anew"],
+  ["archives_done", "archives_total", "archives-done"],
+];
+
+function looked(progress) {
+  for (const [done, total, word] of LOOKED) {
+    if (total in progress) return say(word, { n: count(progress[done] ?? 0), total: count(progress[total]) });
+  }
+  return "items" in progress ? say("items", { n: count(progress.items) }) : "";
+}
+
 export function showProgress(event) {
   if (event.type !== "job.progress") return;
   const { job, progress } = event.data;
@@ -168,6 +182,7 @@ export function showProgress(event) {
     const texts = {
       files: count(progress.files ?? 0), bytes_read: size(read), bytes_new: size(progress.bytes_new ?? 0),
       speed: `${size(speed)}/s`, path: harmless(progress.path ?? ""),
+      looked: looked(progress),
       left: total > read && speed > 0 ? say("left", { time: span((total - read) / speed) }) : "",
     };
     for (const element of box.querySelectorAll("[data-figure]")) {

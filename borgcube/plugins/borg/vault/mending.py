@@ -22,6 +22,7 @@ from borgcube.plugins.borg.metadata.form import BadBlock, read_block
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused, Links, check_record
 from borgcube.plugins.borg.vault.counts import recount, settle
 from borgcube.plugins.borg.vault.domains import Domain
+from borgcube.plugins.borg.vault.opened import figures_of
 from borgcube.plugins.borg.vault.owner import KEY, owner_metadata, owner_of
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class _Mending:
 
 
 def mend(vault: Vault, name: str, report: Callable[..., None]) -> dict[str, Any]:
-    """Rewrite the archive ``name``; return its ``id``, ``items``, ``left_out`` (how many) and
-    ``names`` (the first ones of those, with the reasons).
+    """Rewrite the archive ``name``; return its ``id``, ``items``, ``left_out`` (how many),
+    ``names`` (the first ones of those, with the reasons) and ``facts`` for its record.
 
     Raises JobFailed when there is no such archive, when it is not in quarantine, or when its list
     of files cannot be read at all.
@@ -144,16 +145,41 @@ def _mend(
     finally:
         reader.close()
         work.spool.close()
-    recount(vault, report, without=name, instead=name + SUFFIX)
+    try:
+        recount(vault, report, without=name, instead=name + SUFFIX)
+    except BaseException:
+        if vault.broken is None:
+            _take_back(vault, name + SUFFIX, new_id)
+        raise
     vault.known.forget(archive_id)
+    facts = figures_of(ledger.archive_metadata(new_id))
     with ledger.lock:
+        facts |= {"start": ledger.manifest.archives[name].ts.isoformat()}
         present = {info.id.hex(): info.name for info in ledger.manifest.archives.list()}
         for domain in Domain.every(vault.state_dir / "domains"):
             vault.derive(partial(domain.reconcile, present))
     return {
         "id": new_id.hex(), "name": name, "was": archive_id.hex(), "items": work.items,
-        "left_out": work.skipped + skipped, "names": [*names, *work.left_out][:MAX_NAMED],
+        "facts": facts, "left_out": work.skipped + skipped,
+        "names": [*names, *work.left_out][:MAX_NAMED],
     }  # fmt: skip
+
+
+def _take_back(vault: Vault, name: str, new_id: bytes) -> None:
+    """Delete the new archive again: the old one could not be taken out, or nobody waits."""
+    ledger = vault.ledger
+    with ledger.lock:
+        if name not in ledger.manifest.archives:
+            return
+        ledger.begin()
+        try:
+            ledger.remove_archive(name)
+            vault.commit(finishing=None)
+        except Exception as error:
+            # The counts in memory may be half changed: only a fresh start is safe.
+            vault.fail(error)
+            raise
+        vault.known.forget(new_id)
 
 
 def _add(vault: Vault, name: str, archive_id: bytes, work: _Mending) -> bytes:

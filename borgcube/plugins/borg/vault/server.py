@@ -64,6 +64,8 @@ class SessionServer:
                 self._delete([str(name) for name in request["archives"]])
             elif request.get("op") in ("prune", "measure", "compact"):
                 self._maintain(request)
+            elif request.get("op") == "quarantined":
+                self.wire.send_json(self._quarantined())
             elif request.get("op") == "mend":
                 self._mend(str(request["archive"]))
             elif request.get("op") == "archives":
@@ -200,7 +202,7 @@ class SessionServer:
     def _list(self, known: frozenset[str]) -> None:
         try:
             found = recovery.list_archives(self.vault, known=known)
-            self.wire.send_json({"archives": found, "quarantined": self._quarantined()})
+            self.wire.send_json({"archives": found, **self._quarantined()})
         except WireError:
             raise
         except Exception as error:
@@ -310,15 +312,18 @@ class SessionServer:
                         self.vault, wanted, report=report,
                         also_quarantined=bool(request.get("also_quarantined")),
                     ).as_data()  # fmt: skip
-            self.wire.send_json({"done": done | {"quarantined": self._quarantined()}})
+            self.wire.send_json({"done": done | self._quarantined()})
         except WireError:
             raise
         except Exception as error:
             log.exception("%s failed", request["op"])
             self.wire.send_json(as_answer(error))
 
-    def _quarantined(self) -> dict[str, str]:
-        return {archive_id.hex(): why for archive_id, why in self.vault.known.bad().items()}
+    def _quarantined(self) -> dict[str, Any]:
+        """Return what is in quarantine; ``looked_through`` says that everything else is sound."""
+        known = self.vault.known
+        reasons = {archive_id.hex(): why for archive_id, why in known.bad().items()}
+        return {"quarantined": reasons, "looked_through": not known.unknown()}
 
     def _mend(self, name: str) -> None:
         """Rewrite an archive in quarantine, with progress."""
@@ -328,7 +333,7 @@ class SessionServer:
 
         try:
             done = mending.mend(self.vault, name, report)
-            self.wire.send_json({"done": done | {"quarantined": self._quarantined()}})
+            self.wire.send_json({"done": done | self._quarantined()})
         except WireError:
             raise
         except Exception as error:
