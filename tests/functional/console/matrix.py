@@ -93,6 +93,7 @@ MATRIX = {
     "Drills": View("/drills", see=ALL),
     "DrillItem": View("/drills/1", see=ALL, elsewhere="test_proof_pages.py"),
     "DrillItem report": View("/drills/1/report", see=ALL, elsewhere="test_proof_pages.py"),
+    "ArchiveItem mend": View("/archives/main/{web}/mend", do=ADMIN),
     "ArchiveItem delete": View("/archives/main/{web}/delete", see=ADMIN, do=ADMIN),
     "Repositories": View("/repositories", see=LOOKERS),
     "Repositories +add": View("/repositories/+add", see=STAFF, do=STAFF),
@@ -253,9 +254,9 @@ ENDPOINTS = {
             plans.measure repositories.compact
         """,
         ADMIN: """
-            archives.delete archives.hide audit channels.add channels.change channels.list
-            channels.remove channels.show channels.test deliveries.retry digest jobs.start
-            metrics.revoke metrics.token plans.prune store.pack repositories.forget
+            archives.delete archives.hide archives.mend audit channels.add channels.change
+            channels.list channels.remove channels.show channels.test deliveries.retry digest
+            jobs.start metrics.revoke metrics.token plans.prune store.pack repositories.forget
             repositories.passphrase repositories.prune rules.add rules.change rules.list
             rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run users.add
             users.change users.disable users.enable users.link users.list users.password
