@@ -43,7 +43,7 @@ def archive(context: ArchiveItem, request: Any) -> dict[str, Any]:
         "may_restore": request.has_permission(Permission.RESTORE) and not record.quarantine,
         "may_delete": request.has_permission(Permission.DELETE),
         "plain": f"borg extract {shlex.quote(f'{path}::{record.name}')}"
-        if path and request.me.may(Permission.VIEW_SERVER) else "",
+        if path and not record.quarantine and request.me.may(Permission.VIEW_SERVER) else "",
     }  # fmt: skip
 
 

@@ -56,7 +56,9 @@ def test_list_page_doctor_and_api_name_it_with_the_reason(quarantine: ConsoleRig
 
 def test_restore_and_download_are_off(quarantine: ConsoleRig) -> None:
     visitor = quarantine.visitor("ada")
-    assert "/bad/restore" not in visitor.get("/archives/main/bad").text
+    page = visitor.get("/archives/main/bad").text
+    assert "/bad/restore" not in page and "borg extract" not in page
+    assert "borg extract" in visitor.get("/archives/main/good").text
     assert "/good/restore" in visitor.get("/archives/main/good").text
     assert "Nothing is restored or downloaded" in visitor.get("/archives/main/bad/restore").text
     files = visitor.get("/archives/main/bad/files?key=etc").text
