@@ -100,7 +100,7 @@ def subject_of(root: Root, entry: Entry) -> dict[str, str]:
 def last_success(root: Root, plan: str) -> datetime | None:
     """Return when a plan's newest archive was begun, by this server's clock as far as that is
     known, or None when it has none."""
-    for archive in root.archives.newest(1, plan=plan):
+    for archive in root.archives.newest(1, lambda one: not one.quarantine, plan=plan):
         return instant(archive.begun_at or archive.created_at or archive.start)
     return None
 

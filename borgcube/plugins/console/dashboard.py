@@ -8,9 +8,11 @@ from typing import Any
 from markupsafe import Markup
 from pyramid.renderers import render
 
+from borgcube.core import listing
 from borgcube.core.access import Permission
+from borgcube.core.quarantine import counts
 from borgcube.core.web import SiteRoot
-from borgcube.plugins.console import fleet, overview, queries
+from borgcube.plugins.console import fleet, overview
 from borgcube.plugins.console.resources import add
 
 LOG = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ def dashboard(context: Any, request: Any) -> dict[str, Any]:
             continue
         cards.append({"card": card, "markup": Markup(shown.strip())})
     overall = fleet.overall(request)
-    newest = queries.visible(request, request.db.archives, 1)
+    newest = listing.visible(request.me, request.db.archives, 1, counts)
     return {
         "cards": cards, "sentence": overview.sentence(request),
         "newest": newest[0].at if newest else "",

@@ -16,6 +16,7 @@ from borgcube.core import lifecycle
 from borgcube.core.model import PlanStatus, Standing
 from borgcube.core.model import fleet as model
 from borgcube.core.planning import Pauses
+from borgcube.core.quarantine import counts
 from borgcube.core.standing import STRIP_DAYS
 from borgcube.core.texts import _
 
@@ -213,7 +214,7 @@ def clients(
         worst = None
         if group.total:
             worst = shown(request.db.fleet.statuses[group.order.minKey()[1]], strip=False)
-        newest = request.db.archives.newest(1, client=name)
+        newest = request.db.archives.newest(1, counts, client=name)
         rows.append({
             "client": client, "plans": group.total, "worst": worst,
             "newest": newest[0].at if newest else "",

@@ -11,6 +11,7 @@ from pyramid.response import Response
 
 from borgcube.core import checks
 from borgcube.core.access import Permission
+from borgcube.core.quarantine import counts
 from borgcube.plugins.console import queries
 from borgcube.plugins.console.resources import (
     DrillItem,
@@ -53,7 +54,7 @@ def drills_tab(request: Any, plan: Any) -> dict[str, Any]:
     return {
         "plan": plan, "may_operate": request.me.may(Permission.OPERATE, client=plan.client),
         "drills": request.db.drills.newest(SHOWN_ON_PLAN, plan=plan.name),
-        "has_archive": bool(request.db.archives.newest(1, plan=plan.name)),
+        "has_archive": bool(request.db.archives.newest(1, counts, plan=plan.name)),
     }  # fmt: skip
 
 
