@@ -159,3 +159,25 @@ def test_an_archive_that_borg_cannot_read_makes_nobody_wait(tmp_path: Path) -> N
     clean(rig)
     created = rig.plain_borg("create", f"{rig.path}::x", str(source))
     assert created.returncode == 0, created.stderr
+
+
+def test_a_mending_that_nobody_waits_for_leaves_one_archive_of_the_name(poisoned: Rig) -> None:
+    class Enough(Exception):
+        """The worker goes away."""
+
+    def leave(figures: dict[str, Any]) -> None:
+        # What is written anew is committed already, the old one is not taken out yet.
+        if figures.get("archives_to_count"):
+            raise Enough
+
+    prune(poisoned, "a-1")  # looked through and counted once
+    bad = ids(poisoned)["bad-no-mode"]
+    with pytest.raises(Enough):
+        follow(poisoned.socket, {"op": "mend", "archive": "bad-no-mode"}, on_progress=leave)
+    prune(poisoned, "a-2")  # waits until the vault is done with it
+    left = ids(poisoned)
+    assert left["bad-no-mode"] == bad and not any(name.endswith(".mended") for name in left)
+    done = run(poisoned, {"op": "mend", "archive": "bad-no-mode"})
+    assert ids(poisoned)["bad-no-mode"] == done["id"] != bad
+    prune(poisoned, "bad-twice", "bad-climbs", also_quarantined=True)
+    clean(poisoned)
