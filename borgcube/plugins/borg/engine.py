@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from borgcube.core.engines import FileStream, RepositoryFacts
-from borgcube.core.errors import BorgCubeError
+from borgcube.core.errors import BorgCubeError, JobFailed
 from borgcube.core.jobs import JobContext, JobResult
 from borgcube.core.transports import Connection
 
@@ -226,7 +227,11 @@ class BorgEngine:
         """Verify a slice of the repository, or all of it."""
         from borgcube.plugins.borg.checking import check
 
-        return check(context)
+        result = check(context)
+        with suppress(JobFailed):  # a walk finds some; the next vault tells of them as well
+            reasons, result.looked_through = self.quarantined(Path(context.order.vault_socket))
+            result.quarantined = dict(reasons)
+        return result
 
     def check_alone(self, context: JobContext) -> JobResult:
         """Run ``borg check`` while nobody else has the repository."""

@@ -125,3 +125,7 @@ def test_a_restore_that_finds_one_bad_marks_it(cube: Cube) -> None:
     assert "is in quarantine" in cube.refused(
         "restore", "bad-twice", "--to-dir", str(cube.place / "out")
     )
+    # A check that walks all lists of files finds the others.
+    cube.ok("check", "run", "main", "--kind", "archives", "--wait")
+    marked = {name for name, one in archives(cube).items() if one["quarantine"]}
+    assert marked == {"bad-twice", "bad-mode", "bad-climbs"}
