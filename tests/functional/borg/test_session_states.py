@@ -42,6 +42,8 @@ place = st.integers(0, 7)
 def content(number: int) -> bytes:
     """Return one of few contents, so that sessions meet; every sixth is large."""
     return random.Random(number).randbytes(LARGE if number % 6 == 0 else 200 + number)
+# Two are a look in passing; a longer one: BORGCUBE_TEST_EXAMPLES=25 pytest .../test_session_states.py
+EXAMPLES = int(os.environ.get("BORGCUBE_TEST_EXAMPLES", "2"))
 
 
 class Sessions(RuleBasedStateMachine):
@@ -255,11 +257,11 @@ def test_no_order_of_sessions_miscounts_or_loses_anything(tmp_path: Path) -> Non
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=5, stateful_step_count=25, deadline=None, database=None,
+                max_examples=EXAMPLES, stateful_step_count=25, deadline=None, database=None,
                 suppress_health_check=list(HealthCheck), print_blob=True,
                 phases=(Phase.generate,),
             ),
         )  # fmt: skip
     finally:
         sys.setswitchinterval(interval)
-    assert machine.steps > 50
+    assert machine.steps > 20
