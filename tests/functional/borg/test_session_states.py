@@ -6,6 +6,7 @@ anew from nothing and plain borg checks and reads everything.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sys
@@ -42,7 +43,9 @@ place = st.integers(0, 7)
 def content(number: int) -> bytes:
     """Return one of few contents, so that sessions meet; every sixth is large."""
     return random.Random(number).randbytes(LARGE if number % 6 == 0 else 200 + number)
-# Two are a look in passing; a longer one: BORGCUBE_TEST_EXAMPLES=25 pytest .../test_session_states.py
+
+
+# Two are a look in passing; for a longer one: BORGCUBE_TEST_EXAMPLES=25.
 EXAMPLES = int(os.environ.get("BORGCUBE_TEST_EXAMPLES", "2"))
 
 
