@@ -15,6 +15,8 @@ from typing import Any
 from borg.crypto.key import AuthenticatedKey, Blake2AuthenticatedKey, Passphrase
 from borg.helpers import Manifest
 
+from borgcube.plugins.borg.vault.sealing import Lz4
+
 
 @dataclass(frozen=True)
 class ClientKey:
@@ -35,6 +37,7 @@ def make_client_key(real_key: Any, *, blake2: bool, repository_id: bytes) -> Cli
     key.id_key = real_key.id_key
     key.chunk_seed = real_key.chunk_seed
     key.tam_required = True
+    key.compressor = Lz4()
     blob = key._save(Passphrase("")).encode()
     return ClientKey(key, blob, "blake2b" if blake2 else "hmac-sha256")
 
