@@ -16,6 +16,7 @@ from tests.functional.console.conftest import FAKE, REAL, add_fleet
 OFFERED = {
     "olga": {
         "Back up now",
+        "Read all again",
         "Dry run",
         "Run again",
         "Restore",
@@ -27,7 +28,7 @@ OFFERED = {
         "Connection",
     },
     "vera": {"Files"},
-    "owen": {"Back up now", "Dry run", "Run again", "Restore", "Files"},
+    "owen": {"Back up now", "Read all again", "Dry run", "Run again", "Restore", "Files"},
 }
 HIDDEN_PAGES = {
     "olga": {"Users", "Audit trail"},

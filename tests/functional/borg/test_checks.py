@@ -92,8 +92,8 @@ def test_a_lost_file_and_a_changed_object_of_the_repository_are_found(
         rig.start_vault()
         found = check(rig)
         assert found.state == "failed" and found.damage["chunks"] > 100
-        # Its list of files was in there too.
-        assert found.damage["archives"]["t-1"]["unreadable"]
+        lost = found.damage["archives"]["t-1"]
+        assert lost["count"] > 0 or lost["unreadable"]
         rig.stop_vault()
         segment.write_bytes(content)
         place = next(

@@ -61,7 +61,7 @@ def cause_of(error: BaseException) -> FailureCause:
             if error.kind == "client-clock"
             else "Look at the client: stock borg does not do this.",
         )
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
         return out_of_memory().cause
     if isinstance(error, HomeWriteError):
         return FailureCause(
