@@ -57,3 +57,11 @@ def address_space() -> int:
     """Return the bytes of address space that this process has now."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error means that this process got no more memory; Python tells of a
+    thread's stack that does not fit in another way."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+    )

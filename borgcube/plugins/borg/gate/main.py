@@ -16,6 +16,7 @@ import socket
 import sys
 from typing import Any
 
+from borgcube.core import memory
 from borgcube.plugins.borg.gate.confine import confine
 from borgcube.plugins.borg.gate.session import GateSession, Terms
 from borgcube.plugins.borg.gate.verify import Rejected, id_hash_for, rehearse
@@ -81,11 +82,11 @@ def main() -> int:
         ending, code = {"vault_lost": str(error)}, 2
     except BrokenPipeError:
         ending, code = {}, 0
-    except MemoryError:
-        # Our own limit: nothing that a client may send takes so much.
-        ending, code = {"memory": confined.memory_bytes}, 3
     except Exception as error:
-        ending, code = {"failed": _where(error)}, 3
+        # Our own limit of memory: nothing that a client may send takes so much.
+        short = memory.is_shortage(error)
+        ending = {"memory": confined.memory_bytes} if short else {"failed": _where(error)}
+        code = 3
     session.tell(ended=True, committed=session.committed, **ending)
     return code
 

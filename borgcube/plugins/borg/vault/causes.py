@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from borgcube.core import memory
 from borgcube.core.errors import FailureCause, JobFailed, Problem
 from borgcube.plugins.borg.vault.items import ArchiveRefused
 from borgcube.plugins.borg.vault.memory import out_of_memory
@@ -61,7 +62,7 @@ def cause_of(error: BaseException) -> FailureCause:
             if error.kind == "client-clock"
             else "Look at the client: stock borg does not do this.",
         )
-    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+    if memory.is_shortage(error):
         return out_of_memory().cause
     if isinstance(error, HomeWriteError):
         return FailureCause(
