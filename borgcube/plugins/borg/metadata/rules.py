@@ -161,7 +161,7 @@ class StoredLinks(Links):
         """Judge the path of the next item, and remember it if it is a symbolic link."""
         parts = [part for part in path.split(b"/") if part not in (b"", b".")]
         normal = b"/".join(parts)
-        self._odd = self._odd or normal != path
+        self._odd = self._odd or (normal != path and path != b".")
         if self._odd and len(self._symbolic):
             for end in range(1, len(parts)):
                 if _digest(b"/".join(parts[:end])) in self._symbolic:
