@@ -1,18 +1,45 @@
-"""Order: the files that take longest come first, so that several workers end together."""
+"""Order: the files that take longest come first, so that several workers end together.
+
+And choice: further variants of long tests run on their own, with ``bin/test -m long``.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 LONGEST_FIRST = (
-    "test_soak.py", "test_faults.py", "test_deploy.py", "test_after_borgcube.py", "test_many.py",
-    "test_hostile.py", "test_first_backup.py", "test_every_page.py", "test_refused_client.py",
-    "test_prune.py", "test_partials.py", "test_kills.py", "test_matrix.py", "test_resumption.py",
-    "test_api.py", "test_nonces.py", "test_settings.py", "test_limits.py",
+    "test_soak.py", "test_faults.py", "test_standstill.py", "test_clocks.py", "test_doctor.py",
+    "test_deploy.py", "test_after_borgcube.py", "test_many.py", "test_hostile.py",
+    "test_first_backup.py", "test_every_page.py", "test_refused_client.py", "test_prune.py",
+    "test_partials.py", "test_kills.py", "test_matrix.py", "test_resumption.py", "test_api.py",
+    "test_nonces.py", "test_settings.py", "test_limits.py",
 )  # fmt: skip
+# Another variant of each is in every run.
+LONG = (
+    "test_clocks.py::test_a_clock_that_is_off_is_a_warning_and_orders_nothing[10 min behind]",
+    "test_clocks.py::test_a_clock_that_is_off_is_a_warning_and_orders_nothing[23 h ahead]",
+    "test_clocks.py::test_a_clock_that_is_off_by_days_is_refused_with_what_to_do[behind]",
+    "test_clocks.py::test_a_reread_reads_a_file_whose_change_was_hidden[ctime]",
+    "test_standstill.py::test_no_client_is_silent_while_the_server_stands_still[gate]",
+    "test_standstill.py::test_a_vault_that_hangs_is_noticed_and_named[stopped]",
+    "test_standstill.py::test_a_job_of_a_vault_that_hangs_is_cancelled_in_seconds[disk]",
+    "test_standstill.py::test_a_borg_that_is_killed_on_the_client_is_named_and_tried_again[15]",
+    "test_check_ends.py::test_a_check_that_is_cut_short_leaves_nothing[hanging]",
+    "test_check_ends.py::test_a_check_that_is_cut_short_leaves_nothing[daemon]",
+    "test_quarantine.py::test_an_archive_is_mended_from_what_is_sound_of_it[no-mode]",
+    "test_quarantine.py::test_an_archive_is_mended_from_what_is_sound_of_it[climbs]",
+    *(
+        f"test_honest_oddities.py::test_an_odd_tree_is_backed_up_as_stock_borg_does[{kind}-debian]"
+        for kind in ("times", "owners", "names", "deep", "links", "sparse")
+    ),
+)
 RANK = {name: number for number, name in enumerate(LONGEST_FIRST)}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests of long files first; otherwise the order stays."""
+    """Put tests of long files first; otherwise the order stays. Mark those of ``LONG``."""
+    for item in items:
+        if item.nodeid.rpartition("/")[2] in LONG:
+            item.add_marker("long")
     items.sort(key=lambda item: RANK.get(item.path.name, len(RANK)))

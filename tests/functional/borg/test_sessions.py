@@ -226,7 +226,7 @@ def test_nobody_commits_what_another_left_half_changed(
     others[0].join(30)
     with pytest.raises(JobFailed) as failure:
         breaking.end()
-    assert failure.value.cause.kind == "repository-write-failed"
+    assert failure.value.cause.kind == "repository-storage-failed"
     assert not told, "it was told that all is well"
     live.stop()
     live.start()  # as the daemon does
