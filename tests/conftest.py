@@ -16,6 +16,8 @@ LONGEST_FIRST = (
 )  # fmt: skip
 # Another variant of each is in every run.
 LONG = (
+    "test_soak.py::test_nothing_is_lost_stuck_or_left_whatever_is_killed[20]",
+    "test_hostile.py::test_a_chunk_referenced_without_end_stays_one_chunk[1000000]",
     "test_clocks.py::test_a_clock_that_is_off_is_a_warning_and_orders_nothing[10 min behind]",
     "test_clocks.py::test_a_clock_that_is_off_is_a_warning_and_orders_nothing[23 h ahead]",
     "test_clocks.py::test_a_clock_that_is_off_by_days_is_refused_with_what_to_do[behind]",
