@@ -21,7 +21,6 @@ from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.services import ServiceContext
-from borgcube.core.store import Store
 
 LOG = logging.getLogger(__name__)
 LOG_NAME = "console.log"
@@ -52,6 +51,7 @@ def serve(home: Path, _options: argparse.Namespace) -> int:
 
 
 def _serve(home: Path, settings: config.Config) -> int:
+    from borgcube.core.store import Store
     from borgcube.web.service import ConsoleService
 
     plugins = settings.plugins

@@ -24,7 +24,7 @@ def archive_cat(control: Control, options: argparse.Namespace) -> int:
                            next_step="Write it to a file: ... > FILE")  # fmt: skip
     archive = control.call("archive.show", name=options.name)
     disabled = config.load(control.home).plugins.disabled
-    engines = Registry.load(disabled=disabled).engines
+    engines = Registry.load(disabled=disabled, hooks=("register_engines",)).engines
 
     def call(method: str, **params: Any) -> Any:
         return control.call(method, timeout_s=SLOW_S, **params)

@@ -13,8 +13,7 @@ from borgcube.cli.control import Control
 from borgcube.cli.follow import follow
 from borgcube.cli.paging import every
 from borgcube.cli.settings import absolute
-from borgcube.core import quarantine
-from borgcube.core.errors import InvalidInput
+from borgcube.core.errors import QUARANTINE_NEXT_STEP, InvalidInput
 
 
 def started(control: Control, options: argparse.Namespace, *job_ids: str) -> int:
@@ -137,7 +136,7 @@ def archive_show(control: Control, options: argparse.Namespace) -> int:
         output.as_json(data)
         return 0
     if data["quarantine"]:
-        data["what to do"] = quarantine.WHAT_TO_DO.format(name=data["name"])
+        data["what to do"] = QUARANTINE_NEXT_STEP.format(name=data["name"])
     stats = data.pop("stats")
     roots = stats.pop("roots", {})
     if roots:

@@ -87,7 +87,7 @@ def _plugin_commands(parser: Parser, home: str | None) -> None:
     disabled: tuple[str, ...] = ()
     with contextlib.suppress(BorgCubeError):
         disabled = config.load(places.resolve_home(home)).plugins.disabled
-    registry = Registry.load(disabled=disabled)
+    registry = Registry.load(disabled=disabled, hooks=("register_cli_commands",))
     for command in registry.registered["register_cli_commands"].values():
         made = parser.commands.add_parser(command.name, help=command.help, description=command.help)
         command.configure(made)

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from borgcube.core.errors import InvalidInput
-from borgcube.core.model import Proof, Repository
-from borgcube.core.store import Root
 from borgcube.core.texts import _, several
 from borgcube.core.untrusted import words
+
+if TYPE_CHECKING:
+    from borgcube.core.model import Proof, Repository
+    from borgcube.core.store import Root
 
 KINDS = ("data", "archives", "borg")
 MAX_KEYS = 40
@@ -131,6 +133,8 @@ def damaged_files(damage: Mapping[str, Any]) -> list[str]:
 
 def proof_of(root: Root, repository: Repository) -> Proof:
     """Return what checks found of a repository; an empty one, not stored, before the first."""
+    from borgcube.core.model import Proof
+
     found: Proof | None = root.proofs.find("id", repository.id)
     return Proof(id=repository.id, repository=repository.name) if found is None else found
 

@@ -75,6 +75,14 @@ class DaemonUnreachable(BorgCubeError):
     exit_code = 3
 
 
+# The kind of a failure's cause when an archive is in quarantine, and what to do about one.
+ARCHIVE_QUARANTINED = "archive-quarantined"
+QUARANTINE_NEXT_STEP = (
+    "To rewrite what is sound of it: borgcube archive mend {name}. To let it go: borgcube archive "
+    "delete {name}"
+)
+
+
 class Problem(StrEnum):
     """Whose problem a failure is."""
 

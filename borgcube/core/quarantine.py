@@ -12,16 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from borgcube.core import events_keeping, trash
-from borgcube.core.errors import InvalidInput
+from borgcube.core.errors import QUARANTINE_NEXT_STEP, InvalidInput
 from borgcube.core.model import Archive
 from borgcube.core.store import Root
 
-KIND = "archive-quarantined"  # the kind of a failure's cause
 MENDED, DELETED, SOUND = "mended", "deleted", "sound"  # how a quarantine ends
-WHAT_TO_DO = (
-    "To rewrite what is sound of it: borgcube archive mend {name}. To let it go: borgcube archive "
-    "delete {name}"
-)
 
 
 def counts(archive: Archive) -> bool:
@@ -34,7 +29,7 @@ def require_sound(archive: Archive) -> None:
     if archive.quarantine:
         raise InvalidInput(
             f"The archive {archive.name} is in quarantine: {archive.quarantine}.",
-            next_step=WHAT_TO_DO.format(name=archive.name),
+            next_step=QUARANTINE_NEXT_STEP.format(name=archive.name),
         )
 
 

@@ -49,7 +49,9 @@ class Quarantined:
 class Registry:
     """Everything that plugins registered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hooks: Iterable[str] | None = None) -> None:
+        """``hooks`` are those whose registrations are wanted; all by default."""
+        self._wanted = None if hooks is None else frozenset(hooks)
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.registered: dict[str, dict[str, Any]] = {hook: {} for hook in UNIQUE}
@@ -60,11 +62,12 @@ class Registry:
     @classmethod
     def load(
         cls, *, disabled: Iterable[str] = (), required: Iterable[str] = (),
-        only: Iterable[str] | None = None,
+        only: Iterable[str] | None = None, hooks: Iterable[str] | None = None,
     ) -> Registry:  # fmt: skip
         """Load the installed plugins, or ``only`` those named; raises ConfigurationError when
-        a required one fails."""
-        registry = cls()
+        a required one fails. A process that needs few ``hooks`` names them: the others are
+        not asked, and what they would import is not imported."""
+        registry = cls(hooks=hooks)
         unwanted = set(disabled)
         wanted = None if only is None else set(only)
         for point in _sorted(entry_points(group=GROUP)):
@@ -109,7 +112,7 @@ class Registry:
             if not caller.has_spec():
                 raise ValueError(f"there is no hook {caller.name}")
             key = UNIQUE.get(caller.name)
-            if key is None:
+            if key is None or not (self._wanted is None or caller.name in self._wanted):
                 continue
             own = next(impl for impl in caller.get_hookimpls() if impl.plugin is plugin)
             values = found.setdefault(caller.name, {})

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from borgcube.core.config import Config
 from borgcube.core.registry import Registry
-from borgcube.core.store import Store
+
+if TYPE_CHECKING:
+    from borgcube.core.store import Store
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from borgcube.core.access import ANY_CLIENT, Identity, Permission
 from borgcube.core.registry import Registry
-from borgcube.core.store import Root
 from borgcube.core.texts import _
+
+if TYPE_CHECKING:
+    from borgcube.core.store import Root
 
 
 class WebRequest(Protocol):

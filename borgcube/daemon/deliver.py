@@ -28,7 +28,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     """Deliver what the order says; returns the result as plain data and never raises."""
     try:
         socket.setdefaulttimeout(order["timeout_s"])
-        registry = Registry.load(only=(order["plugin"],))
+        registry = Registry.load(only=(order["plugin"],), hooks=("register_notifiers",))
         notifier = registry.notifiers[order["notifier"]]
         message = Message.from_data(order["message"])
         said = notifier.deliver(message, order["options"], timeout_s=order["timeout_s"])

@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 
-from borgcube.core.events import now
+from borgcube.core.envelope import now
 from borgcube.core.untrusted import escaped
 
 MAX_MESSAGE = 20_000

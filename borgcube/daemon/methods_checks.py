@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import checks as facts
-from borgcube.core import drills, events, lifecycle
+from borgcube.core import drillchoice, drills, events, lifecycle
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Job
 from borgcube.core.store import Root
@@ -100,7 +100,7 @@ class CheckMethods:
             else:
                 repository = find(root.repositories, str(repository), what="repository").name
             job = Job(type="drill", repository=str(repository), parameters=parameters)
-            chosen = drills.parameters_of(root, job)  # says now what would fail later
+            chosen = drillchoice.parameters_of(root, job)  # says now what would fail later
             job.plan, job.client = chosen["plan"], chosen["of_client"]
             parameters.setdefault("archive", chosen["archive"])
             parameters["skipped"] = chosen["skipped"]

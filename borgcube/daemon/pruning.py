@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core import events_keeping, lifecycle, quarantine, trash
-from borgcube.core.errors import BorgCubeError
+from borgcube.core import events_keeping, lifecycle, trash
+from borgcube.core.errors import QUARANTINE_NEXT_STEP, BorgCubeError
 from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Job, Plan
 from borgcube.core.pruning import Decision, decide
@@ -149,7 +149,7 @@ def _quarantined(root: Root, job: Job) -> list[str]:
         found = [one for one in found if one.plan == job.plan]
     return [
         f"{one.name} stays, and no policy counts it: it is in quarantine: {one.quarantine}. "
-        f"{quarantine.WHAT_TO_DO.format(name=one.name)}"
+        f"{QUARANTINE_NEXT_STEP.format(name=one.name)}"
         for one in found[:MAX_NAMED]
     ] + ([f"{len(found) - MAX_NAMED} more are in quarantine and stay."]
          if len(found) > MAX_NAMED else [])  # fmt: skip

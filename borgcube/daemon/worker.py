@@ -20,14 +20,22 @@ from typing import Any, TextIO
 
 import zmq
 
-from borgcube.core import config, memory, quarantine
+from borgcube.core import config, memory
 from borgcube.core import home as places
-from borgcube.core.errors import BorgCubeError, FailureCause, JobCancelled, JobFailed, Problem
+from borgcube.core.errors import (
+    ARCHIVE_QUARANTINED,
+    BorgCubeError,
+    FailureCause,
+    JobCancelled,
+    JobFailed,
+    Problem,
+)
 from borgcube.core.jobs import JobOrder, JobResult
 from borgcube.core.registry import Registry
 from borgcube.core.transports import Connection, TransportContext
 from borgcube.daemon.joblog import JobLog
 
+HOOKS = ("register_job_types", "register_transports", "register_engines")
 PROGRESS_EVERY_S = 0.2
 REPEAT_AFTER_S = 0.4
 HEARTBEAT_S = 10.0
@@ -195,7 +203,7 @@ class WorkerContext:
 def run_job(context: WorkerContext, registry: Registry) -> JobResult:
     """Run the job type to a result, whatever happens in it."""
     result = _run(context, registry)
-    if result.cause is not None and result.cause.kind == quarantine.KIND:
+    if result.cause is not None and result.cause.kind == ARCHIVE_QUARANTINED:
         try:
             found = context.engine().quarantined(Path(context.order.vault_socket))
             result.quarantined, result.looked_through = dict(found[0]), found[1]
@@ -252,7 +260,7 @@ def main() -> int:
     home = Path(start["home"])
     log = JobLog(places.job_dir(home, start["order"]["job_id"]), start["log_max_bytes"])
     settings = config.load(home)
-    registry = Registry.load(disabled=settings.plugins.disabled)
+    registry = Registry.load(disabled=settings.plugins.disabled, hooks=HOOKS)
     context = WorkerContext(start, registry, log=log)
     signal.signal(signal.SIGTERM, lambda *_: context.reporter.cancelled.set())
     context.reporter.send(type="hello")

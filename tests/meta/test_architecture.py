@@ -127,3 +127,29 @@ def test_every_dependency_is_explained() -> None:
     text = (ROOT / "docs" / "dependencies.md").read_text()
     explained = re.findall(r"^- `([^`]+)`: \S.{10,}$", text, re.MULTILINE)
     assert sorted(explained) == sorted(names)
+
+
+WORKER = """
+import borgcube.daemon.worker as worker
+from borgcube.core.registry import Registry
+assert Registry.load(hooks=worker.HOOKS).job_types
+"""
+GATE = "import borgcube.plugins.borg.gate.main, borgcube.plugins.borg.metadata.process"
+
+
+@pytest.mark.parametrize(
+    ("program", "unwanted"),
+    [
+        ("import borgcube.cli.main", "BTrees ZODB pyramid paramiko borg borgcube.core.store"),
+        (WORKER, "BTrees ZODB pyramid paramiko borg borgcube.core.store"),
+        (GATE, "BTrees ZODB zmq paramiko borg.archive borgcube.plugins.borg.engine"),
+    ],
+    ids=["command", "worker", "gate and reader"],
+)
+def test_what_starts_often_imports_little(program: str, unwanted: str) -> None:
+    told = "\nimport sys; print(*(name for name in UNWANTED.split() if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"UNWANTED = {unwanted!r}\n{program}{told}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == []

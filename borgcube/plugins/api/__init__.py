@@ -7,35 +7,26 @@ the store or ask the daemon.
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from borgcube.core.api import Endpoint
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.texts import _
 from borgcube.core.web import Page, Resource
-from borgcube.plugins.api import (
-    access,
-    archives,
-    checks,
-    clients,
-    fleet,
-    jobs,
-    notices,
-    plans,
-    repositories,
-    retention,
-    schedules,
-    server,
-)
+
+if TYPE_CHECKING:
+    from borgcube.core.api import Endpoint
+
+ROOMS = (
+    "clients", "plans", "fleet", "repositories", "jobs", "archives", "retention", "checks",
+    "schedules", "notices", "server", "access",
+)  # fmt: skip
 
 
 @hookimpl
 def register_endpoints() -> list[Endpoint]:
     """Offer the built-in endpoints."""
-    rooms = (
-        clients, plans, fleet, repositories, jobs, archives, retention, checks, schedules,
-        notices, server, access,
-    )  # fmt: skip
+    rooms = [import_module(f"{__name__}.{name}") for name in ROOMS]
     return [endpoint for room in rooms for endpoint in room.ENDPOINTS]
 
 

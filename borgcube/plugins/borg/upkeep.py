@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from borgcube.core import quarantine
-from borgcube.core.errors import FailureCause, JobCancelled, JobFailed, Problem
+from borgcube.core.errors import (
+    QUARANTINE_NEXT_STEP,
+    FailureCause,
+    JobCancelled,
+    JobFailed,
+    Problem,
+)
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
 from borgcube.plugins.borg.vaultclient import follow
 
@@ -177,7 +182,7 @@ def _delete(
         reason = result.quarantined.get(archives[name])
         if reason:
             done["failed"][name] = (
-                f"it is in quarantine: {reason}. {quarantine.WHAT_TO_DO.format(name=name)}"
+                f"it is in quarantine: {reason}. {QUARANTINE_NEXT_STEP.format(name=name)}"
             )
     return done
 

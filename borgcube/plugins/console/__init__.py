@@ -12,7 +12,7 @@ from borgcube.core.access import Permission
 from borgcube.core.hookspecs import hookimpl
 from borgcube.core.texts import _
 from borgcube.core.web import Card, Page, Tab
-from borgcube.plugins.console import listings, overview, resources, sizes
+from borgcube.plugins.console import resources
 
 HERE = "borgcube.plugins.console"
 
@@ -90,20 +90,25 @@ def register_cards() -> list[Card]:
     """Offer the dashboard's cards."""
     where = f"{HERE}:templates"
     return [
-        Card("running", _("Running now"), f"{where}/card_running.jinja2", overview.running_card,
-             order=10, wide=True, events=("job.queued", "job.started", "job.finished",
-                                          "job.lost", "job.cancel_requested")),
+        Card("running", _("Running now"), f"{where}/card_running.jinja2",
+             _drawn("overview", "running_card"), order=10, wide=True,
+             events=("job.queued", "job.started", "job.finished", "job.lost",
+                     "job.cancel_requested")),
         Card("problems", _("What needs you"), f"{where}/card_problems.jinja2",
-             overview.problems_card, order=20, wide=True, events=("job.finished", "job.lost")),
+             _drawn("overview", "problems_card"), order=20, wide=True,
+             events=("job.finished", "job.lost")),
         Card("attention", _("Somebody should look"), f"{where}/card_attention.jinja2",
              _drawn("proof", "attention_card"), order=15, wide=True,
              events=("archive.suspicious", "plan.released", "check.*", "plan.removed")),
-        Card("plans", _("Plans"), f"{where}/card_plans.jinja2", overview.plans_card, order=30,
-             wide=True, events=("job.*", "archive.*", "plan.*")),
-        Card("storage", _("Storage"), f"{where}/card_storage.jinja2", overview.storage_card,
-             Permission.VIEW_SERVER, order=40, events=("archive.*", "repository.*")),
-        Card("recent", _("Recent jobs"), f"{where}/card_recent.jinja2", overview.recent_card,
-             order=50, events=("job.queued", "job.started", "job.finished", "job.lost")),
+        Card("plans", _("Plans"), f"{where}/card_plans.jinja2",
+             _drawn("overview", "plans_card"), order=30, wide=True,
+             events=("job.*", "archive.*", "plan.*")),
+        Card("storage", _("Storage"), f"{where}/card_storage.jinja2",
+             _drawn("overview", "storage_card"), Permission.VIEW_SERVER, order=40,
+             events=("archive.*", "repository.*")),
+        Card("recent", _("Recent jobs"), f"{where}/card_recent.jinja2",
+             _drawn("overview", "recent_card"), order=50,
+             events=("job.queued", "job.started", "job.finished", "job.lost")),
     ]  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def register_tabs() -> list[Tab]:
     where = f"{HERE}:templates"
     return [
         Tab("dry-run", _("What a backup would take"), "job", f"{where}/tab_listing.jinja2",
-            listings.dry_run_tab, order=10),
+            _drawn("listings", "dry_run_tab"), order=10),
         Tab("retention", _("Retention"), "plan", f"{where}/tab_retention.jinja2",
             _drawn("retention", "plan_tab"), order=20),
         Tab("keeping", _("Keeping"), "archive", f"{where}/tab_keeping.jinja2",
@@ -121,7 +126,7 @@ def register_tabs() -> list[Tab]:
         Tab("adopt", _("Archives without a plan"), "repository", f"{where}/tab_adopt.jinja2",
             _drawn("retention", "repository_tab"), Permission.CONFIGURE, order=20),
         Tab("sizes", _("Sizes and deduplication"), "repository", f"{where}/tab_sizes.jinja2",
-            sizes.sizes_tab, Permission.VIEW_SERVER, order=5),
+            _drawn("sizes", "sizes_tab"), Permission.VIEW_SERVER, order=5),
         Tab("checks", _("Checks"), "repository", f"{where}/tab_checks.jinja2",
             _drawn("proof", "checks_tab"), Permission.VIEW_SERVER, order=10),
         Tab("drills", _("Restore drills"), "plan", f"{where}/tab_drills.jinja2",

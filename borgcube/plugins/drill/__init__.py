@@ -32,7 +32,9 @@ class DrillJob:
 
     def prepare(self, root: Any, job: Any) -> dict[str, Any]:
         """Choose the archive: the one that was named, or the newest of the plan."""
-        return drills.parameters_of(root, job)
+        from borgcube.core.drillchoice import parameters_of
+
+        return parameters_of(root, job)
 
     def run(self, context: JobContext) -> JobResult:
         """Restore, compare and report."""

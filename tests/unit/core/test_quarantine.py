@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from borgcube.core import drills, quarantine, standing, trash
+from borgcube.core import drillchoice, quarantine, standing, trash
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Client, Job, RetentionPolicy
 from borgcube.core.pruning import decide
@@ -102,11 +102,11 @@ def test_a_drill_takes_the_one_before_and_says_so(root):
     run(root, plan, age_days=1)
     run(root, plan)
     quarantine.begin(root, newest(root), "no")
-    found = drills.parameters_of(root, Job(type="drill", repository="main", plan="web-etc"))
+    found = drillchoice.parameters_of(root, Job(type="drill", repository="main", plan="web-etc"))
     assert found["archive_id"] == "id-1"
     assert len(found["skipped"]) == 1 and "in quarantine: no" in found["skipped"][0]
     with pytest.raises(InvalidInput, match="in quarantine"):
-        drills.parameters_of(root, Job(type="drill", repository="main",
+        drillchoice.parameters_of(root, Job(type="drill", repository="main",
                                        parameters={"archive": newest(root).name}))  # fmt: skip
 
 

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from borgcube.core.errors import JobFailed
+from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed
 from borgcube.plugins.borg.vault.items import ArchiveRefused, read_items
-from borgcube.plugins.borg.vault.ledger import QUARANTINED
 from borgcube.plugins.borg.vault.verified import (
     DAY_S,
     Order,
@@ -83,7 +82,7 @@ class ArchivesSlice:
             ledger.require_sound(archive_id)
             metadata = ledger.archive_metadata(archive_id)
         except JobFailed as error:
-            if error.cause.kind == QUARANTINED:
+            if error.cause.kind == ARCHIVE_QUARANTINED:
                 return True  # it is told as such; its list of files is not read here
             self._lost(archive_id, archive_id)
             return False

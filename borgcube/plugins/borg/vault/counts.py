@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from borg.hashindex import CacheSynchronizer, ChunkIndex
 
-from borgcube.core.errors import JobFailed
+from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
-from borgcube.plugins.borg.vault.ledger import QUARANTINED
 
 if TYPE_CHECKING:
     from borgcube.plugins.borg.vault.main import Vault
@@ -41,7 +40,7 @@ def settle(vault: Vault, report: Report) -> int:
         try:
             known.require(archive_id, name)
         except JobFailed as error:
-            if error.cause.kind == QUARANTINED:
+            if error.cause.kind == ARCHIVE_QUARANTINED:
                 continue  # noted
             if error.cause.kind != "repository-damaged":
                 raise
@@ -76,7 +75,7 @@ class Counting:
             known.require(archive_id)
             return ledger.references(archive_id)
         except JobFailed as error:
-            if error.cause.kind != QUARANTINED:
+            if error.cause.kind != ARCHIVE_QUARANTINED:
                 self.whole = False
                 return None
         # In quarantine: what Borg's reader sees counts, so that a cache made anew agrees.

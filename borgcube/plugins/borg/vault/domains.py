@@ -19,9 +19,9 @@ from typing import Any
 
 from borg.hashindex import ChunkIndex
 
-from borgcube.core.errors import JobFailed
+from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed
 from borgcube.plugins.borg.vault.causes import home_writes
-from borgcube.plugins.borg.vault.ledger import QUARANTINED, Ledger
+from borgcube.plugins.borg.vault.ledger import Ledger
 
 
 def _safe(name: str) -> str:
@@ -134,7 +134,7 @@ class Domain:
             try:
                 references = ledger.references(bytes.fromhex(archive_id))
             except JobFailed as error:
-                if error.cause.kind != QUARANTINED:
+                if error.cause.kind != ARCHIVE_QUARANTINED:
                     raise
                 continue  # what only it has is not offered
             _count_in(index, references, partial=bool(facts.get("partial")))

@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed, Problem
 from borgcube.core.untrusted import words
 from borgcube.plugins.borg.metadata.readers import Readers
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
-from borgcube.plugins.borg.vault.ledger import QUARANTINED, Source
+from borgcube.plugins.borg.vault.ledger import Source
 
 log = logging.getLogger("borgcube.vault")
 FILE_NAME = "known-archives.jsonl"
@@ -36,7 +36,7 @@ COUNTED = "counted"
 def quarantined(name: str, reason: str) -> JobFailed:
     """Return the end of whatever wanted to use an archive that is in quarantine."""
     return JobFailed(
-        QUARANTINED, Problem.REPOSITORY,
+        ARCHIVE_QUARANTINED, Problem.REPOSITORY,
         f"The archive {name} is in quarantine: {reason}.",
         next_step=f"To rewrite what is sound of it: borgcube archive mend {name}. "
         "To let it go: borgcube archive delete it.",

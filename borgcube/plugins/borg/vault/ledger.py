@@ -22,7 +22,7 @@ from borg.hashindex import CacheSynchronizer, ChunkIndex
 from borg.helpers import IntegrityError, Manifest
 from borg.repository import Repository
 
-from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import Rejected, decompress
 from borgcube.plugins.borg.metadata.decode import check_bulk
 from borgcube.plugins.borg.metadata.rules import ArchiveRefused
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("borgcube.vault")
 PARTIAL_GROUP = 10_000
-QUARANTINED = "archive-quarantined"  # a failure cause
 PARTIAL_SUFFIX = ".partial"
 PARTIAL_COMMENT = "chunks of an unfinished backup"
 ENTRY_BYTES = 41  # of a segment, beside the envelope: CRC, size, tag, ID
@@ -291,7 +290,7 @@ class Ledger(Source):
         try:
             self.references(self.manifest.archives[name].id)
         except JobFailed as error:
-            if error.cause.kind == QUARANTINED:
+            if error.cause.kind == ARCHIVE_QUARANTINED:
                 raise
             raise self._damaged(name, error) from error
         except Exception as error:
