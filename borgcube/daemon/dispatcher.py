@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from ZODB.POSException import POSError
 
 from borgcube.core import events, lifecycle, rereading
 from borgcube.core import home as places
@@ -398,6 +399,19 @@ class Dispatcher:
             self._surely(partial(self._finish, job_id, ending.outcome()))
 
     def _finish(self, job_id: str, outcome: JobResult) -> None:
+        try:
+            self._record_end(job_id, outcome)
+        except (BorgCubeError, OSError, POSError):
+            raise  # the store takes no change
+        except Exception as error:
+            LOG.exception("what job %s reported could not be recorded", job_id)
+            self._record_end(job_id, JobResult(state=lifecycle.FAILED, cause=FailureCause(
+                "result-not-recorded", Problem.SERVER,
+                f"What the job reported could not be recorded ({type(error).__name__}).",
+                "See the daemon's log. An archive that it made is found when the daemon starts.",
+            )))  # fmt: skip
+
+    def _record_end(self, job_id: str, outcome: JobResult) -> None:
         state, cause = outcome.state, outcome.cause
         hung = self._hung.pop(job_id, None)
         if hung is not None and state in (lifecycle.FAILED, lifecycle.CANCELLED):

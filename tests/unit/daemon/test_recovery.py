@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 
 from borgcube.core import lifecycle
 from borgcube.core.home import engine_state_dir, runtime_dir
+from borgcube.core.jobs import JobResult
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.vaults import rotate
 
@@ -147,6 +149,26 @@ def test_a_change_that_is_refused_is_not_tried_for_ever(owing):
     owing._owed.append(refused)
     Dispatcher._pay(owing)
     assert not owing._owed
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), OSError(28, "No space left on device")])
+def test_a_result_that_cannot_be_recorded_ends_its_job_and_a_full_disk_only_waits(error):
+    ends: list[JobResult] = []
+
+    def record(_job_id: str, outcome: JobResult) -> None:
+        if outcome.state == lifecycle.DONE:
+            raise error
+        ends.append(outcome)
+
+    finish = partial(Dispatcher._finish, SimpleNamespace(_record_end=record))
+    if isinstance(error, OSError):
+        with pytest.raises(OSError, match="No space"):
+            finish("job", JobResult(state=lifecycle.DONE))
+        assert not ends
+    else:
+        finish("job", JobResult(state=lifecycle.DONE))
+        (end,) = ends
+        assert end.state == lifecycle.FAILED and end.cause.kind == "result-not-recorded"
 
 
 def test_a_vaults_log_is_rotated_by_size(tmp_path: Path):
