@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +30,8 @@ import zstandard
 from rich.console import Console
 from rich.table import Table
 
+from bench import readerpeaks
+from bench.measured import Row, own_growth
 from borgcube.core import expected
 from borgcube.core.listings import FILE, Entry
 from borgcube.daemon import joblog, worker
@@ -44,45 +46,6 @@ from borgcube.testing.rig import Rig
 MIB = 1 << 20
 WIDE = "\N{LINEAR B SYLLABLE B008 A}" * 4000  # 16 KB in memory
 REGULAR = 0o100644
-
-
-@dataclass
-class Row:
-    """One bound, what was measured at it, and whether that is within."""
-
-    what: str
-    bound: int
-    peak: int
-    note: str = ""
-    slack: int = 0  # of the process around what is bounded
-
-    @property
-    def kept(self) -> bool:
-        """Whether the peak is within the bound."""
-        return self.peak <= self.bound + self.slack
-
-
-def own_growth(work: Callable[[], Any]) -> tuple[int, Any]:
-    """Run ``work`` in a fork of this process; return by how many bytes it grew, and its result
-    (plain data)."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-            before = peak_bytes(os.getpid())
-            result = work()
-            os.write(write, json.dumps([peak_bytes(os.getpid()) - before, result]).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as stream:
-        text = stream.read()
-    os.waitpid(pid, 0)
-    if not text:
-        raise RuntimeError("a measurement did not end")
-    growth, result = json.loads(text)
-    return growth, result
 
 
 # Gate and vault ------------------------------------------------------------------------
@@ -177,8 +140,9 @@ def requests(_place: Path) -> Iterator[Row]:
                     pass
 
     growth, _ = own_growth(feed)
-    yield Row("gate: a request while it is read", 3 * rpc.MAX_BUFFER, growth,
-              note="the buffer, what is made of it, and a piece that grows")  # fmt: skip
+    yield Row("gate: a request while it is read", 4 * rpc.MAX_BUFFER, growth,
+              note="the buffer, what is made of it, a piece that grows, and one that the "
+              "allocator keeps")  # fmt: skip
 
 
 # Sessions ------------------------------------------------------------------------------
@@ -385,7 +349,7 @@ def _words(place: Path) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "gate": gate_and_vault, "request": requests, "uploads": uploads, "restore": restores,
-    "drill": samples, "index": indexes, "worker": dry_runs,
+    "drill": samples, "index": indexes, "worker": dry_runs, "reader": readerpeaks.readers,
 }  # fmt: skip
 
 

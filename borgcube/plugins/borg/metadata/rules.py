@@ -22,9 +22,11 @@ MAX_PATH = 4096 * 4
 # A file system that counts 255 characters takes so many bytes of UTF-8; most take 255.
 MAX_COMPONENT, USUAL_COMPONENT = 1020, 255
 MAX_TIME_NS = 1 << 63
-# How many first names of hard links one archive may have: so much memory, about 60 bytes each.
-MAX_LINK_BYTES = 512 << 20
-LINK_BYTES = 60
+# How many first names of hard links one archive may have: so much memory, and what one of them
+# takes while their table grows, which is when the old one and the new one are there. Of an archive
+# that is stored already, in the process that reads it: with its symbolic links.
+MAX_LINK_BYTES, MAX_STORED_LINK_BYTES = 1 << 30, 640 << 20
+LINK_BYTES = 144
 
 # Relative, in normal form: no empty, `.` or `..` component, no slash at an end. Borg remembers
 # directories by the text of their path.
@@ -128,9 +130,12 @@ class Links:
         self._names: Any = ChunkIndex()
         self._most = most_bytes // LINK_BYTES
 
+    def _kept(self) -> int:
+        return len(self._names)
+
     def add(self, path: bytes, kind: str) -> None:
         """Remember a first name."""
-        if len(self._names) >= self._most:
+        if self._kept() >= self._most:
             raise ArchiveRefused(
                 "the archive has more hard links than this server keeps in mind",
                 kind="archive-too-large", keep=True,
@@ -152,10 +157,13 @@ class StoredLinks(Links):
     in two forms, nothing may lie below a symbolic link of it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, most_bytes: int = MAX_STORED_LINK_BYTES) -> None:
+        super().__init__(most_bytes=most_bytes)
         self._symbolic: Any = ChunkIndex()
         self._odd = False
+
+    def _kept(self) -> int:
+        return len(self._names) + len(self._symbolic)
 
     def take(self, path: bytes, kind: str) -> None:
         """Judge the path of the next item, and remember it if it is a symbolic link."""
@@ -167,7 +175,7 @@ class StoredLinks(Links):
                 if _digest(b"/".join(parts[:end])) in self._symbolic:
                     raise ArchiveRefused("an item lies below a symbolic link of its archive")
         if kind == LINK:
-            if len(self._symbolic) >= self._most:
+            if self._kept() >= self._most:
                 raise ArchiveRefused("the archive has more symbolic links than can be judged")
             self._symbolic[_digest(normal)] = (1, 0, 0)
 
