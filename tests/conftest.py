@@ -43,19 +43,6 @@ LONG = (
     "test_after_borgcube.py::test_every_command_of_plain_borg_works_without_a_word[fresh]",
     "test_after_borgcube.py::test_what_plain_borg_changed_is_noticed_and_backups_go_on[own]",
     *(
-        f"test_honest_metadata.py::test_what_an_honest_borg_wrote_comes_out_of_our_encoder[{seen}]"
-        for seen in (
-            "1.2.4-2",
-            "1.2.4-3",
-            "1.2.9-1",
-            "1.2.9-3",
-            "1.4.0-1",
-            "1.4.0-2",
-            "1.4.5-2",
-            "1.4.5-3",
-        )
-    ),
-    *(
         f"test_honest_oddities.py::test_an_odd_tree_is_backed_up_as_stock_borg_does[{kind}-debian]"
         for kind in ("times", "owners", "names", "deep", "links", "sparse")
     ),
