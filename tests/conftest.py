@@ -30,6 +30,18 @@ LONG = (
     "test_check_ends.py::test_a_check_that_is_cut_short_leaves_nothing[daemon]",
     "test_quarantine.py::test_an_archive_is_mended_from_what_is_sound_of_it[no-mode]",
     "test_quarantine.py::test_an_archive_is_mended_from_what_is_sound_of_it[climbs]",
+    # Each transport and each borg is in one of the others, as is each kind of key.
+    "test_matrix.py::test_round_trip[openssh-bundled]",
+    "test_matrix.py::test_round_trip[paramiko-debian]",
+    "test_matrix.py::test_round_trip[local-debian]",
+    "test_engine.py::test_nasty_tree_comes_back_identical[bundled-repokey]",
+    "test_engine.py::test_nasty_tree_comes_back_identical[debian-repokey-blake2]",
+    "test_engine.py::test_nasty_tree_comes_back_identical[debian-authenticated]",
+    "test_nonces.py::test_no_nonce_is_used_twice_by_sessions_crashes_and_plain_borg[repokey]",
+    "test_resumption.py::test_a_cut_connection_is_retried_and_uploads_only_what_is_missing[0.1]",
+    "test_resumption.py::test_a_cut_connection_is_retried_and_uploads_only_what_is_missing[0.95]",
+    "test_after_borgcube.py::test_every_command_of_plain_borg_works_without_a_word[fresh]",
+    "test_after_borgcube.py::test_what_plain_borg_changed_is_noticed_and_backups_go_on[own]",
     *(
         f"test_honest_oddities.py::test_an_odd_tree_is_backed_up_as_stock_borg_does[{kind}-debian]"
         for kind in ("times", "owners", "names", "deep", "links", "sparse")

@@ -6,10 +6,12 @@ test extra only for browsers, not here.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import secrets
 import socket
 import ssl
 import subprocess
@@ -31,11 +33,13 @@ PASSWORD = "correct horse battery"
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback that nobody uses now, and that no connection is given: the
+    kernel takes those from 32768 on, and between now and the server's start it may well do so."""
+    while True:
+        port = secrets.choice(range(20_000, 32_768))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

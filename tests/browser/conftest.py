@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from borgcube.testing.consolerig import PASSWORD, ConsoleRig
 from borgcube.testing.sshd import PrivateSSHD
@@ -22,6 +23,13 @@ ARGUMENTS = [
     "--disable-dev-shm-usage",
 ]  # fmt: skip
 PATIENCE_MS = 60_000
+# What passed is neither written up by axe, nor sent here: that cost more than the looking.
+RUN_AXE = """async rules => {
+  const only = rules.length ? { runOnly: rules } : {};
+  const { violations } = await axe.run({ resultTypes: ["violations"], ...only });
+  return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
+    `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 300)}`));
+}"""
 ON_A_PHONE = ("scrollable-region-focusable", "target-size", "region", "list")
 KINDS: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1400, "height": 900}, "color_scheme": "light"},
@@ -57,15 +65,18 @@ class Watcher:
             self.errors.append(message.text)
 
     def open(self, path: str) -> Page:
-        try:
-            self.page.goto(self.url + path)
-        except Error as error:
-            # The page before it was just going on by itself, as the one that waits does.
-            if "ERR_ABORTED" not in str(error):
-                raise
-            self.page.wait_for_load_state()
-            self.page.goto(self.url + path)
+        self.page.goto(self.url + path)
         return self.page
+
+    @contextmanager
+    def standing_still(self, path: str) -> Iterator[Page]:
+        """Open a page that waits for the server and then goes on by itself, and keep it
+        waiting: it gets no answer within this context, as from a server that is busy."""
+        self.page.route("**/state", lambda _route: None)
+        with self.page.expect_request("**/state"):
+            self.open(path)
+        yield self.page
+        self.page.unroute("**/state")
 
     def log_in(self, name: str) -> None:
         self.open("/login")
@@ -75,28 +86,12 @@ class Watcher:
         self.page.wait_for_url(f"{self.url}/")
 
     def faults(self, *rules: str) -> list[str]:
-        """Return axe's violations, of these rules or of all, in words."""
-        try:
-            return self._faults(rules)
-        except Error as error:
-            # A page that waits for something goes on by itself when it is there.
-            if "Execution context was destroyed" not in str(error):
-                raise
-            self.page.wait_for_load_state()
-            return self._faults(rules)
-
-    def _faults(self, rules: tuple[str, ...]) -> list[str]:
+        """Return axe's violations, of these rules or of all, in words. The page must stay
+        what it is meanwhile: see ``standing_still`` for those that do not."""
         # Through the debugger: the page's own policy lets no foreign script in.
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(AXE.read_text("utf-8"))
-        found = self.page.evaluate(
-            "rules => axe.run(rules.length ? {runOnly: rules} : {})", list(rules)
-        )
-        return [
-            f"{self.page.url}: {fault['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
-            for fault in found["violations"]
-            for node in fault["nodes"]
-        ]
+        return [f"{self.page.url}: {fault}" for fault in self.page.evaluate(RUN_AXE, list(rules))]
 
     def look(self, name: str, *, closely: bool = True) -> list[str]:
         """Return what is wrong with the page as it stands: wide, in the dark and on a phone;

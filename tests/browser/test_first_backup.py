@@ -72,6 +72,8 @@ def test_from_the_link_to_a_restored_file(watch: Any, machine: Any, tmp_path: Pa
         machine.paste(line)
         keys = (machine.sshd.directory / "authorized_keys").read_text().split("\n")
         assert len([key for key in keys if key.startswith("restrict ssh-ed25519 ")]) == 1
+        # The page goes on by itself, from one state to the next; here it waits for a person.
+        page.wait_for_url("**/connect?state=compare")
         expect(page.locator("[data-wait-for] .strong")).to_contain_text("compare the host keys")
         public = machine.sshd.host_key.with_suffix(".pub")
         told = subprocess.run(["ssh-keygen", "-lf", str(public)], capture_output=True, text=True,

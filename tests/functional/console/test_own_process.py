@@ -37,6 +37,12 @@ class SharedRig(ConsoleRig):
                 cwd=self.place, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=(self.place / "zeo.log").open("ab"),
             )  # fmt: skip
+            # The daemon waits for its store for some seconds only, and has less to do at its start.
+            deadline = time.monotonic() + 60
+            while not self.socket.is_socket():
+                assert self.zeo.poll() is None, (self.place / "zeo.log").read_text()
+                assert time.monotonic() < deadline, "the store does not answer"
+                time.sleep(0.05)
         self.start_daemon()
         self.console = subprocess.Popen(
             [sys.executable, "-m", "borgcube", "console", "serve"], env=self.env,

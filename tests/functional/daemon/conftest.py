@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
+from borgcube.cli import main as command_line
 from borgcube.cli.control import Control
+from borgcube.core.errors import BorgCubeError
+from borgcube.core.home import init_home
 from borgcube.testing.sshd import PrivateSSHD
 
 ROOT = Path(__file__).parents[3]
@@ -61,6 +65,15 @@ class Cube:
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 
+    def arrange(self, *words: str) -> str:
+        """Run a command in this process, for what a test needs to have and is not about:
+        the same command line and daemon, without a Python that starts and imports first."""
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            code = command_line.run(["--home", str(self.home), *words])
+        assert code == 0, (words, said.getvalue(), complained.getvalue())
+        return said.getvalue()
+
     def refused(self, *words: str, code: int = 2) -> str:
         """Run a command that must be refused with one line; return that line."""
         done = self.cli(*words)
@@ -78,10 +91,14 @@ class Cube:
             [sys.executable, "-m", "borgcube", "serve"], env=self.env,
             stdin=subprocess.DEVNULL, stderr=(self.place / "serve.log").open("ab"),
         )  # fmt: skip
-        deadline = time.monotonic() + 30
-        while self.cli("repository", "list").returncode != 0:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(BorgCubeError, OSError):
+                self.call("ping")
+                return
             assert self.daemon.poll() is None, (self.place / "serve.log").read_text()
             assert time.monotonic() < deadline, "the daemon does not answer"
+            time.sleep(0.05)
 
     def stop(self) -> None:
         if self.daemon is not None:
@@ -90,17 +107,17 @@ class Cube:
             self.daemon = None
 
     def ssh_client(self, name: str, *, transport: str = "openssh", borg: str = STOCK_BORG) -> None:
-        self.ok(
+        self.arrange(
             "client", "add", name, "--transport", transport, "--host", "127.0.0.1",
             "--port", str(self.sshd.port), "--user", self.sshd.user,
             "--identity", str(self.sshd.identity), "--borg", borg, "--accept-host-key",
         )  # fmt: skip
 
     def local_client(self, name: str, *, borg: str = STOCK_BORG) -> None:
-        self.ok("client", "add", name, "--transport", "local", "--borg", borg)
+        self.arrange("client", "add", name, "--transport", "local", "--borg", borg)
 
     def plan(self, name: str, *paths: Path, client: str, extra: tuple[str, ...] = ()) -> None:
-        self.ok(
+        self.arrange(
             "plan", "add", name, "--client", client, "--repository", "main",
             *(word for path in paths for word in ("--path", str(path))), *extra,
         )  # fmt: skip
@@ -199,11 +216,11 @@ def bare_cube() -> Iterator[Cube]:
 
 def set_up(cube: Cube) -> Cube:
     """Start the daemon and create the encrypted repository ``main``."""
-    cube.ok("init")
+    init_home(cube.home)
     cube.start()
     secret = cube.place / "secret"
     secret.write_text("correct horse\n")
-    cube.ok(
+    cube.arrange(
         "repository", "create", "main", "--path", str(cube.repository),
         "--encryption", "repokey", "--passphrase-file", str(secret),
     )  # fmt: skip

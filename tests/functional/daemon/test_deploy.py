@@ -25,6 +25,10 @@ def test_client_without_borg_is_backed_up_and_restored(cube: Cube) -> None:
     cube.plan("tree", tree, client="alpha", extra=("--upload-ratelimit", "2000"))
     built = json.loads(cube.ok("borg", "build", "--json", timeout_s=400))
     assert built["platform"].startswith("linux-") and built["bytes"] > 5 << 20
+    # It has what Borg runs at its start to test itself, and nothing that only developers run.
+    with tarfile.open(built["path"]) as tar:
+        parts = {name.split("/")[2] for name in tar.getnames() if name.count("/") > 1}
+    assert "msgpack" in parts and not parts & {"setuptools", "pytest", "pkg_resources"}
     assert "sent along" in cube.ok("client", "test", "alpha")
     job_id = cube.begin("tree")
     cube.transferring(job_id)

@@ -19,6 +19,7 @@ import pytest
 
 from borgcube.cli.control import Control
 from borgcube.core.errors import BorgCubeError
+from borgcube.core.home import init_home
 from borgcube.testing.sshd import PrivateSSHD
 from tests.functional.daemon import clockshift
 from tests.functional.daemon.conftest import ENDED, STOCK_BORG, Cube
@@ -95,11 +96,11 @@ def mounted(path: Path, size: int) -> Iterator[Disk]:
 @contextlib.contextmanager
 def running(cube: Cube) -> Iterator[Cube]:
     """A daemon with its repository in a home and place that are prepared already."""
-    cube.ok("init")
+    init_home(cube.home)
     cube.start()
     secret = cube.place / "secret"
     secret.write_text("correct horse\n")
-    cube.ok(
+    cube.arrange(
         "repository", "create", "main", "--path", str(cube.repository),
         "--encryption", "repokey", "--passphrase-file", str(secret),
         "--free-floor", "0",  # the disks here are small, and are to become full
@@ -408,7 +409,7 @@ def client_behind_a_cable(cube: Cube, number: int, *, slow: bool = False) -> Ite
             if slow and not network.delay(150):
                 road = SlowRoad(host, port, delay_s=0.06)
                 host, port = "127.0.0.1", road.port
-            cube.ok(
+            cube.arrange(
                 "client", "add", "far", "--transport", "openssh", "--host", host,
                 "--port", str(port), "--user", sshd.user, "--identity", str(sshd.identity),
                 "--borg", STOCK_BORG, "--accept-host-key",

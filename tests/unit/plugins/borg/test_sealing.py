@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from borg.compress import Compressor
-from borg.crypto.key import AuthenticatedKey
+from borg.crypto.key import AuthenticatedKey, Blake2AuthenticatedKey, Passphrase
+from borg.helpers import msgpack
 
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.sealing import Lz4, Sealer
@@ -54,3 +56,20 @@ def test_no_key_of_a_vault_keeps_borgs_own_compressor() -> None:
     assert type(key.compressor) is type(client.key.compressor) is Lz4
     envelope, _ = make_manifest(client, bytes(32), {})
     assert envelope[:3] == bytes([client.key.TYPE]) + b"\1\0"
+
+
+@pytest.mark.parametrize("blake2", [False, True])
+def test_borg_opens_the_key_of_a_session_without_hashing_an_empty_passphrase_for_long(
+    blake2: bool,
+) -> None:
+    repository = SimpleNamespace(id=bytes(32))
+    kind = Blake2AuthenticatedKey if blake2 else AuthenticatedKey
+    real = kind(repository)
+    real.enc_hmac_key, real.id_key, real.chunk_seed = bytes(32), os.urandom(32), 7
+    client = make_client_key(real, blake2=blake2, repository_id=bytes(32))
+    opened = kind(repository)
+    assert opened._load(client.blob.decode(), Passphrase(""))
+    assert (opened.id_key, opened.chunk_seed) == (real.id_key, 7)
+    assert opened.enc_key == client.key.enc_key != b""
+    assert not kind(repository)._load(client.blob.decode(), Passphrase("another"))
+    assert msgpack.unpackb(b64decode(client.blob))[b"iterations"] == 1
