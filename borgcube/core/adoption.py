@@ -2,8 +2,12 @@
 
 A pattern is an archive name with placeholders as in ``borg create``: ``{hostname}-{now}``,
 ``{hostname}-{plan}-{now:%Y-%m-%d}``. ``*`` stands for anything. It is no regular expression:
-names of archives come from strangers, and no name takes long to compare. Where a name can be
-split in several ways, the one that names a known client and plan is taken.
+names of archives come from strangers, and no name takes long to compare.
+
+Nothing is guessed, because a prune of the wrong owner loses data. Where a name can be read in
+several ways, it is taken only if one of them alone names a known client and plan; where ``*`` may
+stand for the rest of a longer host name, or where two hosts would become one client by the first
+word of their names, the archive is listed with the reason and stays with nobody.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ MAX_SPLITS = 200
 TIMES = ("now", "utcnow")
 BORGS_TIME = "%Y-%m-%dT%H:%M:%S"
 _PART = re.compile(r"\{([A-Za-z_]+)(?::([^{}]*))?\}|(\*)|([^{}*]+)")
+_FIELD = re.compile(r"\{([A-Za-z_]+)\}")
 # What strftime writes, with a fixed form; see its manual. Names of days and months are words.
 _DIRECTIVES = {
     "Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d",
@@ -88,7 +93,8 @@ def parse(pattern: str) -> tuple[Token, ...]:
 
 
 def splits(tokens: tuple[Token, ...], name: str) -> Iterator[dict[str, str]]:
-    """Yield the ways in which a name fits, as field -> text. Linear in its dead ends."""
+    """Yield the ways in which a name fits, as field -> text; that of a ``*`` is ``*`` and the
+    number of its token. Linear in its dead ends."""
     if len(name) > MAX_NAME:
         return
     dead: set[tuple[int, int]] = set()
@@ -105,8 +111,9 @@ def splits(tokens: tuple[Token, ...], name: str) -> Iterator[dict[str, str]]:
         token, fits = tokens[number], False
         for end in _ends(token, name, position):
             values = so_far
-            if token.field and token.field != "*":
-                values = {**so_far, token.field: name[position:end]}
+            if token.field:
+                key = f"*{number}" if token.field == "*" else token.field
+                values = {**so_far, key: name[position:end]}
             for found in walk(number + 1, end, values):
                 fits = True
                 yield found
@@ -143,8 +150,9 @@ class Assignment:
 class Proposal:
     """What a pattern makes of a repository's archives that belong to no plan.
 
-    ``unmatched`` are names that do not fit; ``unknown`` are pairs of a name that fits and what
-    it asks for that does not exist here; ``taken`` counts archives that have a plan already.
+    ``unmatched`` are names that do not fit; ``unknown`` are pairs of a name that fits and why
+    nobody gets it: what it asks for does not exist here, or it can be read in several ways;
+    ``taken`` counts archives that have a plan already.
     """
 
     assignments: list[Assignment] = field(default_factory=list)
@@ -168,17 +176,40 @@ def _filled(template: str, values: dict[str, str], *, what: str) -> str:
                                field=what)  # fmt: skip
         return values[found[1]]
 
-    return re.sub(r"\{([A-Za-z_]+)\}", value, template)
+    return _FIELD.sub(value, template)
 
 
-def _client_named(root: Root, name: str) -> Client | None:
+@dataclass(frozen=True)
+class _Known:
+    """A client that a name stands for; ``loosely``: by the first word of a host name."""
+
+    client: Client
+    loosely: bool = False
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read an archive's name: who would get it, by which host name, and what a ``*``
+    right behind that stands for."""
+
+    owner: Assignment
+    host: str
+    loosely: bool
+    rest: str
+
+
+def _client_named(root: Root, name: str) -> _Known | None:
     """Return a client by its name, its host, or the first word of a host name."""
-    for wanted in (name, name.partition(".")[0]):
-        found: Client | None = root.clients.find("name", wanted) if wanted else None
-        if found is not None:
-            return found
-    matching = [c for c in root.clients.newest(100_000) if name and c.host == name]
-    return matching[0] if len(matching) == 1 else None
+    if not name:
+        return None
+    found: Client | None = root.clients.find("name", name)
+    if found is not None:
+        return _Known(found)
+    matching = [c for c in root.clients.newest(100_000) if c.host == name]
+    if len(matching) == 1:
+        return _Known(matching[0])
+    short = root.clients.find("name", name.partition(".")[0]) if "." in name else None
+    return _Known(short, loosely=True) if short is not None and not matching else None
 
 
 def propose(
@@ -200,9 +231,10 @@ def propose(
     for template, what in ((plan, "plan"), (client, "client")):
         _filled(template, dict.fromkeys(fields, ""), what=what)
     proposal = Proposal()
-    clients: dict[str, Client | None] = {}
+    clients: dict[str, _Known | None] = {}
+    readings: list[_Reading] = []
 
-    def known_client(name: str) -> Client | None:
+    def known_client(name: str) -> _Known | None:
         if name not in clients:
             clients[name] = _client_named(root, name)
         return clients[name]
@@ -211,35 +243,85 @@ def propose(
         if archive.plan:
             proposal.taken += 1
         elif in_sight(archive):
-            _place(root, proposal, archive, tokens, client, plan, known_client)
+            found, problem = _read(root, archive, tokens, client, plan, known_client)
+            if found is not None:
+                readings.append(found)
+            elif problem:
+                proposal.unknown.append((archive.name, problem))
+            else:
+                proposal.unmatched.append(archive.name)
+    _settle(proposal, readings)
     return proposal
 
 
-def _place(
-    root: Root, proposal: Proposal, archive: Archive, tokens: tuple[Token, ...], client: str,
-    plan: str, known_client: Callable[[str], Client | None],
-) -> None:  # fmt: skip
-    missing = ""
+def _settle(proposal: Proposal, readings: list[_Reading]) -> None:
+    """Assign what was read, but for hosts that would become one client without a word."""
+    hosts: dict[str, set[str]] = {}
+    for one in readings:
+        hosts.setdefault(one.owner.client, set()).add(one.host)
+    for one in readings:
+        others = sorted(hosts[one.owner.client] - {one.host})
+        if one.loosely and others:
+            proposal.unknown.append((
+                one.owner.archive, f"{one.host} and {others[0]} would both become client "
+                f"{one.owner.client}: give each with a pattern of its own and a client",
+            ))  # fmt: skip
+        else:
+            proposal.assignments.append(one.owner)
+
+
+def _read(
+    root: Root, archive: Archive, tokens: tuple[Token, ...], client: str, plan: str,
+    known_client: Callable[[str], _Known | None],
+) -> tuple[_Reading | None, str]:  # fmt: skip
+    """Return the one way to read a name, or why there is none; two empty: it does not fit."""
+    missing, found, behind = "", dict[tuple[str, str], _Reading](), _star_behind(tokens, client)
     for number, values in enumerate(splits(tokens, archive.name)):
         if number >= MAX_SPLITS:
-            break
+            return None, "it can be read in too many ways: use a pattern that fits once"
         names = (_filled(plan, values, what="plan"), _filled(client, values, what="client"))
-        found, problem = _owner(root, archive, *names, known_client=known_client)
-        if found is not None:
-            proposal.assignments.append(found)
-            return
-        missing = missing or problem
-    if missing:
-        proposal.unknown.append((archive.name, missing))
-    else:
-        proposal.unmatched.append(archive.name)
+        owner, problem = _owner(root, archive, *names, known_client=known_client)
+        if owner is None:
+            missing = missing or problem
+            continue
+        known = known_client(names[1]) if names[1] else None
+        found.setdefault((owner.client, owner.plan), _Reading(
+            owner, names[1], known is not None and known.loosely, values.get(behind, ""),
+        ))  # fmt: skip
+    if len(found) > 1:
+        ways = " or ".join(
+            f"{one.owner.client or 'nobody'}{f', plan {one.owner.plan}' * bool(one.owner.plan)}"
+            for one in list(found.values())[:4]
+        )
+        return None, f"it can be read as of {ways}: use a pattern that fits once"
+    for one in found.values():
+        # `*` behind a host may have swallowed the rest of a longer host's name.
+        if one.rest[:1].isalpha():
+            return None, (f"it may be of another host than {one.host}: {one.rest[:60]!r} is left; "
+                          "use a pattern that says what follows the host")  # fmt: skip
+        return one, ""
+    return None, missing
+
+
+def _star_behind(tokens: tuple[Token, ...], client: str) -> str:
+    """Return the key of a ``*`` that follows the field of the client at once, or nothing."""
+    named = set(_FIELD.findall(client))
+    for number, token in enumerate(tokens):
+        if token.field in named:
+            for behind in range(number + 1, min(number + 3, len(tokens))):
+                if tokens[behind].field == "*":
+                    return f"*{behind}"
+                if not tokens[behind].text:
+                    break
+    return ""
 
 
 def _owner(
     root: Root, archive: Archive, plan: str, client: str, *,
-    known_client: Callable[[str], Client | None],
+    known_client: Callable[[str], _Known | None],
 ) -> tuple[Assignment | None, str]:  # fmt: skip
-    owner = known_client(client) if client else None
+    known = known_client(client) if client else None
+    owner = known.client if known is not None else None
     if client and owner is None:
         return None, f"there is no client {client}"
     chosen: Plan | None = root.plans.find("name", plan) if plan else None
