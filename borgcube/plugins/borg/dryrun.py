@@ -115,13 +115,8 @@ def dry_run(context: JobContext) -> JobResult:
     run = RemoteBorg(context, connection, LoneSession(), mode="backup")
     listing = Listing()
     try:
-        missing = run.prepare(dry_command(borg, options), wanted=options["paths"])
-        if len(missing) == len(options["paths"]):
-            raise JobFailed(
-                "path-missing", Problem.CONFIGURATION,
-                f"No path of the plan exists on the client: {', '.join(missing)}.",
-                next_step="Correct the plan's paths.",
-            )  # fmt: skip
+        wanted = run.prepare(dry_command(borg, options), wanted=options["paths"])
+        wanted.require_one(options["paths"])
         context.phase("listing")
         outcome = _listen(context, run, listing, Limits.of(options))
     finally:
@@ -140,8 +135,14 @@ def dry_run(context: JobContext) -> JobResult:
     if not sizes:
         context.log("info", "the client's stat tells no sizes: files are only counted")
     said = [*outcome.warnings, *outcome.errors]
-    silent = [path for path in missing if not any(text.startswith(f"{path}:") for text in said)]
-    warnings = [*(f"{path}: not there" for path in silent), *said]
+    silent = [
+        path for path in wanted.missing if not any(text.startswith(f"{path}:") for text in said)
+    ]
+    warnings = [
+        *(f"{path}: not there" for path in silent),
+        *wanted.only_links(options["paths"]),
+        *said,
+    ]
     state = JOB_WARNING if warnings else JOB_DONE
     data = _keep(context, listing, sizes) | {"exclusions": _unused(context, listing)}
     return JobResult(

@@ -15,6 +15,7 @@ from borgcube.plugins.borg.clientend import DONE_CODES
 from borgcube.plugins.borg.hearing import Outcome, archive_progress
 from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
 from borgcube.plugins.borg.vaultclient import VaultSession
+from borgcube.plugins.borg.wanted import Wanted
 
 MAX_KEPT = 4000
 
@@ -92,14 +93,8 @@ def backup(context: JobContext) -> JobResult:
     excluded = exclusions.Excluded() if exclusions.wanted(options) else None
     run.on_message = lambda message: _take(context, message, excluded)
     try:
-        missing = run.prepare(create_command(borg, options), wanted=options["paths"])
-        if len(missing) == len(options["paths"]):
-            raise JobFailed(
-                "path-missing",
-                Problem.CONFIGURATION,
-                f"No path of the plan exists on the client: {', '.join(missing)}.",
-                next_step="Correct the plan's paths.",
-            )
+        wanted = run.prepare(create_command(borg, options), wanted=options["paths"])
+        wanted.require_one(options["paths"])
         context.phase("transferring")
         outcome = run.run(Limits.of(options))
         context.phase("finishing")
@@ -111,7 +106,7 @@ def backup(context: JobContext) -> JobResult:
         run.clean_up()
     if admitted is not None:
         admitted["exclusions"] = _judge_exclusions(context, excluded)
-    return judge(outcome, admitted, missing=missing, options=options, client=run.client)
+    return judge(outcome, admitted, wanted=wanted, options=options, client=run.client)
 
 
 def _judge_exclusions(context: JobContext, excluded: exclusions.Excluded | None) -> dict[str, Any]:
@@ -156,7 +151,7 @@ def judge(
     outcome: Outcome,
     admitted: dict[str, Any] | None,
     *,
-    missing: list[str],
+    wanted: Wanted,
     options: Mapping[str, Any],
     client: str,
 ) -> JobResult:
@@ -191,7 +186,8 @@ def judge(
             f"{client}: borg ended with code {outcome.exit_code}: {last}.",
             next_step="The job's log has all it said.",
         )
-    warnings = [*(f"{path}: not there" for path in missing), *outcome.warnings, *outcome.errors]
+    warnings = [f"{path}: not there" for path in wanted.missing]
+    warnings += [*wanted.only_links(options["paths"]), *outcome.warnings, *outcome.errors]
     warnings += _long_names(admitted)
     code = outcome.exit_code
     state = JOB_DONE if code == 0 and not warnings else JOB_WARNING
@@ -208,7 +204,7 @@ def judge(
     facts = dict(admitted)
     superseded = facts.pop("superseded", [])
     facts |= {"plan": options["plan"], "bytes_received": outcome.bytes_in,
-              "missing_paths": [words(path) for path in missing],
+              "missing_paths": [words(path) for path in wanted.missing],
               "command_line": command_line(options)}  # fmt: skip
     return JobResult(
         state=state,

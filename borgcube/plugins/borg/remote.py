@@ -45,7 +45,14 @@ if [ "$borg" != deploy ]; then
 fi
 printf '\\0'
 for path; do
-  [ -e "$path" ] || [ -L "$path" ] || printf '%s\\0' "$path"
+  # Borg leaves out a slash at the end: what is looked at is the link itself.
+  bare=$path
+  while case $bare in ?*/) ;; *) false ;; esac; do bare=${{bare%/}}; done
+  if [ -L "$bare" ]; then
+    printf 'l%s\\0t%s\\0' "$path" "$(readlink "$bare" 2>/dev/null)"
+  elif [ ! -e "$path" ]; then
+    printf 'm%s\\0' "$path"
+  fi
 done
 printf 'end\\0'
 t="${{TMPDIR:-/tmp}}"
@@ -195,10 +202,20 @@ def prepare_script(
     )  # fmt: skip
 
 
-def missing_paths(output: bytes) -> list[bytes]:
-    """Return the paths that the prepare script did not find, as it printed them."""
+def looked_at(output: bytes) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """Return what the prepare script says of paths: those that are not there, and those that
+    are symbolic links, with where they lead. Anything odd it printed is left out."""
     _banner, *listed = output.split(b"\0")
-    return listed[: listed.index(b"end")] if b"end" in listed else []
+    missing: list[bytes] = []
+    links: dict[bytes, bytes] = {}
+    if b"end" not in listed:
+        return missing, links
+    for number, one in enumerate(listed[: listed.index(b"end")]):
+        if one[:1] == b"m":
+            missing.append(one[1:])
+        elif one[:1] == b"l" and (target := listed[number + 1])[:1] == b"t":
+            links[one[1:]] = target[1:]
+    return missing, links
 
 
 def run_script(

@@ -24,6 +24,7 @@ from borgcube.plugins.borg import binaries, remote
 from borgcube.plugins.borg.gateprocess import GateReport, start_gate
 from borgcube.plugins.borg.hearing import ClientOutput, Outcome
 from borgcube.plugins.borg.vaultclient import VaultSession
+from borgcube.plugins.borg.wanted import Wanted
 
 MINIMUM_VERSION = (1, 2, 0)
 DEFAULT_MAX_BYTES = 1 << 50
@@ -131,11 +132,11 @@ class RemoteBorg:
 
     def prepare(
         self, command: Sequence[str], *, into: str = "", wanted: Sequence[str] = ()
-    ) -> list[str]:
+    ) -> Wanted:
         """Make the session's directory on the client with everything in it, in one command.
 
         ``command`` begins with borg's path there, or with ``deploy``: then a borg that
-        fits the client goes along. Returns which of the ``wanted`` paths are not there.
+        fits the client goes along. Returns what there is of the ``wanted`` paths.
         """
         borg, *arguments = command
         seed: list[tuple[str, bytes | Path]] = [("rsh", remote.RSH.encode())]
@@ -187,8 +188,12 @@ class RemoteBorg:
                 next_step="Check that TMPDIR or /tmp there is writable and has room.",
             )  # fmt: skip
         self.directory = directory
-        absent = {os.fsencode(path): path for path in wanted}
-        return [absent[path] for path in remote.missing_paths(done.stdout) if path in absent]
+        asked = {os.fsencode(path): path for path in wanted}
+        missing, links = remote.looked_at(done.stdout)
+        return Wanted(
+            [asked[path] for path in missing if path in asked],
+            {asked[path]: target for path, target in links.items() if path in asked},
+        )
 
     def run(self, limits: Limits) -> Outcome:
         """Run to the end; raises JobCancelled, or JobFailed for a client that holds it up."""

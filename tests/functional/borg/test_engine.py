@@ -225,6 +225,29 @@ def test_nothing_is_left_on_the_client_and_nothing_secret_was_there(tmp_path: Pa
         assert left.stdout == b""
 
 
+def test_a_path_that_is_a_symbolic_link_is_a_warning_that_names_what_it_leads_to(
+    tmp_path: Path,
+) -> None:
+    real, link, other = tmp_path / "re al", tmp_path / "link", tmp_path / "other"
+    for directory in (real, other):
+        directory.mkdir()
+        (directory / "file").write_text("x")
+    link.symlink_to("re al")
+    with Rig(tmp_path / "rig") as rig:
+        for number, path in enumerate((link, Path(f"{link}/"), f"{link}//")):
+            done = rig.backup(f"l-{number}", path, other)  # type: ignore[arg-type]
+            (said,) = done.warnings
+            assert done.state == "warning" and said.startswith(
+                f"{link}: it is a symbolic link to {real}, and the link alone is saved"
+            )
+        dry = rig.engine.dry_run(rig.context("dry-run", paths=[str(link)], borg=stock_borg()))
+        assert [text.partition(",")[0] for text in dry.warnings] == [
+            f"{link}: it is a symbolic link to {real}"
+        ]
+        done = rig.backup("both", link, real)
+        assert done.state == "done" and not done.warnings
+
+
 def test_missing_paths_are_one_clear_error(tmp_path: Path) -> None:
     with Rig(tmp_path / "rig") as rig:
         with pytest.raises(JobFailed) as failure:
