@@ -10,8 +10,10 @@ import signal
 
 from borgcube.core.errors import JobFailed, Problem
 
-# Borg's exit codes for a run that did its work: success, and the modern warnings.
-DONE_CODES = (0, *range(100, 128))
+# Borg's exit codes for a run that did its work: success, and the modern warnings. 126 and 127 are
+# of a shell that could not start it.
+DONE_CODES = (0, *range(100, 126))
+CANNOT_RUN, NOT_THERE = 126, 127
 SIGNAL_BASE = 128  # of shells, and of borg itself when it was asked to end
 SIGNALS = range(1, 65)
 REASONS: dict[int, str] = {
@@ -49,6 +51,29 @@ def killed(code: int | None, *, client: str) -> JobFailed | None:
         f"{client}: borg was killed there by {name}" + (f": {reason}." if reason else "."),
         next_step="Look at the client's memory and system log. The next run goes on from here.",
     )
+
+
+def not_run(code: int | None, said: str, *, client: str) -> JobFailed | None:
+    """Return the failure of a job whose borg a shell could not start, None if it started."""
+    if code not in (CANNOT_RUN, NOT_THERE):
+        return None
+    return JobFailed(
+        "borg-not-started", Problem.CLIENT,
+        f"{client}: the shell there could not start borg (code {code}): {said}.",
+        next_step="Look at that program's mode and at the mount options of its file system "
+        "(noexec), and for a missing interpreter or library.",
+    )  # fmt: skip
+
+
+def no_place_to_run(client: str) -> JobFailed:
+    """Return the failure of a job for whose borg there is no place where programs may run."""
+    return JobFailed(
+        "no-place-to-run", Problem.CLIENT,
+        f"{client}: neither TMPDIR, /tmp, /var/tmp nor the home directory there lets a program "
+        "run (they are mounted noexec), so the borg that goes along cannot.",
+        next_step="Set TMPDIR for this login to a directory that does, or install borg there and "
+        "name it: borgcube client set NAME --borg PATH",
+    )  # fmt: skip
 
 
 def vault_lost(client: str) -> JobFailed:

@@ -126,6 +126,8 @@ def dry_run(context: JobContext) -> JobResult:
         raise failure
     if code not in DONE_CODES:
         last = (outcome.errors or outcome.warnings or ["no message"])[-1]
+        if (failure := clientend.not_run(code, last, client=run.client)) is not None:
+            raise failure
         raise JobFailed(
             "borg-failed", Problem.CLIENT, f"{run.client}: borg ended with code {code}: {last}.",
             next_step="The job's log has all it said.",

@@ -19,6 +19,7 @@ READ_BYTES = 64 * 1024
 MAX_LINE = 64 * 1024
 MAX_WARNINGS = 1000
 MAX_LOGGED = 20_000  # lines; what comes after them is counted, and read no further than that
+TRACE, MAX_TRACE_LINES = "Traceback (most recent call last):", 200
 LEVELS = {"warning": "warning", "error": "error", "critical": "error"}
 
 
@@ -86,9 +87,12 @@ class ClientOutput:
         elif message.get("type") == "log_message":
             level = LEVELS.get(str(message.get("levelname", "")).lower(), "info")
             kept = {"warning": self.outcome.warnings, "error": self.outcome.errors}.get(level)
+            said = message.get("message", "")
+            reason = reason_of(said) if isinstance(said, str) else ""
             if kept is not None and len(kept) < MAX_WARNINGS:
-                kept.append(words(message.get("message", "")))
-            self._log(level, message.get("message", ""))
+                kept.append(words(reason or said))
+            for one in said.splitlines()[:MAX_TRACE_LINES] if reason else (said,):
+                self._log(level, one)
         else:
             self.on_message(message)
 
@@ -99,6 +103,18 @@ class ClientOutput:
                 self.log(level, f"client: {words(said)}")
         elif self.lines == MAX_LOGGED + 1:
             self.log("warning", f"the client printed {MAX_LOGGED} lines: no more are logged")
+
+
+def reason_of(said: str) -> str:
+    """Return the last line of a traceback, which is the reason; nothing for other words.
+
+    Borg prints what system it runs on behind it, from ``Platform:`` on.
+    """
+    if not said.startswith(TRACE):
+        return ""
+    trace = said.partition("\nPlatform:")[0]
+    lines = [line for line in trace.splitlines() if line.strip() and not line.startswith(" ")]
+    return lines[-1] if len(lines) > 1 else ""
 
 
 def archive_progress(message: dict[str, Any]) -> dict[str, Any]:

@@ -164,6 +164,8 @@ def judge(
             raise clientend.vault_lost(client)
         if (failure := clientend.killed(outcome.exit_code, client=client)) is not None:
             raise failure
+        if (failure := clientend.not_run(outcome.exit_code, last, client=client)) is not None:
+            raise failure
         if outcome.exit_code is None or outcome.exit_code < 0 or outcome.exit_code == 255:
             raise JobFailed(
                 "connection-lost",

@@ -82,11 +82,14 @@ def restore(context: JobContext) -> JobResult:
         raise clientend.vault_lost(run.client)
     if (failure := clientend.killed(code, client=run.client)) is not None:
         raise failure
+    last = (warnings or ["no message"])[-1]
+    if (failure := clientend.not_run(code, last, client=run.client)) is not None:
+        raise failure
     if code not in (1, *clientend.DONE_CODES):
         raise JobFailed(
             "borg-failed",
             Problem.CLIENT if fence is None else Problem.SERVER,
-            f"borg extract ended with code {code}: {(warnings or ['no message'])[-1]}.",
+            f"borg extract ended with code {code}: {last}.",
             next_step="The job's log has all it said.",
         )
     return JobResult(

@@ -20,7 +20,7 @@ from borgcube.core.fence import Fence
 from borgcube.core.jobs import JobContext
 from borgcube.core.transports import Connection, RemoteProcess
 from borgcube.core.untrusted import words
-from borgcube.plugins.borg import binaries, remote
+from borgcube.plugins.borg import binaries, clientend, remote
 from borgcube.plugins.borg.gateprocess import GateReport, start_gate
 from borgcube.plugins.borg.hearing import ClientOutput, Outcome
 from borgcube.plugins.borg.vaultclient import VaultSession
@@ -179,6 +179,8 @@ class RemoteBorg:
             )  # fmt: skip
         if done.exit_code == 127 and borg != DEPLOY:
             find_borg(self.context, self.connection, borg)
+        if done.exit_code == clientend.CANNOT_RUN and borg == DEPLOY:
+            raise clientend.no_place_to_run(self.client)
         directory = remote.ready_directory(done.stdout, server=server, token=token)
         if done.exit_code != 0 or directory is None:
             raise JobFailed(

@@ -248,6 +248,24 @@ def test_a_path_that_is_a_symbolic_link_is_a_warning_that_names_what_it_leads_to
         assert done.state == "done" and not done.warnings
 
 
+def test_a_directory_with_a_blank_where_no_program_may_run_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, barred = tmp_path / "tree", tmp_path / "no exec"
+    tree.mkdir()
+    (tree / "file").write_text("x")
+    barred.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=20m", "none", barred], check=True)
+    try:
+        with Rig(tmp_path / "rig") as rig:
+            monkeypatch.setenv("TMPDIR", str(barred))
+            assert rig.backup("one", tree).state == "done"
+            assert rig.restore("one", tmp_path / "out").state == "done"
+        assert not list(barred.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", barred], check=True)
+
+
 def test_missing_paths_are_one_clear_error(tmp_path: Path) -> None:
     with Rig(tmp_path / "rig") as rig:
         with pytest.raises(JobFailed) as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 
@@ -43,6 +44,19 @@ def test_of_a_long_line_only_its_beginning_counts() -> None:
     _, lines, _ = hear(*[b"x" * 60_000] * 20, b"\nshort\n")
     assert [line[:10] for line in lines] == ["client: xx", "client: sh"]
     assert len(lines[0]) < 600 < MAX_LINE
+
+
+def test_of_a_traceback_the_last_line_is_kept_and_all_of_it_is_logged() -> None:
+    trace = (
+        "Traceback (most recent call last):\n"
+        + '  File "archiver.py", line 1, in main\n    run()\n' * 60
+        + "PermissionError: [Errno 13] Permission denied: '/x/rsh'\n\nPlatform: Linux web\n"
+        "Borg: 1.4.5\n"
+    )
+    said = json.dumps({"type": "log_message", "levelname": "ERROR", "message": trace})
+    outcome, lines, _ = hear(said.encode() + b"\n")
+    assert outcome.errors == ["PermissionError: [Errno 13] Permission denied: '/x/rsh'"]
+    assert len(lines) == 124 and lines[-1] == "client: Borg: 1.4.5"
 
 
 def test_warnings_and_logged_lines_have_a_limit() -> None:

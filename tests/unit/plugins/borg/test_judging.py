@@ -12,13 +12,14 @@ from borgcube.plugins.borg.clientend import killed
 from borgcube.plugins.borg.hearing import Outcome
 from borgcube.plugins.borg.pull import judge
 from borgcube.plugins.borg.vault.causes import HomeWriteError, cause_of
+from borgcube.plugins.borg.wanted import Wanted
 
 ADMITTED = {"id": "a" * 64, "name": "a", "files": 1}
 OPTIONS = {"plan": "p", "archive": "a", "paths": ["/x"]}
 
 
 def judged(outcome: Outcome, admitted: dict[str, Any] | None) -> Any:
-    return judge(outcome, admitted, missing=[], options=OPTIONS, client="Client c")
+    return judge(outcome, admitted, wanted=Wanted(), options=OPTIONS, client="Client c")
 
 
 @pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (143, "SIGTERM"), (139, "SIGSEGV")])
@@ -26,6 +27,16 @@ def test_a_borg_that_was_killed_is_named(code: int, name: str) -> None:
     with pytest.raises(JobFailed, match=name) as failure:
         judged(Outcome(exit_code=code, gate_ended=True), None)
     assert failure.value.cause.kind == "borg-killed" and failure.value.violation is None
+
+
+@pytest.mark.parametrize("code", [126, 127])
+def test_a_borg_that_a_shell_could_not_start_broke_no_rule(code: int) -> None:
+    with pytest.raises(JobFailed, match="Permission denied") as failure:
+        judged(Outcome(exit_code=code, gate_ended=True, errors=["Permission denied"]), None)
+    assert failure.value.cause.kind == "borg-not-started" and failure.value.violation is None
+    with pytest.raises(JobFailed) as failure:
+        judged(Outcome(exit_code=100, gate_ended=True), None)
+    assert failure.value.cause.kind == "no-archive" and failure.value.violation is not None
 
 
 @pytest.mark.parametrize("code", [None, 0, 1, 2, 100, 107, 127, 128, 255, -9, 193])

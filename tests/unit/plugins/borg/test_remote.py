@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ def token(time_ns: int, *, repository: str = REPOSITORY, tail: str = "0" * 32) -
     return f"{repository[:8]}{time_ns:016x}{tail}"
 
 
-def prepare(tmp: Path, own: str, *, others: tuple[str, ...] = ()) -> Path:
+def prepare(tmp: Path, own: str, *, others: tuple[str, ...] = (), borg: str = "true") -> Path:
     run = remote.run_script(command=["true"], environment=remote.borg_environment())
     seed = {"rsh": remote.RSH.encode(), "run": run.encode()}
     script = remote.prepare_script(
@@ -27,7 +28,7 @@ def prepare(tmp: Path, own: str, *, others: tuple[str, ...] = ()) -> Path:
         sizes=[(name, len(data)) for name, data in seed.items()], others=others,
     )  # fmt: skip
     done = subprocess.run(
-        ["sh", "-c", script, "sh", "true"], input=b"".join(seed.values()), capture_output=True,
+        ["sh", "-c", script, "sh", borg], input=b"".join(seed.values()), capture_output=True,
         timeout=60, check=False, env={**os.environ, "TMPDIR": str(tmp)},
     )  # fmt: skip
     directory = remote.ready_directory(done.stdout, server=SERVER, token=own)
@@ -75,6 +76,28 @@ def test_a_directory_of_another_repository_is_swept_after_half_an_hour(tmp_path:
     os.utime(old, (long_ago, long_ago))
     prepare(tmp_path, token(1000))
     assert not old.exists()
+
+
+def test_a_borg_goes_along_to_a_place_where_programs_may_run(tmp_path: Path) -> None:
+    barred = tmp_path / "no exec"
+    barred.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "none", barred], check=True)
+    try:
+        assert prepare(barred, token(1000)).parent == barred  # the client's own borg
+        sent = prepare(barred, token(1001), borg="deploy")
+        assert sent.parent == Path("/tmp")
+        shutil.rmtree(sent)
+        script = remote.prepare_script(
+            server=SERVER, token=token(1002), repository_id=REPOSITORY, manifest_id="cd" * 32,
+            key_type=7, sizes=[],
+        ).replace("/tmp /var/tmp", "/nowhere")  # fmt: skip
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", "deploy"], env={"TMPDIR": str(barred), "HOME": str(barred)},
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 126 and not list(barred.glob("*.x"))
+    finally:
+        subprocess.run(["umount", "-l", barred], check=True)
 
 
 @pytest.mark.parametrize("missing", ["nothing", "the outer script"])
