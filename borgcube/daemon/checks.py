@@ -12,6 +12,7 @@ from borgcube.core import events, lifecycle
 from borgcube.core.errors import Conflict, Duplicate, InvalidInput, NotFound
 from borgcube.core.model.names import check_name
 from borgcube.core.model.table import Table
+from borgcube.core.untrusted import words
 from borgcube.core.versions import version_of
 
 MAX_LISTED = 1000
@@ -129,6 +130,18 @@ def check_size(value: int, *, what: str) -> None:
 def check_plan(data: Mapping[str, Any]) -> None:
     """Check all fields of a plan but its references; raises InvalidInput."""
     check_name(data["name"], what="plan")
+    for what in LISTS:
+        for text in data[what]:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidInput(
+                    f"{words(text, limit=80)} is not UTF-8, and borg on a client takes no such "
+                    "path or pattern.",
+                    field=what,
+                    next_step="Name the directory above it, or put a ? for each odd byte into a "
+                    "pattern. What is below a path may have any name.",
+                ) from None
     if not data["paths"]:
         raise InvalidInput("A plan needs at least one path.", next_step="Give --path.",
                            field="paths")  # fmt: skip

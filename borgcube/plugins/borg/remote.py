@@ -143,10 +143,18 @@ cat <"$D/i" >&4 3<&- 4>&- &
 exec cat <&3 >"$D/o" 3<&- 4>&-
 """
 
+# For sed: the names of variables that borg, its Python or the loader of programs listen to.
+_UNSET = "; ".join(
+    rf"s/^\({prefix}[A-Za-z0-9_]*\)=.*/\1/p" for prefix in ("BORG_", "PYTHON", "LD_", "DYLD_")
+)
+
 _RUN = """#!/bin/sh
 D={directory}
 export D
 unset SSH_CLIENT SSH_CONNECTION SSH_TTY
+# What somebody set there for a borg of their own does not change what runs here. A value may have
+# lines that look like names: then more is unset.
+for name in $(env | sed -n '{names}'); do unset "$name" 2>/dev/null || :; done
 cd "$D" || exit 2
 {ending}
 trap 'exit 129' HUP
@@ -244,6 +252,7 @@ def run_script(
     settings = " ".join(f"{name}={value}" for name, value in environment.items())
     return _RUN.format(
         mark=MARK,
+        names=_UNSET,
         ending="" if fenced else _OWN_ENDING,
         directory=directory or '"${0%/*}"',
         change_directory=f"cd {shlex.quote(into)} && " if into else "",

@@ -148,7 +148,7 @@ class RemoteBorg:
             command=[remote.DEPLOYED_BORG if borg == DEPLOY else borg, *arguments],
             environment=remote.borg_environment(), into=into, fenced=self.fence is not None,
         )  # fmt: skip
-        seed.append(("run", script.encode()))
+        seed.append(("run", os.fsencode(script)))
         terms = self.session.terms
         seed += [
             (name, Path(terms[f"{name}_file"]))

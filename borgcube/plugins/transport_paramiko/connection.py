@@ -39,7 +39,7 @@ class ParamikoProcess:
         self._channel = connection.open_channel()
         try:
             self._channel.settimeout(connection.context.connect_timeout_s)
-            self._channel.exec_command(streams.guarded_command(token, argv))
+            self._channel.exec_command(os.fsencode(streams.guarded_command(token, argv)))
             self.pid = self._announcement(token)
         except _LOST as error:
             self._channel.close()

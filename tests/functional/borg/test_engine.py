@@ -266,6 +266,27 @@ def test_a_directory_with_a_blank_where_no_program_may_run_is_good_enough(
         subprocess.run(["umount", "-l", barred], check=True)
 
 
+def test_names_that_are_no_utf8_and_variables_of_another_borg(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in (b"in\xdf", b"out\xff"):
+        (tree / os.fsdecode(name)).write_text("x")
+    for name, value in {
+        "BORG_FILES_CACHE_SUFFIX": "web", "BORG_LOGGING_CONF": "/nowhere", "BORG_REPO": "/srv/x",
+        "BORG_PASSCOMMAND": "false", "PYTHONWARNINGS": "always", "PYTHONPATH": "/nowhere",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with Rig(tmp_path / "rig") as rig:
+        exclude = "*/out?"
+        done = rig.backup("one", tree, excludes=[exclude])
+        assert done.state == "done" and done.data["files"] == 1, done.warnings
+        assert rig.backup("two", tree, excludes=[exclude]).state == "done"
+        rig.restore("one", tmp_path / "out")
+        assert (tmp_path / "out" / tree.relative_to("/") / os.fsdecode(b"in\xdf")).is_file()
+
+
 def test_missing_paths_are_one_clear_error(tmp_path: Path) -> None:
     with Rig(tmp_path / "rig") as rig:
         with pytest.raises(JobFailed) as failure:

@@ -219,6 +219,9 @@ def test_names_and_references_are_checked(daemon, backup, tmp_path):
         daemon.call("client.add", name="web", transport="local")
     with pytest.raises(Refused, match="no client"):
         daemon.call("plan.add", name="p", client="no", repository="main", paths=["/"])
+    for odd in ({"paths": ["/a\udcdf"]}, {"paths": ["/"], "excludes": ["*/a\udcdf"]}):
+        with pytest.raises(Refused, match="is not UTF-8"):
+            daemon.call("plan.add", name="p", client="web", repository="main", **odd)
     with pytest.raises(Refused, match="no engine"):
         daemon.call("repository.create", name="z", path=str(tmp_path / "z"), engine="zip")
     with pytest.raises(Refused, match="exists"):
