@@ -17,7 +17,6 @@ from markupsafe import Markup
 from pyramid.renderers import render
 
 from borgcube.control.client import QUICK_S, SLOW_S, Control
-from borgcube.core import serverside
 from borgcube.core.access import Identity
 from borgcube.core.store import Root, Store
 
@@ -43,13 +42,17 @@ class ControlDoor:
         self._home = home
         self._local = threading.local()
 
-    def call(self, method: str, *, actor: Mapping[str, str], **params: Any) -> Any:
-        """Call a control method; raises BorgCubeError as ``Control.call`` does."""
+    def call(
+        self, method: str, *, actor: Mapping[str, str], asker: Identity | None, **params: Any
+    ) -> Any:
+        """Call a control method in the name of ``asker``, None for a stranger; the daemon says
+        whether they may. Raises BorgCubeError as ``Control.call`` does."""
         control = getattr(self._local, "control", None)
         if control is None:
             control = self._local.control = Control(self._home)
         timeout = SLOW_S if method in SLOW_METHODS else QUICK_S
-        return control.call(method, timeout_s=timeout, actor=actor, **params)
+        who = asker.as_data() if asker is not None else {}
+        return control.call(method, timeout_s=timeout, actor=actor, asker=who, **params)
 
 
 def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: Any) -> None:
@@ -68,12 +71,10 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     def call(request: Any, method: str, **params: Any) -> Any:
         who = request.identity
         token = who.token if who is not None else ""
-        plugins = config.registry.plugins
-        serverside.refuse(who, method, params, request.db, plugins.transports)
         actor = {"user": who.user if who is not None else "",
                  "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip
-        return door.call(method, actor=actor, **params)
+        return door.call(method, actor=actor, asker=who, **params)
 
     def progress_of(_request: Any, job_id: str) -> Mapping[str, Any]:
         figures: Mapping[str, Any] = hub.progress.get(job_id, {})
