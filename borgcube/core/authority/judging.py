@@ -124,7 +124,7 @@ def _judge_server(
         if value is None or not serverside.reaches(reference.kind, value, params, root, server):
             continue
         if not admin and (reference.kind is not Kind.PLACE or not server.roots):
-            raise serverside.refusal("directory" if path == "to_dir" else path)
+            raise serverside.refusal("directory" if path == "to_dir" else path, reference.kind)
         if reference.kind in (Kind.PLACE, Kind.DIRECTORY):
             serverside.check_place(value, server, field="directory" if "." in path else path)
         if reference.kind is Kind.PLACE:

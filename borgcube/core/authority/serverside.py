@@ -20,7 +20,6 @@ from borgcube.core.authority.naming import Kind
 from borgcube.core.errors import AccessDenied
 from borgcube.core.options import checked_options
 from borgcube.core.store import Root
-from borgcube.core.texts import _
 
 RAN_HERE = "ran_here"  # in the settings: client -> when it last did
 
@@ -99,12 +98,12 @@ def _plain(value: Any, params: Mapping[str, Any], client: Any, server: Server) -
 
 def check_place(value: Any, server: Server, *, field: str) -> None:
     """Raise AccessDenied for a directory of the server that nothing may be put into over
-    console and API: BorgCube's home, what it is in, and what is outside of the roots."""
+    console and API: BorgCube's home, what is in it, and what it is in."""
     place = Path(os.path.realpath(str(value)))
     home = Path(os.path.realpath(server.home))
     if place.is_relative_to(home) or home.is_relative_to(place):
-        raise AccessDenied(_("This is in the directory of BorgCube itself, or around it."),
-                           next_step=_("Choose another directory."), field=field)  # fmt: skip
+        raise AccessDenied("This is in the directory of BorgCube itself, or around it.",
+                           next_step="Choose another directory.", field=field)  # fmt: skip
 
 
 def check_roots(value: Any, server: Server, *, field: str) -> None:
@@ -113,16 +112,21 @@ def check_roots(value: Any, server: Server, *, field: str) -> None:
     roots = [Path(os.path.realpath(one)) for one in server.roots]
     if roots and not any(place != one and place.is_relative_to(one) for one in roots):
         raise AccessDenied(
-            _("Repositories are made and taken in below %(roots)s only.",
-              roots=", ".join(server.roots)),
-            next_step=_("Choose a directory there; others are for the command line"
-                        " of the server."), field=field,
+            f"Repositories are made and imported below {', '.join(server.roots)} only.",
+            next_step="Choose a directory there; others are for the command line of the server.",
+            field=field,
         )  # fmt: skip
 
 
-def refusal(field: str) -> AccessDenied:
-    """Return the refusal of what reaches the server."""
+def refusal(field: str, kind: Kind | None = None) -> AccessDenied:
+    """Return the refusal of what reaches the server; ``kind`` is what the field names."""
+    if kind is Kind.PLACE:
+        return AccessDenied(
+            "No roots for repositories are set on this server, so only administrators make or"
+            " import any.",
+            next_step="Ask an administrator to do it, or to set repositories.roots.", field=field,
+        )  # fmt: skip
     return AccessDenied(
-        _("This reaches the files of the server itself, which only administrators may."),
-        next_step=_("Ask an administrator, or choose another client."), field=field,
+        "This reaches the files of the server itself, which only administrators may.",
+        next_step="Ask an administrator, or choose another client.", field=field,
     )  # fmt: skip
