@@ -20,10 +20,11 @@ from borgcube.core.errors import AccessDenied, NotFound
 from borgcube.core.store import Root
 
 
-def not_there(kind: Kind, name: str) -> NotFound:
+def not_there(kind: Kind, name: str, *, field: str) -> NotFound:
     """Return the one answer for what does not exist, or not for who asks."""
     what = CALLED.get(kind, kind.value)
-    return NotFound(f"There is no {what} {name[:300]!r}.", next_step=f"See: borgcube {what} list")
+    return NotFound(f"There is no {what} {name[:300]!r}.",
+                    next_step=f"See: borgcube {what} list", field=field)  # fmt: skip
 
 
 def denied(needed: Permission, *, field: str = "") -> AccessDenied:
@@ -69,15 +70,15 @@ def judge(
         raise AccessDenied("A token may not do this.",
                            next_step="Log in to the console for it.")  # fmt: skip
     every = list(things(command, params, root))
-    for _path, _reference, thing in every:
+    for path, _reference, thing in every:
         if thing.kind not in JOINED and not thing.in_sight(me):
-            raise not_there(thing.kind, thing.name)
+            raise not_there(thing.kind, thing.name, field=path.rpartition(".")[2])
     named = [one for one in every if not one[1].seen and not _unchanged(one, every, root)]
     for path, reference, thing in named:
         own = reference.own and (reference.by_token or bool(me.session))
         needed = reference.needs or command.needs
         if not thing.permits(me, needed, own=own):
-            raise denied(needed, field=path.partition(".")[0])
+            raise denied(needed, field=path.rpartition(".")[2])
     if (command.whole or not named) and not me.may(command.needs):
         raise denied(command.needs)
     besides = command.more(root, params) if command.more is not None else None
@@ -116,16 +117,17 @@ def _judge_server(
             continue
         past = thing.kind in (Kind.ARCHIVE, Kind.ARCHIVE_ID, Kind.JOB)
         if serverside.runs_here(root, server, thing.clients, past=past):
-            raise serverside.refusal(path.partition(".")[2] or path)
+            raise serverside.refusal(path.rpartition(".")[2])
     for path, reference in command.references.items():
         if reference.kind not in SERVERSIDE:
             continue
         (value,) = given(params, path)
+        where = "directory" if reference.kind is Kind.DIRECTORY else path
         if value is None or not serverside.reaches(reference.kind, value, params, root, server):
             continue
         if not admin and (reference.kind is not Kind.PLACE or not server.roots):
-            raise serverside.refusal("directory" if path == "to_dir" else path, reference.kind)
+            raise serverside.refusal(where, reference.kind)
         if reference.kind in (Kind.PLACE, Kind.DIRECTORY):
-            serverside.check_place(value, server, field="directory" if "." in path else path)
+            serverside.check_place(value, server, field=where)
         if reference.kind is Kind.PLACE:
             serverside.check_roots(value, server, field=path)

@@ -218,6 +218,47 @@ def test_a_token_makes_no_token_but_a_login_does(console: ConsoleRig, apis: dict
     assert for_others.status == 403
 
 
+def test_a_token_for_one_client_reaches_no_other_by_what_it_names(console: ConsoleRig) -> None:
+    """Fields of the body and stored records are asked about like the path."""
+    api = limited(console, "olga", "only-web", clients=["web"])
+    archive = console.call("archive.list", client="mail")[0]
+    own = console.call("archive.list", client="web")[0]
+    old = console.ended(console.call(
+        "restore.start", archive=f"main::{archive['name']}",
+        to_client={"client": "web", "directory": "/tmp/r"},
+    )["job_id"])["id"]  # fmt: skip
+    restore = f"/archives/main/{own['id']}/restore"
+    for method, path, body in (
+        ("PATCH", "/plans/web-etc", {"client": "NAME", "before_command": "id"}),
+        ("POST", restore, {"client": "NAME", "directory": "/tmp/x"}),
+        ("PATCH", "/plans/web-etc", {"repository": "other"}),
+        ("PATCH", "/clients/web", {"domain": "shared"}),
+        ("PATCH", "/clients/web", {"network": "branch"}),
+        ("PUT", "/plans/web-etc/retention", {"policy": "spare"}),
+    ):
+        said = []
+        for name in ("mail", "no-such"):
+            sent = {k: name if v == "NAME" else v for k, v in body.items()}
+            refused = problem(api.ask(method, path, sent))
+            said.append((refused["status"], refused["kind"], refused["detail"].replace(name, "")))
+        assert said[0] == said[1] and said[0][0] in (400, 403), (path, body, said)
+    assert api.ask("PATCH", "/plans/web-etc", {"client": "web", "comment": "mine"}).status == 200
+    console.call("plan.set", name="web-etc", comment="")
+    visitor = console.visitor("owen")
+    assert visitor.post(f"/jobs/{old}/again", form="/account").status == 404
+    assert console.call("job.list", client="web", type="restore")[0]["id"] == old
+    (entry,) = [e for e in api_audit(console) if e["action"] == "plan.set"
+                and e["via"] == "API token only-web" and "no-such" in e["message"]]  # fmt: skip
+    assert entry["outcome"] == "refused"
+
+
+def api_audit(console: ConsoleRig) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = limited(console, "ada", "auditor").get("/audit?limit=200")[
+        "items"
+    ]
+    return found
+
+
 def test_a_password_is_changed_by_a_login_that_knows_the_old_one(
     console: ConsoleRig, apis: dict[str, Api]
 ) -> None:
