@@ -139,9 +139,13 @@ def test_what_an_owner_may_not_see_is_not_there(console: ConsoleRig, apis: dict[
 
 def test_an_owner_restores_to_own_clients_only(console: ConsoleRig, apis: dict[str, Api]) -> None:
     path = place(console, "/archives/{repository}/{id}", "web") + "/restore"
-    for body in ({"directory": "/tmp/x"}, {"directory": "/tmp/x", "client": "mail"}):
+    for body, status, field in (
+        ({"directory": "/tmp/x"}, 403, "directory"),
+        ({"directory": "/tmp/x", "client": "mail"}, 400, "client"),
+        ({"directory": "/tmp/x", "client": "no-such"}, 400, "client"),
+    ):
         answer = apis["owen"].ask("POST", path, body)
-        assert answer.status == 403 and problem(answer)["field"] == "client"
+        assert answer.status == status and problem(answer)["field"] == field
     mine = apis["owen"].ask("POST", path, {"directory": "/tmp/x", "client": "web"})
     assert mine.status == 202
     job = console.call("job.show", id=json.loads(mine.body)["job"])
