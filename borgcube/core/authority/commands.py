@@ -93,7 +93,7 @@ INCIDENT, DELIVERY, USER = _R(Kind.INCIDENT), _R(Kind.DELIVERY), _R(Kind.USER)
 SEEN_REPOSITORY = _R(Kind.REPOSITORY, seen=True)
 SEEN_SCHEDULE, SEEN_POLICY = _R(Kind.SCHEDULE, seen=True), _R(Kind.POLICY, seen=True)
 SEEN_CLIENT, SEEN_PLAN = _R(Kind.CLIENT, seen=True), _R(Kind.PLAN, seen=True)
-MYSELF = _R(Kind.USER, own=True)
+MYSELF, SEEN_USER = _R(Kind.USER, own=True), _R(Kind.USER, seen=True)
 MINE, MY_SESSION, MY_TOKEN = (
     _R(kind, own=True, by_token=True) for kind in (Kind.USER, Kind.SESSION, Kind.TOKEN)
 )
@@ -119,7 +119,7 @@ COMMANDS: Mapping[str, Command] = {
     "client.trust": _of(_P.CONFIGURE, name=CLIENT),
     "client.enrolment": _of(_P.CONFIGURE, name=CLIENT),
     # Plans
-    "plan.add": _of(_P.CONFIGURE, plain="name", client=CLIENT, repository=REPOSITORY,
+    "plan.add": _of(_P.CONFIGURE, plain="name", whole=True, client=CLIENT, repository=REPOSITORY,
                     schedule=SEEN_SCHEDULE),
     "plan.set": _of(_P.CONFIGURE, name=PLAN, client=CLIENT, repository=REPOSITORY,
                     schedule=SEEN_SCHEDULE),
@@ -233,8 +233,8 @@ COMMANDS: Mapping[str, Command] = {
     "rule.show": _of(_P.ADMINISTER, name=RULE),
     "incident.list": _of(_P.VIEW_SERVER),
     "incident.show": _of(_P.VIEW_SERVER, id=INCIDENT),
-    "incident.acknowledge": _of(_P.OPERATE, id=INCIDENT, user=MINE),
-    "incident.close": _of(_P.OPERATE, id=INCIDENT, user=MINE),
+    "incident.acknowledge": _of(_P.OPERATE, id=INCIDENT, user=SEEN_USER),
+    "incident.close": _of(_P.OPERATE, id=INCIDENT, user=SEEN_USER),
     "delivery.list": _of(_P.VIEW_SERVER, channel=_R(Kind.CHANNEL, seen=True)),
     "delivery.show": _of(_P.VIEW_SERVER, id=DELIVERY),
     "delivery.retry": _of(_P.ADMINISTER, id=DELIVERY),

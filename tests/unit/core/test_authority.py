@@ -19,7 +19,7 @@ import pytest
 
 from borgcube.core import authority
 from borgcube.core.access import GRANTS, Identity, Permission, Role
-from borgcube.core.authority import COMMANDS, Kind, Server, serverside
+from borgcube.core.authority import COMMANDS, Kind, Server, serverside, table
 from borgcube.core.authority.commands import PLAIN
 from borgcube.core.authority.destroying import is_stricter
 from borgcube.core.authority.naming import OF_CLIENTS, SERVERSIDE
@@ -303,6 +303,37 @@ def test_an_operator_for_one_client_may_do_what_concerns_it(store: Store) -> Non
         }
         & allowed
     )
+
+
+def test_the_table_says_what_the_judge_does(store: Store) -> None:
+    """docs/guarantees.md has it; each cell is tried with requests that name one thing."""
+    identities = {
+        **EVERYWHERE,
+        "owner": LIMITED["owner"],
+        "operator's token for clients": LIMITED[f"{Role.OPERATOR} limited to web"],
+    }
+    assert identities.keys() == table.COLUMNS.keys()
+    for method, command in COMMANDS.items():
+        if command.needs is None or command.person:
+            continue
+        whole = honest(method)
+        alone = [{key: value, **({"scope": "client"} if key == "target" else {})}
+                 for key, value in whole.items() if key != "scope"]  # fmt: skip
+        if method == "prune.start":
+            alone = [{**one, "dry_run": True} for one in alone]
+        for who, me in identities.items():
+            said = table.cell(table.COLUMNS[who], command.needs, table.reach_of(command))
+            if said == "own":
+                continue  # test_nobody_changes_their_own_role_or_clients
+            allowed = [one for one in (whole, *alone) if asked(store, me, method, one) is None]
+            if said == "-":
+                assert allowed == [], (who, method)
+            elif command.more is None or method == "prune.start":
+                assert allowed, (who, method)
+
+
+def test_every_permission_says_what_it_is_good_for_at_worst() -> None:
+    assert table.WORST.keys() == set(Permission)
 
 
 # What the two reviews did ------------------------------------------------------------------
