@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from borgcube.core.access import Permission
-from borgcube.core.authority import destroying
+from borgcube.core.authority import besides
 from borgcube.core.authority.naming import Kind
 from borgcube.core.store import Root
 
@@ -126,7 +126,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan.remove": _of(_P.CONFIGURE, name=PLAN),
     "plan.list": _of(_P.VIEW_SERVER, plain=_LISTED),
     "plan.show": _of(_P.VIEW, name=PLAN),
-    "plan.dry_run": _of(_P.OPERATE, plan=PLAN, within={
+    "plan.dry_run": _of(_P.OPERATE, more=besides.unsaved, plan=PLAN, within={
         "options.client": CLIENT, "options.repository": SEEN_REPOSITORY,
         "options.schedule": SEEN_SCHEDULE,
     }),
@@ -159,7 +159,7 @@ COMMANDS: Mapping[str, Command] = {
     "archive.mend": _of(_P.DELETE, name=ARCHIVE),
     "archive.pin": _of(_P.CONFIGURE, name=ARCHIVE),
     "archive.unpin": _of(_P.DELETE, name=ARCHIVE),
-    "archive.map": _of(_P.CONFIGURE, plain="pattern", whole=True, more=destroying.mapping,
+    "archive.map": _of(_P.CONFIGURE, plain="pattern", whole=True, more=besides.mapping,
                        repository=REPOSITORY, client=CLIENT, plan=PLAN),
     # Repositories
     "repository.create": _of(_P.CONFIGURE, plain="name engine", path=_PLACE),
@@ -181,15 +181,15 @@ COMMANDS: Mapping[str, Command] = {
     "drill.show": _of(_P.VIEW, id=DRILL),
     "drill.report": _of(_P.VIEW, id=DRILL),
     # Retention
-    "retention.add": _of(_P.CONFIGURE, plain="name"),
-    "retention.set": _of(_P.CONFIGURE, more=destroying.changed_policy, name=POLICY),
+    "retention.add": _of(_P.CONFIGURE, plain="name", more=besides.added_policy),
+    "retention.set": _of(_P.CONFIGURE, more=besides.changed_policy, name=POLICY),
     "retention.remove": _of(_P.CONFIGURE, name=POLICY),
     "retention.list": _of(_P.VIEW_SERVER),
     "retention.show": _of(_P.VIEW_SERVER, name=POLICY),
-    "retention.attach": _of(_P.CONFIGURE, more=destroying.attached_policy, plan=PLAN,
+    "retention.attach": _of(_P.CONFIGURE, more=besides.attached_policy, plan=PLAN,
                             policy=SEEN_POLICY),
     "retention.preview": _of(_P.VIEW, plan=PLAN, policy=SEEN_POLICY),
-    "prune.start": _of(_P.OPERATE, more=destroying.prune, plan=PLAN, repository=REPOSITORY),
+    "prune.start": _of(_P.OPERATE, more=besides.prune, plan=PLAN, repository=REPOSITORY),
     # Time
     "schedule.add": _of(_P.CONFIGURE, plain="name kind"),
     "schedule.set": _of(_P.CONFIGURE, plain="kind", name=SCHEDULE),
@@ -199,12 +199,12 @@ COMMANDS: Mapping[str, Command] = {
     "schedule.preview": _of(_P.VIEW, plain="kind", name=SEEN_SCHEDULE, plan=PLAN),
     "timetable.list": _of(_P.VIEW, plans=PLAN),
     "timetable.show": _of(_P.VIEW, plan=PLAN),
-    "task.add": _of(_P.DELETE, plain="name type parameters", whole=True, schedule=SEEN_SCHEDULE,
-                    repository=REPOSITORY, client=CLIENT, plan=PLAN),
-    "task.set": _of(_P.DELETE, plain="parameters", whole=True, name=TASK, schedule=SEEN_SCHEDULE,
-                    repository=REPOSITORY, client=CLIENT, plan=PLAN),
+    "task.add": _of(_P.DELETE, plain="name type parameters", whole=True, more=besides.task,
+                    schedule=SEEN_SCHEDULE, repository=REPOSITORY, client=CLIENT, plan=PLAN),
+    "task.set": _of(_P.DELETE, plain="parameters", whole=True, more=besides.task,
+                    name=TASK, schedule=SEEN_SCHEDULE, repository=REPOSITORY, client=CLIENT, plan=PLAN),
     "task.remove": _of(_P.DELETE, name=TASK),
-    "task.run": _of(_P.DELETE, whole=True, name=TASK),
+    "task.run": _of(_P.DELETE, whole=True, more=besides.task, name=TASK),
     "task.list": _of(_P.VIEW_SERVER),
     "task.show": _of(_P.VIEW_SERVER, name=TASK),
     "pause.set": _of(_P.OPERATE, target=_R(Kind.PAUSED)),

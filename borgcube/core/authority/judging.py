@@ -119,15 +119,13 @@ def _judge_server(
         if serverside.runs_here(root, server, thing.clients, past=past):
             raise serverside.refusal(path.rpartition(".")[2])
     for path, reference in command.references.items():
-        if reference.kind not in SERVERSIDE:
-            continue
-        (value,) = given(params, path)
-        where = "directory" if reference.kind is Kind.DIRECTORY else path
-        if value is None or not serverside.reaches(reference.kind, value, params, root, server):
-            continue
-        if not admin and (reference.kind is not Kind.PLACE or not server.roots):
-            raise serverside.refusal(where, reference.kind)
-        if reference.kind in (Kind.PLACE, Kind.DIRECTORY):
-            serverside.check_place(value, server, field=where)
-        if reference.kind is Kind.PLACE:
-            serverside.check_roots(value, server, field=path)
+        for value in given(params, path) if reference.kind in SERVERSIDE else ():
+            where = "directory" if reference.kind is Kind.DIRECTORY else path
+            if value is None or not serverside.reaches(reference.kind, value, params, root, server):
+                continue
+            if not admin and (reference.kind is not Kind.PLACE or not server.roots):
+                raise serverside.refusal(where, reference.kind)
+            if reference.kind in (Kind.PLACE, Kind.DIRECTORY):
+                serverside.check_place(value, server, field=where)
+            if reference.kind is Kind.PLACE:
+                serverside.check_roots(value, server, field=path)

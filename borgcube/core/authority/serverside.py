@@ -17,7 +17,7 @@ from typing import Any
 
 from borgcube.core.access import Identity, Permission
 from borgcube.core.authority.naming import Kind
-from borgcube.core.errors import AccessDenied
+from borgcube.core.errors import AccessDenied, InvalidInput
 from borgcube.core.options import checked_options
 from borgcube.core.store import Root
 
@@ -96,11 +96,18 @@ def _plain(value: Any, params: Mapping[str, Any], client: Any, server: Server) -
         return value  # the daemon says what is wrong with them
 
 
+def real(value: Any, *, field: str) -> Path:
+    """Return a path without links; raises InvalidInput for what is none."""
+    try:
+        return Path(os.path.realpath(str(value)))
+    except ValueError as error:
+        raise InvalidInput("This is not a path.", field=field) from error
+
+
 def check_place(value: Any, server: Server, *, field: str) -> None:
     """Raise AccessDenied for a directory of the server that nothing may be put into over
     console and API: BorgCube's home, what is in it, and what it is in."""
-    place = Path(os.path.realpath(str(value)))
-    home = Path(os.path.realpath(server.home))
+    place, home = real(value, field=field), Path(os.path.realpath(server.home))
     if place.is_relative_to(home) or home.is_relative_to(place):
         raise AccessDenied("This is in the directory of BorgCube itself, or around it.",
                            next_step="Choose another directory.", field=field)  # fmt: skip
@@ -108,7 +115,7 @@ def check_place(value: Any, server: Server, *, field: str) -> None:
 
 def check_roots(value: Any, server: Server, *, field: str) -> None:
     """Raise AccessDenied for a repository's directory outside of the configured roots."""
-    place = Path(os.path.realpath(str(value)))
+    place = real(value, field=field)
     roots = [Path(os.path.realpath(one)) for one in server.roots]
     if roots and not any(place != one and place.is_relative_to(one) for one in roots):
         raise AccessDenied(

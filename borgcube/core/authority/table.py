@@ -7,6 +7,7 @@ each; who has it, and which commands need it, comes from ``core.access`` and ``.
 from __future__ import annotations
 
 from borgcube.core.access import GRANTS, Identity, Permission, Role
+from borgcube.core.authority import besides
 from borgcube.core.authority.commands import COMMANDS, Command
 from borgcube.core.authority.naming import OF_CLIENTS, OF_USERS, Kind
 
@@ -104,10 +105,10 @@ def turned_bad(role: Role) -> str:
 def page() -> str:
     """Return the whole of it."""
     strangers = " ".join(sorted(m for m, c in COMMANDS.items() if c.needs is None))
-    besides = " ".join(sorted(m for m, c in COMMANDS.items() if c.more is not None))
+    destroy = " ".join(sorted(m for m, c in COMMANDS.items() if c.more in besides.DESTROY))
     return (
         f"{who_may_what()}\n"
         f"For strangers, who bring a secret: {strangers}. Need the right to delete besides, when"
-        f" they destroy by policy: {besides}.\n\n"
+        f" they destroy by policy: {destroy}.\n\n"
         f"{at_worst()}\n{turned_bad(Role.OPERATOR)}\n"
     )

@@ -11,7 +11,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core import trash
 from borgcube.core.access import Permission
-from borgcube.core.authority import destroying
+from borgcube.core.authority import besides
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
 from borgcube.core.pruning import decide, is_scheduled
@@ -173,7 +173,7 @@ def decision_of(request: Any, plan: Any) -> Any:
 
 def _may_attach(request: Any, plan: Any, policy: Any) -> bool:
     asked = {"plan": plan.name, "policy": policy.name}
-    needed = destroying.attached_policy(request.db, asked) or Permission.CONFIGURE
+    needed = besides.attached_policy(request.db, asked) or Permission.CONFIGURE
     return bool(request.me.may(needed, client=plan.client))
 
 

@@ -20,8 +20,8 @@ import pytest
 from borgcube.core import authority
 from borgcube.core.access import GRANTS, Identity, Permission, Role
 from borgcube.core.authority import COMMANDS, Kind, Server, serverside, table
+from borgcube.core.authority.besides import is_stricter
 from borgcube.core.authority.commands import PLAIN
-from borgcube.core.authority.destroying import is_stricter
 from borgcube.core.authority.naming import OF_CLIENTS, SERVERSIDE
 from borgcube.core.errors import AccessDenied, BorgCubeError, NotFound
 from borgcube.core.model import (
@@ -336,6 +336,8 @@ def test_every_permission_says_what_it_is_good_for_at_worst() -> None:
     assert table.WORST.keys() == set(Permission)
 
 
+OPERATOR, ADMIN = EVERYWHERE["operator"], EVERYWHERE["administrator"]
+
 # What the two reviews did ------------------------------------------------------------------
 
 
@@ -369,6 +371,39 @@ def test_a_token_for_one_client_reaches_no_other(
     assert asked(store, limited, method, params) is not None
 
 
+def test_a_task_asks_what_its_job_would(store: Store) -> None:
+    deleter = replace(ADMIN, scope=frozenset({P.DELETE}), session="", token="t")
+    own = {"name": "n", "schedule": "web-nightly", "repository": "web-repo"}
+    assert asked(store, deleter, "task.add", {**own, "type": "check"}) is None
+    assert isinstance(asked(store, deleter, "task.add", {**own, "type": "plugged"}), AccessDenied)
+    assert asked(store, ADMIN, "task.add", {**own, "type": "plugged"}) is None
+    with store.transact() as root:
+        root.tasks.add(Task(name="plugged-task", type="plugged", repository="web-repo"))
+    for method in ("task.run", "task.set"):
+        refused = asked(store, deleter, method, {"name": "plugged-task"})
+        assert isinstance(refused, AccessDenied)
+    assert asked(store, deleter, "task.run", {"name": "web-task"}) is None
+
+
+def test_trying_out_a_plan_that_is_not_saved_is_for_who_could_save_it(store: Store) -> None:
+    owner = LIMITED["owner"]
+    assert asked(store, owner, "plan.dry_run", {"plan": "web-etc"}) is None
+    unsaved = {"options": {"client": "web", "repository": "web-repo", "paths": ["/root"]}}
+    assert isinstance(asked(store, owner, "plan.dry_run", unsaved), AccessDenied)
+    limited = LIMITED[f"{Role.OPERATOR} limited to web"]
+    assert asked(store, limited, "plan.dry_run", unsaved) is None
+
+
+@pytest.mark.parametrize("value", [["/a", "/b"], {"x": 1}, 7, "/srv/\0"])
+def test_what_is_no_path_is_refused_and_no_mistake_of_ours(store: Store, value: Any) -> None:
+    for me in (OPERATOR, ADMIN, LIMITED["owner"]):
+        for client in ("self", "web", "mail", ["web"], 3):
+            to = {"to_client": {"client": client, "directory": value}}
+            asked(store, me, "restore.start", {"archive": "web-1", **to})
+        asked(store, me, "restore.start", {"archive": "web-1", "to_client": "web"})
+        asked(store, me, "plan.dry_run", {"options": {"client": value}})
+
+
 def test_what_a_form_sends_back_unchanged_is_no_move(store: Store, limited: Identity) -> None:
     same = {"name": "web-etc", "repository": "web-repo", "schedule": "web-nightly",
             "client": "web", "comment": "new"}  # fmt: skip
@@ -396,8 +431,6 @@ def test_nobody_changes_their_own_role_or_clients(store: Store, role: Role) -> N
 
 
 # What reaches the server -------------------------------------------------------------------
-
-OPERATOR, ADMIN = EVERYWHERE["operator"], EVERYWHERE["administrator"]
 
 
 def test_what_a_client_on_the_server_saved_is_the_administrators(store: Store) -> None:
@@ -505,6 +538,8 @@ def test_a_restore_over_the_console_never_goes_into_the_home(store: Store) -> No
         ("retention.set", {"name": "web-keep", "undo_hours": 0}, True),
         ("retention.set", {"name": "web-keep", "zone": "Asia/Tokyo"}, True),
         ("retention.set", {"name": "spare", "monthly": 1}, False),
+        ("retention.add", {"name": "new", "daily": 1}, False),
+        ("retention.add", {"name": "gone", "daily": 1}, True),
         ("retention.attach", {"plan": "bare", "policy": "web-keep"}, True),
         ("retention.attach", {"plan": "web-etc", "policy": "spare"}, True),
         ("retention.attach", {"plan": "web-etc", "policy": "web-keep"}, False),
@@ -525,6 +560,8 @@ def test_what_destroys_by_policy_needs_the_right_to_delete(
         if root.policies.find("name", "spare") is None:
             root.policies.add(RetentionPolicy(name="spare", weekly=4))
             root.plans.add(Plan(name="bare", client="web", repository="bare", paths=("/x",)))
+            root.plans.add(Plan(name="named", client="web", repository="bare", paths=("/x",),
+                                retention="gone"))  # fmt: skip
     refused = asked(store, OPERATOR, method, params)
     assert isinstance(refused, AccessDenied) == destroys, refused
     if destroys:

@@ -1,4 +1,4 @@
-"""Which requests destroy by a policy, and so need the right to delete.
+"""What a request needs besides, by what it says: the right to delete, when it destroys by a policy.
 
 A policy that keeps less, a shorter undo window and a stricter policy for a plan let archives go
 at the next prune as surely as deleting them does. Pure: looks at the store and at the request.
@@ -14,6 +14,8 @@ from borgcube.core.access import Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.retention import Rules, hours_within
 from borgcube.core.store import Root
+
+MAINTENANCE = frozenset({"check", "compact", "drill", "prune"})
 
 
 def _kept(count: Any) -> float:
@@ -38,6 +40,12 @@ def is_stricter(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         return True
     counts = [one.name for one in fields(Rules) if one.name != "within"] + ["undo_hours"]
     return any(_kept(new[name]) < _kept(old[name]) for name in counts)
+
+
+def added_policy(root: Root, params: Mapping[str, Any]) -> Permission | None:
+    """``retention.add``: making a policy that a plan names already."""
+    users = root.plans.oldest("retention", str(params.get("name", "")))
+    return Permission.DELETE if next(iter(users), None) is not None else None
 
 
 def changed_policy(root: Root, params: Mapping[str, Any]) -> Permission | None:
@@ -73,6 +81,22 @@ def mapping(root: Root, params: Mapping[str, Any]) -> Permission | None:
     return Permission.DELETE if any(plan.retention for plan in of_it) else None
 
 
+def task(root: Root, params: Mapping[str, Any]) -> Permission | None:
+    """``task.*``: what is no maintenance of ours needs what starting it as a job needs. Not
+    about destroying, but alike: what is run later asks what running it now would."""
+    known = root.tasks.find("name", str(params.get("name", "")))
+    kind = str(params.get("type") or (known.type if known is not None else ""))
+    return None if kind in MAINTENANCE else Permission.ADMINISTER
+
+
+def unsaved(_root: Root, params: Mapping[str, Any]) -> Permission | None:
+    """``plan.dry_run``: one that is not saved reads whatever it names on the client."""
+    return None if params.get("options") is None else Permission.CONFIGURE
+
+
 def prune(root: Root, params: Mapping[str, Any]) -> Permission | None:
     """``prune.start``: everything but a dry run."""
     return None if params.get("dry_run") else Permission.DELETE
+
+
+DESTROY = (added_policy, attached_policy, changed_policy, mapping, prune)
