@@ -11,168 +11,38 @@ import inspect
 import itertools
 import typing
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from borgcube.core import authority
 from borgcube.core.access import GRANTS, Identity, Permission, Role
-from borgcube.core.authority import COMMANDS, Kind, Server, serverside, table
-from borgcube.core.authority.besides import is_stricter
+from borgcube.core.authority import COMMANDS, table
 from borgcube.core.authority.commands import PLAIN
-from borgcube.core.authority.naming import OF_CLIENTS, SERVERSIDE
-from borgcube.core.errors import AccessDenied, BorgCubeError, NotFound
+from borgcube.core.errors import AccessDenied, NotFound
 from borgcube.core.model import (
-    Archive,
-    Channel,
-    Client,
-    Delivery,
-    Drill,
-    Incident,
-    Job,
-    Plan,
-    Repository,
-    RetentionPolicy,
-    Rule,
-    Schedule,
-    Session,
     Task,
-    Token,
-    Trigger,
-    User,
 )
 from borgcube.core.store import Store
-from borgcube.daemon.control import methods_of
-from borgcube.daemon.main import METHODS
-from borgcube.daemon.methods_system import SystemMethods
 
-P = Permission
-HERE = SimpleNamespace(runs_here=True)
-
-
-def functions() -> dict[str, Any]:
-    """Return the methods of the control socket as the daemon has them."""
-    found: dict[str, Any] = {}
-    for kind in (SystemMethods, *METHODS):
-        found.update(methods_of(kind))
-    return found
-
-
-def names_of(own: str) -> dict[Kind, str]:
-    """Return one thing of each kind, those of the client ``own``."""
-    return {
-        Kind.CLIENT: own, Kind.PLAN: f"{own}-etc", Kind.ARCHIVE: f"{own}-1",
-        Kind.ARCHIVE_ID: f"{own}-id", Kind.JOB: f"{own}-job", Kind.DRILL: f"{own}-drill",
-        Kind.REPOSITORY: f"{own}-repo", Kind.SCHEDULE: f"{own}-nightly",
-        Kind.POLICY: f"{own}-keep", Kind.TASK: f"{own}-task", Kind.TRIGGER: f"{own}-ci",
-        Kind.CHANNEL: f"{own}-desk", Kind.RULE: f"{own}-rule", Kind.INCIDENT: f"{own}-trouble",
-        Kind.DELIVERY: f"{own}-letter", Kind.DOMAIN: f"{own}-domain",
-        Kind.NETWORK: f"{own}-network", Kind.USER: f"{own}-user",
-        Kind.SESSION: f"{own}-session", Kind.TOKEN: f"{own}-token", Kind.PAUSED: own,
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def store():
-    store = Store.open("memory://")
-    with store.transact() as root:
-        for own, transport in (("web", "ssh"), ("mail", "ssh"), ("self", "here")):
-            n = names_of(own)
-            root.clients.add(Client(name=own, transport=transport, domain=n[Kind.DOMAIN],
-                                    network=n[Kind.NETWORK]))  # fmt: skip
-            root.repositories.add(Repository(name=n[Kind.REPOSITORY], path=f"/srv/{own}"))
-            root.schedules.add(Schedule(name=n[Kind.SCHEDULE]))
-            root.policies.add(RetentionPolicy(name=n[Kind.POLICY], daily=7))
-            root.plans.add(Plan(
-                name=n[Kind.PLAN], client=own, repository=n[Kind.REPOSITORY], paths=("/etc",),
-                schedule=n[Kind.SCHEDULE], retention=n[Kind.POLICY],
-            ))  # fmt: skip
-            root.archives.add(Archive(
-                name=n[Kind.ARCHIVE], id=n[Kind.ARCHIVE_ID], client=own, plan=n[Kind.PLAN],
-                repository=n[Kind.REPOSITORY],
-            ))  # fmt: skip
-            root.jobs.add(Job(id=n[Kind.JOB], type="backup", client=own, plan=n[Kind.PLAN]))
-            root.drills.add(Drill(id=n[Kind.DRILL], client=own, plan=n[Kind.PLAN]))
-            root.tasks.add(Task(name=n[Kind.TASK], type="prune", plan=n[Kind.PLAN]))
-            root.triggers.add(Trigger(name=n[Kind.TRIGGER], plan=n[Kind.PLAN], digest=own))
-            root.channels.add(Channel(name=n[Kind.CHANNEL]))
-            root.rules.add(Rule(name=n[Kind.RULE]))
-            root.incidents.add(Incident(id=n[Kind.INCIDENT], client=own))
-            root.deliveries.add(Delivery(id=n[Kind.DELIVERY]))
-            root.users.add(User(name=n[Kind.USER], role="operator"))
-            root.sessions.add(Session(id=n[Kind.SESSION], user=n[Kind.USER]))
-            root.tokens.add(Token(id=n[Kind.TOKEN], user=n[Kind.USER], digest=f"{own}-digest"))
-    yield store
-    store.close()
-
-
-SERVER = Server(
-    home=Path("/var/lib/borgcube"), roots=("/srv",),
-    transports={"here": HERE, "ssh": SimpleNamespace(), "openssh": SimpleNamespace()},
+from .authorityrig import (
+    ADMIN,
+    EVERYWHERE,
+    LIMITED,
+    OPERATOR,
+    SCOPED,
+    WEB,
+    P,
+    asked,
+    fields,
+    functions,
+    honest,
+    names_of,
+    person,
+    put,
+    store,
 )  # fmt: skip
 
-
-def person(role: Role, **more: Any) -> Identity:
-    return Identity(user="web-user", role=role, session="s", **more)
-
-
-WEB = frozenset({"web"})
-LIMITED = {
-    "owner": person(Role.OWNER, clients=WEB),
-    "owner's token": replace(person(Role.OWNER, clients=WEB), session="", token="t"),
-    **{f"{role} limited to web": replace(
-        person(role, clients=WEB, restricted=True), session="", token="t"
-    ) for role in (Role.ADMINISTRATOR, Role.OPERATOR, Role.VIEWER)},
-}  # fmt: skip
-EVERYWHERE = {str(role): person(role) for role in (Role.ADMINISTRATOR, Role.OPERATOR, Role.VIEWER)}
-SCOPED = {
-    f"operator's token for {permission}": replace(
-        person(Role.OPERATOR, scope=frozenset({permission})), session="", token="t"
-    )
-    for permission in Permission
-}
-
-
-def put(params: dict[str, Any], path: str, value: Any, hint: Any) -> dict[str, Any]:
-    """Return a request with a field set, in a list where the field takes one."""
-    name, _, inner = path.partition(".")
-    if inner:
-        return {**params, name: {**params.get(name, {}), inner: value}}
-    return {**params, name: [value] if "list" in str(hint) else value}
-
-
-def asked(store: Store, me: Identity | None, method: str, params: dict[str, Any]) -> Any:
-    """Return the refusal of a request, None when it is let through."""
-    with store.reading() as root:
-        try:
-            authority.judge(me, method, params, root=root, server=SERVER)
-        except BorgCubeError as error:
-            return error
-    return None
-
-
-def honest(method: str, *, own: str = "web") -> dict[str, Any]:
-    """Return a request that names only things of one client."""
-    names, hints = names_of(own), typing.get_type_hints(functions()[method])
-    params: dict[str, Any] = {}
-    for path, reference in COMMANDS[method].references.items():
-        if reference.kind in SERVERSIDE:
-            continue
-        name = path.partition(".")[0]
-        params = put(params, path, names[reference.kind], hints[name])
-    if "scope" in hints and method.startswith("pause."):
-        params["scope"] = "client"
-    return params
-
-
-def fields() -> list[tuple[str, str]]:
-    """Return every command with every field of it that names something."""
-    return [
-        (method, path) for method, command in COMMANDS.items()
-        for path, reference in command.references.items() if reference.kind not in SERVERSIDE
-    ]  # fmt: skip
+__all__ = ["store"]
 
 
 # The declarations ------------------------------------------------------------------------
@@ -336,8 +206,6 @@ def test_every_permission_says_what_it_is_good_for_at_worst() -> None:
     assert table.WORST.keys() == set(Permission)
 
 
-OPERATOR, ADMIN = EVERYWHERE["operator"], EVERYWHERE["administrator"]
-
 # What the two reviews did ------------------------------------------------------------------
 
 
@@ -428,148 +296,3 @@ def test_nobody_changes_their_own_role_or_clients(store: Store, role: Role) -> N
     token = replace(me, session="", token="t")
     assert asked(store, token, "user.password", {"name": "web-user", "password": "x"}) is not None
     assert asked(store, token, "factor.remove", {"user": "web-user"}) is not None
-
-
-# What reaches the server -------------------------------------------------------------------
-
-
-def test_what_a_client_on_the_server_saved_is_the_administrators(store: Store) -> None:
-    for method, command in COMMANDS.items():
-        of_it = {one.kind for one in command.references.values() if not one.seen}
-        if command.looks or command.needs is None or not of_it & (OF_CLIENTS | {Kind.DOMAIN}):
-            continue
-        assert isinstance(asked(store, OPERATOR, method, honest(method, own="self")),
-                          AccessDenied), method  # fmt: skip
-        assert asked(store, ADMIN, method, honest(method, own="self")) is None, method
-    assert asked(store, OPERATOR, "client.show", {"name": "self"}) is None
-    for method in ("archive.browse", "archive.download"):
-        asks = {"repository": "self-repo", "id": "self-id", "key": "etc/shadow"}
-        assert isinstance(asked(store, OPERATOR, method, asks), AccessDenied)
-
-
-@pytest.mark.parametrize("method", ["client.add", "client.enrol", "client.set"])
-@pytest.mark.parametrize(
-    "given",
-    [{"transport": "here"}, {"options": {"ssh_config": "/tmp/x"}}, {"identity": "/root/.ssh/id"}],
-)
-def test_keys_options_and_transports_of_the_server_are_the_administrators(
-    store: Store, method: str, given: dict[str, Any]
-) -> None:
-    if not given.keys() <= set(inspect.signature(functions()[method]).parameters):
-        return
-    params = {"name": "web" if method == "client.set" else "new", "transport": "ssh", **given}
-    assert isinstance(asked(store, OPERATOR, method, params), AccessDenied)
-    assert asked(store, ADMIN, method, params) is None
-    assert asked(store, OPERATOR, method, {**params, "transport": "ssh", "options": {},
-                 **({"identity": ""} if "identity" in given else {})}) is None  # fmt: skip
-
-
-def test_an_operator_neither_sets_nor_clears_a_key_or_an_option(store: Store) -> None:
-    with store.transact() as root:
-        root.clients.add(Client(name="keyed", transport="ssh", identity="/k", options={"a": "b"}))
-    for cleared in ({"identity": ""}, {"options": {}}):
-        refused = asked(store, OPERATOR, "client.set", {"name": "keyed", **cleared})
-        assert isinstance(refused, AccessDenied)
-    same = {"name": "keyed", "identity": "/k", "options": {"a": "b"}}
-    assert asked(store, OPERATOR, "client.set", same) is None
-
-
-def test_what_was_saved_here_stays_the_servers_when_the_client_is_gone(store: Store) -> None:
-    with store.transact() as root:
-        root.archives.add(Archive(name="old-1", id="old-id", client="old", repository="web-repo"))
-    asks = {"archive": "old-1", "to_client": {"client": "web", "directory": "/r"}}
-    assert asked(store, OPERATOR, "restore.start", asks) is None
-    with store.transact() as root:
-        serverside.remember(root, "old", HERE, at="2026-01-01T00:00:00+00:00")
-    assert isinstance(asked(store, OPERATOR, "restore.start", asks), AccessDenied)
-    assert asked(store, ADMIN, "restore.start", asks) is None
-
-
-def test_repositories_are_below_the_roots_and_never_in_the_home(tmp_path, store: Store) -> None:
-    home, roots = tmp_path / "home", tmp_path / "srv"
-    home.mkdir()
-    roots.mkdir()
-    (roots / "out").symlink_to(home)
-    bounded = Server(home=home, roots=(str(roots),))
-    free = Server(home=home)
-
-    def may(me: Identity, path: Any, server: Server, method: str = "repository.import") -> bool:
-        with store.reading() as root:
-            try:
-                authority.judge(me, method, {"name": "n", "path": str(path)}, root=root,
-                                server=server)  # fmt: skip
-            except AccessDenied:
-                return False
-        return True
-
-    for me in (OPERATOR, ADMIN):
-        assert may(me, roots / "main", bounded) and may(me, roots / "a/b", bounded)
-        for bad in (roots, tmp_path / "elsewhere", roots / "../elsewhere", roots / "out/x", home,
-                    home / "repos", tmp_path, "/"):  # fmt: skip
-            assert not may(me, bad, bounded), bad
-            assert not may(me, bad, bounded, "repository.create"), bad
-    assert may(ADMIN, tmp_path / "elsewhere", free) and not may(ADMIN, home / "x", free)
-    assert not may(ADMIN, tmp_path, free)
-    assert not may(OPERATOR, tmp_path / "elsewhere", free)
-
-
-def test_a_restore_over_the_console_never_goes_into_the_home(store: Store) -> None:
-    into = {"archive": "web-1", "to_dir": "/var/lib/borgcube/store"}
-    assert isinstance(asked(store, ADMIN, "restore.start", into), AccessDenied)
-    assert asked(store, ADMIN, "restore.start", {**into, "to_dir": "/tmp/restored"}) is None
-    assert isinstance(asked(store, OPERATOR, "restore.start", {**into, "to_dir": "/tmp/r"}),
-                      AccessDenied)  # fmt: skip
-    local = {"archive": "web-1", "to_client": {"client": "self", "directory": "/var/lib/borgcube"}}
-    assert isinstance(asked(store, ADMIN, "restore.start", local), AccessDenied)
-    remote = {"archive": "web-1", "to_client": {"client": "mail", "directory": "/var/lib/borgcube"}}
-    assert asked(store, OPERATOR, "restore.start", remote) is None
-
-
-# Destroying by policy ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "params", "destroys"),
-    [
-        ("retention.set", {"name": "web-keep", "daily": 3}, True),
-        ("retention.set", {"name": "web-keep", "daily": -1}, False),
-        ("retention.set", {"name": "web-keep", "daily": 30}, False),
-        ("retention.set", {"name": "web-keep", "weekly": 4}, False),
-        ("retention.set", {"name": "web-keep", "undo_hours": 0}, True),
-        ("retention.set", {"name": "web-keep", "zone": "Asia/Tokyo"}, True),
-        ("retention.set", {"name": "spare", "monthly": 1}, False),
-        ("retention.add", {"name": "new", "daily": 1}, False),
-        ("retention.add", {"name": "gone", "daily": 1}, True),
-        ("retention.attach", {"plan": "bare", "policy": "web-keep"}, True),
-        ("retention.attach", {"plan": "web-etc", "policy": "spare"}, True),
-        ("retention.attach", {"plan": "web-etc", "policy": "web-keep"}, False),
-        ("retention.attach", {"plan": "web-etc", "policy": ""}, False),
-        ("archive.unpin", {"name": "web-1"}, True),
-        ("plan.release", {"plan": "web-etc"}, True),
-        ("prune.start", {"plan": "web-etc"}, True),
-        ("prune.start", {"plan": "web-etc", "dry_run": True}, False),
-        ("archive.map", {"repository": "web-repo", "pattern": "*", "apply": True}, True),
-        ("archive.map", {"repository": "web-repo", "pattern": "*"}, False),
-        ("archive.map", {"repository": "empty", "pattern": "*", "apply": True}, False),
-    ],
-)
-def test_what_destroys_by_policy_needs_the_right_to_delete(
-    store: Store, method: str, params: dict[str, Any], destroys: bool
-) -> None:
-    with store.transact() as root:
-        if root.policies.find("name", "spare") is None:
-            root.policies.add(RetentionPolicy(name="spare", weekly=4))
-            root.plans.add(Plan(name="bare", client="web", repository="bare", paths=("/x",)))
-            root.plans.add(Plan(name="named", client="web", repository="bare", paths=("/x",),
-                                retention="gone"))  # fmt: skip
-    refused = asked(store, OPERATOR, method, params)
-    assert isinstance(refused, AccessDenied) == destroys, refused
-    if destroys:
-        assert "delete" in refused.message
-    assert asked(store, ADMIN, method, params) is None
-
-
-def test_within_counts_too() -> None:
-    old = RetentionPolicy(name="p", within="2w").as_data()
-    assert is_stricter({**old, "within": ""}, old) and is_stricter({**old, "within": "13d"}, old)
-    assert not is_stricter({**old, "within": "15d"}, old)
