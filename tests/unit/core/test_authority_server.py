@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from typing import Any
 
 import pytest
@@ -26,8 +27,11 @@ from .authorityrig import (
     HERE,
     OPERATOR,
     asked,
+    fields,
     functions,
     honest,
+    names_of,
+    put,
     store,
 )  # fmt: skip
 
@@ -49,6 +53,43 @@ def test_what_a_client_on_the_server_saved_is_the_administrators(store: Store) -
     for method in ("archive.browse", "archive.download"):
         asks = {"repository": "self-repo", "id": "self-id", "key": "etc/shadow"}
         assert isinstance(asked(store, OPERATOR, method, asks), AccessDenied)
+
+
+def test_one_field_that_names_a_client_on_the_server_is_enough(store: Store) -> None:
+    """Whatever else a request names, it reaches the server by that field."""
+    tried = 0
+    for method, path in fields():
+        command, reference = COMMANDS[method], COMMANDS[method].references[path]
+        reached = OF_CLIENTS | {Kind.DOMAIN, Kind.TASK, Kind.TRIGGER}
+        if command.looks or reference.seen or reference.kind not in reached:
+            continue
+        hint = typing.get_type_hints(functions()[method])[path.partition(".")[0]]
+        params = put(honest(method), path, names_of("self")[reference.kind], hint)
+        if reference.kind is Kind.ARCHIVE_ID:
+            params["repository"] = "self-repo"
+        refused = asked(store, OPERATOR, method, params)
+        assert isinstance(refused, AccessDenied), (method, path)
+        assert asked(store, ADMIN, method, params) is None, (method, path)
+        tried += 1
+    assert tried > 40
+
+
+def test_where_seeing_a_thing_is_enough() -> None:
+    """Of commands that change something: each of these only writes the name down, or uses what
+    all share."""
+    seen = {(method, path) for method, path in fields()
+            if COMMANDS[method].references[path].seen and not COMMANDS[method].looks}  # fmt: skip
+    assert seen == {
+        ("archive.browse", "repository"), ("archive.download", "repository"),
+        ("archive.read", "repository"), ("incident.acknowledge", "user"),
+        ("incident.close", "user"), ("plan.add", "schedule"),
+        ("plan.dry_run", "options.repository"), ("plan.dry_run", "options.schedule"),
+        ("plan.set", "schedule"),
+        ("retention.attach", "policy"), ("rule.add", "clients"), ("rule.add", "plans"),
+        ("rule.add", "repositories"), ("rule.set", "clients"), ("rule.set", "plans"),
+        ("rule.set", "repositories"), ("task.add", "schedule"), ("task.set", "schedule"),
+        ("token.add", "clients"), ("user.add", "clients"), ("user.change", "clients"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["client.add", "client.enrol", "client.set"])
