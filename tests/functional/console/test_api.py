@@ -395,11 +395,34 @@ def test_the_server_itself_is_for_administrators(console: ConsoleRig, apis: dict
         answer = olga.ask(method, path, body, {"If-Match": "*"} if method == "PATCH" else {})
         assert answer.status == 403, (method, path, answer.body)
         assert "administrators" in problem(answer)["detail"]
+    # Its backups, what they saved, its plans' removal; where repositories may be; keys.
+    console.ended(console.call("backup.start", plan="self-all")["job_id"])
+    saved = f"/archives/main/{console.call('archive.list', client='self')[0]['id']}"
+    reached = [
+        ("POST", "/plans/self-all/backup", None), ("POST", "/plans/self-all/dry-run", None),
+        ("DELETE", "/plans/self-all", None), ("GET", f"{saved}/files", None),
+        ("GET", f"{saved}/content?key=etc/f001", None), ("POST", f"{saved}/files", None),
+        ("POST", f"{saved}/restore", {"directory": "/tmp/x", "client": "web"}),
+        ("POST", "/repositories", {"name": "new", "path": str(console.place / "new")}),
+        ("POST", "/repositories/import",
+         {"name": "new", "path": str(console.place / "new"), "passphrase": "right"}),
+        ("PATCH", "/clients/tmp2", {"identity": __file__}),
+        ("PATCH", "/clients/tmp2", {"options": {"ssh_config": "/tmp/x"}}),
+    ]  # fmt: skip
+    for method, path, body in reached:
+        answer = olga.ask(method, path, body, {"If-Match": "*"} if method == "PATCH" else {})
+        assert answer.status == 403, (method, path, answer.body)
+        assert "administrators" in problem(answer)["detail"]
+    inside = {"name": "new", "path": str(console.home / "new")}
+    assert "BorgCube itself" in problem(ada.ask("POST", "/repositories", inside))["detail"]
     page = console.visitor("olga").get("/clients/+add").text
     assert 'value="local"' in page and 'value="here"' not in page
     assert 'value="here"' in console.visitor("ada").get("/clients/+add").text
     for path in ("/plans/self-all", "/plans/tmp2-all", "/clients/self", "/clients/tmp2"):
         assert ada.ask("DELETE", path).status == 204
+    # What it saved stays the server's.
+    assert olga.ask("GET", f"{saved}/files").status == 403
+    assert ada.ask("GET", f"{saved}/files").status == 200
 
 
 def test_a_thing_is_made_shown_changed_and_removed(apis: dict[str, Api]) -> None:
