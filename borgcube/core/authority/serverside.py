@@ -48,11 +48,14 @@ def administers(me: Identity) -> bool:
 def runs_here(root: Root, server: Server, clients: Iterable[str], *, past: bool) -> bool:
     """Return whether one of the clients runs on this server; with ``past``, or did before.
 
-    What a client saved while it ran here is the server's, whatever it is now.
+    What a client saved while it ran here is the server's, whatever it is now. A transport that
+    is not loaded cannot be asked, so it counts as one that does.
     """
     for name in clients:
         record = root.clients.find("name", name)
-        if record is not None and record.transport in server.here:
+        if record is not None and (
+            record.transport in server.here or record.transport not in server.transports
+        ):
             return True
         if past and name in root.settings.get(RAN_HERE, {}):
             return True

@@ -26,6 +26,7 @@ from .authorityrig import (
     ADMIN,
     HERE,
     OPERATOR,
+    SERVER,
     asked,
     fields,
     functions,
@@ -53,6 +54,13 @@ def test_what_a_client_on_the_server_saved_is_the_administrators(store: Store) -
     for method in ("archive.browse", "archive.download"):
         asks = {"repository": "self-repo", "id": "self-id", "key": "etc/shadow"}
         assert isinstance(asked(store, OPERATOR, method, asks), AccessDenied)
+
+
+def test_a_client_whose_transport_is_not_loaded_counts_as_one_on_the_server(store: Store) -> None:
+    without = Server(home=SERVER.home, transports={})
+    asks = {"archive": "self-1", "to_client": {"client": "web", "directory": "/r"}}
+    with store.reading() as root, pytest.raises(AccessDenied):
+        authority.judge(OPERATOR, "restore.start", asks, root=root, server=without)
 
 
 def test_one_field_that_names_a_client_on_the_server_is_enough(store: Store) -> None:
