@@ -17,7 +17,9 @@ from markupsafe import Markup
 from pyramid.renderers import render
 
 from borgcube.control.client import QUICK_S, SLOW_S, Control
+from borgcube.core import authority
 from borgcube.core.access import Identity
+from borgcube.core.errors import BorgCubeError
 from borgcube.core.store import Root, Store
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +57,9 @@ class ControlDoor:
         return control.call(method, timeout_s=timeout, actor=actor, asker=who, **params)
 
 
-def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: Any) -> None:
+def add_request_methods(
+    config: Any, *, store: Store, door: ControlDoor, hub: Any, server: authority.Server
+) -> None:
     """Give requests what ``core.web.WebRequest`` promises."""
 
     def db(request: Any) -> Root:
@@ -75,6 +79,13 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
                  "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip
         return door.call(method, actor=actor, asker=who, **params)
+
+    def may(request: Any, method: str, **params: Any) -> bool:
+        try:
+            authority.judge(request.identity, method, params, root=request.db, server=server)
+        except BorgCubeError:
+            return False
+        return True
 
     def progress_of(_request: Any, job_id: str) -> Mapping[str, Any]:
         figures: Mapping[str, Any] = hub.progress.get(job_id, {})
@@ -106,6 +117,7 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     config.add_request_method(me, "me", property=True)
     config.add_request_method(call, "call")
     config.add_request_method(call, "act")
+    config.add_request_method(may, "may")
     config.add_request_method(progress_of, "progress_of")
     config.add_request_method(path_to, "path_to")
     config.add_request_method(tabs_of, "tabs_of")

@@ -40,7 +40,9 @@ def archive(context: ArchiveItem, request: Any) -> dict[str, Any]:
     path = str(repository.path) if repository is not None else ""
     return {
         "archive": record, "clock": clocks.told(record.stats),
-        "may_restore": request.has_permission(Permission.RESTORE) and not record.quarantine,
+        "may_browse": request.may("archive.browse", repository=record.repository, id=record.id),
+        "may_restore": request.may("restore.start", archive=full_name(record))
+        and not record.quarantine,
         "may_delete": request.has_permission(Permission.DELETE),
         "plain": f"borg extract {shlex.quote(f'{path}::{record.name}')}"
         if path and not record.quarantine and request.me.may(Permission.VIEW_SERVER) else "",

@@ -58,7 +58,7 @@ def plan(context: PlanItem, request: Any) -> dict[str, Any]:
         "archives": queries.visible(request, request.db.archives, 10, plan=record.name),
         "unused": unused_exclusions(request.db, record),
         "reread_since": rereading.wanted(request.db, record.name),
-        "may_operate": request.has_permission(Permission.OPERATE), **_times(request, record),
+        "may_operate": request.may("backup.start", plan=record.name), **_times(request, record),
     }  # fmt: skip
 
 

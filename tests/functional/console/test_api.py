@@ -420,7 +420,10 @@ def test_the_server_itself_is_for_administrators(console: ConsoleRig, apis: dict
     assert 'value="here"' in console.visitor("ada").get("/clients/+add").text
     for path in ("/plans/self-all", "/plans/tmp2-all", "/clients/self", "/clients/tmp2"):
         assert ada.ask("DELETE", path).status == 204
-    # What it saved stays the server's.
+    # What it saved stays the server's, and nothing of it is offered.
+    for user, offered in (("ada", True), ("olga", False)):
+        page = console.visitor(user).get(saved).text
+        assert [f"{saved}/{what}" in page for what in ("files", "restore")] == [offered] * 2
     assert olga.ask("GET", f"{saved}/files").status == 403
     assert ada.ask("GET", f"{saved}/files").status == 200
 
