@@ -1,4 +1,5 @@
-"""Writes docs/events.md and docs/hooks.md from the code: python docs/generate.py"""
+"""Writes docs/events.md, docs/hooks.md and the tables of roles in docs/guarantees.md from the code:
+python docs/generate.py"""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import inspect
 from pathlib import Path
 
 from borgcube.core import events, hookspecs
+from borgcube.core.authority import table
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made from the code by docs/generate.py; change the docstrings instead. -->\n"
@@ -33,7 +35,18 @@ def hooks_page() -> str:
     return "".join(parts)
 
 
-PAGES = {"events.md": events_page, "hooks.md": hooks_page}
+BEGIN = "<!-- roles: made from borgcube/core/authority by docs/generate.py -->\n"
+END = "<!-- roles: end -->\n"
+
+
+def guarantees_page() -> str:
+    """Return the guarantees with the tables of what each role and token reaches."""
+    text = (HERE / "guarantees.md").read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table.page()}\n{END}{rest.partition(END)[2]}"
+
+
+PAGES = {"events.md": events_page, "hooks.md": hooks_page, "guarantees.md": guarantees_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

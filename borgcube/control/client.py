@@ -84,15 +84,21 @@ class Control:
 
     def call(
         self, method: str, *, timeout_s: float = QUICK_S,
-        actor: Mapping[str, str] | None = None, **params: Any,
+        actor: Mapping[str, str] | None = None, asker: Mapping[str, Any] | None = None,
+        **params: Any,
     ) -> Any:  # fmt: skip
         """Call a method and return its result; ``actor`` stands in for the connection's own.
+
+        ``asker`` is whose request it is (``Identity.as_data``, empty for a stranger): the
+        daemon judges it. Without one it is the local administrator's.
 
         Raises Refused with the daemon's words, or DaemonUnreachable.
         """
         socket = self._connected()
         request = {"v": 1, "id": uuid.uuid4().hex, "method": method, "params": params,
                    "actor": dict(actor or self._actor)}  # fmt: skip
+        if asker is not None:
+            request["asker"] = dict(asker)
         socket.send(json.dumps(request).encode())
         while socket.poll(int(timeout_s * 1000)):
             answer = json.loads(socket.recv())

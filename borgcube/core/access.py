@@ -1,7 +1,7 @@
 """Who may do what: permissions, roles, and the identity that a request or a token has.
 
-Pure rules. The console asks them for every page, action and live event; the daemon does
-not, because whoever reaches its control socket owns the home anyway.
+Pure rules. The console asks them for every page, action and live event; the daemon, of each
+request that has an asker, for all that it names (``core.authority``).
 """
 
 from __future__ import annotations
@@ -78,6 +78,29 @@ class Identity:
     session: str = ""
     restricted: bool = False
     token: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data, for the control socket."""
+        return {
+            "user": self.user, "role": self.role.value, "clients": sorted(self.clients),
+            "scope": None if self.scope is None else sorted(self.scope),
+            "session": self.session, "restricted": self.restricted, "token": self.token,
+        }  # fmt: skip
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Identity:
+        """Return the identity that :meth:`as_data` wrote; raises KeyError, TypeError or
+        ValueError for anything else."""
+        scope = data["scope"]
+        if type(data["restricted"]) is not bool or not isinstance(data["clients"], list):
+            raise TypeError("this is no identity")
+        return cls(
+            user=str(data["user"]), role=Role(data["role"]),
+            clients=frozenset(map(str, data["clients"])),
+            scope=None if scope is None else frozenset(map(Permission, scope)),
+            session=str(data["session"]), restricted=data["restricted"],
+            token=str(data["token"]),
+        )  # fmt: skip
 
     @property
     def limited(self) -> bool:

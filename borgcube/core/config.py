@@ -41,6 +41,16 @@ class JobsConfig:
 
 
 @dataclass(frozen=True)
+class RepositoriesConfig:
+    """Where repositories may be."""
+
+    roots: tuple[str, ...] = _key(
+        (), "directories below which console and API may make and take in repositories; none"
+        " means that only administrators do, anywhere but in the home",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class JournalConfig:
     """The list of events."""
 
@@ -138,6 +148,7 @@ class Config:
 
     store: StoreConfig = StoreConfig()
     jobs: JobsConfig = JobsConfig()
+    repositories: RepositoriesConfig = RepositoriesConfig()
     journal: JournalConfig = JournalConfig()
     audit: AuditConfig = AuditConfig()
     vault: VaultConfig = VaultConfig()

@@ -265,8 +265,8 @@ class RetentionMatchedNothing(Event):
 class PruneHeld(Event):
     """Nothing of a plan was pruned although its policy would.
 
-    ``kind`` is ``plan-held``, ``newest-not-good`` or ``keeps-nothing``; ``reason`` and
-    ``next_step`` are for people.
+    ``kind`` is ``plan-held``, ``newest-not-good``, ``keeps-nothing`` or ``much-more``;
+    ``reason`` and ``next_step`` are for people.
     """
 
     TYPE = "prune.held"

@@ -7,7 +7,8 @@ no others: whatever else is in the repository is never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,12 +19,16 @@ from borgcube.core.quarantine import counts
 from borgcube.core.retention import Entry, Verdict, judge, keeps_nothing, moment, zone_named
 from borgcube.core.store import Root
 
+# A prune that lets more go than so many times what is usual holds its plan, but never for a few.
+MUCH_MORE, ALWAYS_FEW = 3, 10
+
 
 @dataclass
 class Decision:
     """What a prune of one plan would do. ``held`` says why it does nothing; empty: it may.
 
-    ``hold`` is a stable word for it: ``plan-held``, ``newest-not-good``, ``keeps-nothing``.
+    ``hold`` is a stable word for it: ``plan-held``, ``newest-not-good``, ``keeps-nothing``,
+    ``much-more``.
     """
 
     plan: str
@@ -180,6 +185,28 @@ def _hold(
             f"{len(decision.verdicts)} archives of {plan.name}."
         )
         decision.next_step = f"If that is meant: borgcube prune {plan.name} --confirm {plan.name}"
+    elif len(decision.going) > most_going(plan, by_id.values()) and plan.name not in confirmed:
+        decision.hold = "much-more"
+        decision.held = (
+            f"{len(decision.going)} archives would go, and {plan.pruned} went when it was pruned"
+            " last."
+        )
+        decision.next_step = f"Look at what would go, then: borgcube plan release {plan.name}"
+
+
+def most_going(plan: Plan, archives: Iterable[Archive]) -> float:
+    """Return how many archives of a plan a prune may let go before a person has looked.
+
+    That is :data:`MUCH_MORE` times what the last prune let go or what was added since, whichever
+    is more: after a long pause, as many go at once as came meanwhile. A few always may, and so
+    may what a person has looked at. Without a last prune there is nothing to compare with.
+    """
+    if not plan.pruned_at:
+        return math.inf
+    since = moment(plan.pruned_at)
+    added = sum(when(archive) > since for archive in archives)
+    looked = plan.prune_looked + ALWAYS_FEW if plan.prune_looked else 0
+    return max(ALWAYS_FEW, MUCH_MORE * plan.pruned, MUCH_MORE * added, looked)
 
 
 def is_scheduled(root: Root, plan: Plan) -> bool:

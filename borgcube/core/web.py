@@ -31,6 +31,9 @@ class WebRequest(Protocol):
         """Ask the daemon to do something, in the name of the user. Raises
         ``BorgCubeError`` with the daemon's words (``field`` names the parameter)."""
 
+    def may(self, method: str, **params: Any) -> bool:
+        """Return whether the daemon would let the user ask this, for what a page offers."""
+
     def translated(self, text: Any) -> Any:
         """Return a text marked with ``core.texts`` in the reader's language. Templates do
         so by themselves; what leaves as JSON or in a header needs it."""

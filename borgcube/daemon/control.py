@@ -4,8 +4,10 @@ A request is one JSON frame ``{"v": 1, "id", "method", "params", "actor"}``, the
 frame ``{"id", "ok", "result"}`` or ``{"id", "ok", "error": {message, next_step, kind, field,
 exit_code}}``. ``actor`` (user, via, address) is for the audit trail and may be left out.
 A method's keyword-only signature is its schema: unknown, missing and wrongly typed
-parameters are refused. Methods run in the main thread; slow work is put off to a small pool
-as :class:`Later` and finished in the main thread.
+parameters are refused. ``asker`` says whose request it is: ``core.authority`` judges it in the
+same step, before the method; without one it is the local administrator's. Methods run in the
+main thread; slow work is put off to a small pool as :class:`Later` and finished in the main
+thread.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Any
 
 import zmq
 
-from borgcube.core.errors import BorgCubeError, InvalidInput, TooMany
+from borgcube.core.access import Identity
+from borgcube.core.errors import AccessDenied, BorgCubeError, InvalidInput, TooMany
 from borgcube.daemon.audit import Audit, actor_of
 
 LOG = logging.getLogger(__name__)
@@ -145,6 +148,25 @@ def check_params(function: Callable[..., Any], params: Any, *, name: str) -> dic
     return params
 
 
+Judge = Callable[[Identity | None, str, dict[str, Any]], None]
+
+
+def asker_of(request: dict[str, Any]) -> Identity | None:
+    """Return whose request it is, None for a stranger; raises InvalidInput."""
+    given = request["asker"]
+    if given == {}:
+        return None
+    try:
+        return Identity.from_data(given)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput("The request's asker is nobody.") from error
+
+
+def nobody(_me: Identity | None, _name: str, _params: dict[str, Any]) -> None:
+    """Refuse everybody but the local administrator: the judge where there is none."""
+    raise AccessDenied("Nobody judges requests here.")
+
+
 def error_data(error: BaseException) -> dict[str, Any]:
     """Return what a caller is told about an error; details of bugs stay in the log."""
     if isinstance(error, BorgCubeError):
@@ -175,11 +197,13 @@ class Control:
     """The server side of the control socket."""
 
     def __init__(
-        self, socket: zmq.Socket[bytes], methods: dict[str, Callable[..., Any]], *, audit: Audit
-    ) -> None:
+        self, socket: zmq.Socket[bytes], methods: dict[str, Callable[..., Any]], *,
+        audit: Audit, judge: Judge = nobody,
+    ) -> None:  # fmt: skip
         self._socket = socket
         self._methods = methods
         self._audit = audit
+        self._judge = judge
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="control")
         self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hashing")
         self._pending: list[Pending] = []
@@ -216,6 +240,8 @@ class Control:
                 entry = self._audit.begin(
                     actor_of(request), name, {"name": told(params)} if told else params
                 )
+            if "asker" in request:
+                self._judge(asker_of(request), name, params)
             result = function(**params)
             if isinstance(result, Awaited):
                 later = Later(lambda: None, result.finish)

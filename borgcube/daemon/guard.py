@@ -1,5 +1,6 @@
 """The guard: looks at each new archive beside its plan's history, and holds the plan's pruning
-when something stands out, until a person has looked.
+when something stands out, until a person has looked. A prune that would let much more go than
+is usual (``core.pruning``) holds its plan in the same way.
 
 Called where archives are recorded, in the same transaction, so that no prune can come in
 between. Judging is :mod:`borgcube.core.anomalies`; nothing here deletes or changes archives.
@@ -7,10 +8,13 @@ between. Judging is :mod:`borgcube.core.anomalies`; nothing here deletes or chan
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from borgcube.core import anomalies, events
-from borgcube.core.errors import InvalidInput
+from borgcube.core.errors import BorgCubeError, InvalidInput
 from borgcube.core.events_keeping import ArchiveSuspicious, PlanReleased
 from borgcube.core.model import Archive, Plan
+from borgcube.core.pruning import decide
 from borgcube.core.store import Root
 
 LOOKED_AT = 2 * anomalies.HISTORY
@@ -45,9 +49,22 @@ def look_at(root: Root, archive: Archive) -> None:
         kinds=[one.kind for one in found], reasons=[one.words for one in found],
     ))  # fmt: skip
     plan = root.plans.find("name", archive.plan)
-    if plan is not None and not plan.prune_hold:
+    if plan is not None:
+        hold(root, plan, f"{archive.name}: {found[0].words}")
+
+
+def hold(root: Root, plan: Plan, reason: str) -> None:
+    """Hold the pruning of a plan until a person has looked; the first reason stays."""
+    if not plan.prune_hold:
         root.held.add(plan.name)
-        plan.prune_hold = f"{archive.name}: {found[0].words}"[:MAX_HOLD]
+        plan.prune_hold = reason[:MAX_HOLD]
+
+
+def _going(root: Root, plan: Plan) -> int:
+    try:
+        return len(decide(root, plan, now=datetime.now(UTC)).going)
+    except BorgCubeError:
+        return 0  # without a policy nothing goes
 
 
 def release(root: Root, plan: Plan, *, usual: bool) -> list[str]:
@@ -67,5 +84,6 @@ def release(root: Root, plan: Plan, *, usual: bool) -> list[str]:
     plan.prune_hold = ""
     if plan.name in root.held:
         root.held.remove(plan.name)
+    plan.prune_looked = _going(root, plan)
     root.record(PlanReleased(plan=plan.name, accepted=accepted))
     return accepted

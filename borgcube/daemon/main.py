@@ -19,9 +19,10 @@ from typing import IO, Any
 import zmq
 
 from borgcube import __version__
+from borgcube.core import authority, drills, events, secrets
 from borgcube.core import config as configuration
-from borgcube.core import drills, events, secrets
 from borgcube.core import home as places
+from borgcube.core.access import Identity
 from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.services import Service, ServiceContext, ServiceFactory
@@ -58,6 +59,13 @@ from borgcube.daemon.scheduler import Scheduler
 from borgcube.daemon.supervisor import MAX_MESSAGE
 
 LOG = logging.getLogger(__name__)
+# Whose methods the control socket has, beside SystemMethods.
+METHODS: tuple[Any, ...] = (
+    RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
+    AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
+    ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
+    CheckMethods, MetricsMethods, DiagnosisMethods,
+)  # fmt: skip
 VAULT_STOP_S = 60.0
 COLLECT_AFTER = (10_000, 10, 20)
 
@@ -136,14 +144,9 @@ class Daemon:
         )
         self.alarms.courier.publish = self.publish
         methods: dict[str, Any] = methods_of(system)
-        for kind in (
-            RepositoryMethods, ClientMethods, PlanMethods, JobMethods, StoreMethods,
-            AccountMethods, LoginMethods, EnrolMethods, NotifyMethods, RetentionMethods,
-            ScheduleMethods, TaskMethods, PauseMethods, TriggerMethods, ListingMethods,
-            CheckMethods, MetricsMethods, DiagnosisMethods,
-        ):  # fmt: skip
+        for kind in METHODS:
             methods.update(methods_of(kind(self)))
-        self.control = Control(self._control_socket, methods, audit=self.audit)
+        self.control = Control(self._control_socket, methods, audit=self.audit, judge=self._judge)
         context = ServiceContext(home, self.config, self.store, self.registry)
         self.services: list[Service] = [factory(context) for factory in services]
 
@@ -159,6 +162,13 @@ class Daemon:
             number = error.errno or 0
             raise OSError(number, os.strerror(number), endpoint) from error
         return socket
+
+    def _judge(self, me: Identity | None, method: str, params: dict[str, Any]) -> None:
+        server = authority.Server(
+            self.home, tuple(self.config.repositories.roots), self.registry.transports
+        )
+        with self.store.reading() as root:
+            authority.judge(me, method, params, root=root, server=server)
 
     def publish(self, envelope: events.Envelope) -> None:
         """Send an event to the bus, and journalled ones to the observers."""

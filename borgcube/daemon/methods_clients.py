@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core import clocks, events
 from borgcube.core import home as places
+from borgcube.core.authority import serverside
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Client
 from borgcube.core.options import checked_options
@@ -85,7 +86,10 @@ class ClientMethods:
             if "options" in values or values.get("transport", client.transport) != client.transport:
                 chosen = self._daemon.registry.transports[values.get("transport", client.transport)]
                 values["options"] = checked_options(chosen, values.get("options", client.options))
+            before = self._daemon.registry.transports.get(client.transport)
             fields = checks.change(root.clients, client, values)
+            if "transport" in fields:
+                serverside.remember(root, name, before, at=events.now())
             checks.record_change(root, events.ClientChanged, name, fields, what="client")
             root.after_commit(self._daemon.dispatcher.wake)
             data: dict[str, Any] = client.as_data()
@@ -102,6 +106,8 @@ class ClientMethods:
             plans = removing.remove_plans_of(root, "client", name, allowed=with_plans)
             checks.refuse_in_use(root, what="client", name=name)
             root.clients.remove(client)
+            transport = self._daemon.registry.transports.get(client.transport)
+            serverside.remember(root, name, transport, at=events.now())
             clocks.forget(root, name)
             root.record(events.ClientRemoved(client=name))
             root.after_commit(lambda: self._forget_key(name, client.identity))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core import home as places
 from borgcube.core import lifecycle, quarantine, rereading, trash
+from borgcube.core.authority.naming import archives_named
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job
 from borgcube.core.store import Root
@@ -28,18 +29,13 @@ OWN_METHODS = {
 
 def find_archive(root: Root, name: str) -> Archive:
     """Return the archive of that name or ID; ``repository::name`` where it is ambiguous."""
-    repository, _, short = name.rpartition("::")
-    found = [
-        archive
-        for archive in (*root.archives.oldest("name", short), *root.archives.oldest("id", short))
-        if not repository or archive.repository == repository
-    ]
+    found = archives_named(root, name)
     if not found:
         raise NotFound(f"There is no archive {name!r}.", next_step="See: borgcube archive list")
     if len(found) > 1:
         names = ", ".join(f"{a.repository}::{a.name}" for a in found)
         raise InvalidInput(f"{name!r} is in several repositories.", next_step=f"Use: {names}")
-    return found[0]  # type: ignore[no-any-return]
+    return found[0]
 
 
 def _given(**asked: str | None) -> dict[str, Any]:

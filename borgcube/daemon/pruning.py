@@ -20,6 +20,7 @@ from borgcube.core.jobs import JobResult
 from borgcube.core.model import Archive, Job, Plan
 from borgcube.core.pruning import Decision, decide
 from borgcube.core.store import Root
+from borgcube.daemon import guard
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
@@ -99,6 +100,11 @@ def prepare(root: Root, job: Job, *, now: datetime | None = None) -> dict[str, A
             notes.append(f"Plan {plan.name} is held: {decision.held} {decision.next_step}".strip())
             if not dry_run:
                 _hold(root, job, decision)
+                if decision.hold == "much-more":
+                    guard.hold(root, plan, decision.held)
+        elif not dry_run:
+            plan.pruned, plan.pruned_at = len(decision.going), now.isoformat()
+            plan.prune_looked = 0
         hidden = 0
         for verdict in decision.going if dry_run or not decision.hold else ():
             going.append((verdict.entry.name, verdict.why))

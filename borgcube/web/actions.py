@@ -17,8 +17,9 @@ from markupsafe import Markup
 from pyramid.renderers import render
 
 from borgcube.control.client import QUICK_S, SLOW_S, Control
-from borgcube.core import serverside
+from borgcube.core import authority
 from borgcube.core.access import Identity
+from borgcube.core.errors import BorgCubeError
 from borgcube.core.store import Root, Store
 
 LOG = logging.getLogger(__name__)
@@ -43,16 +44,22 @@ class ControlDoor:
         self._home = home
         self._local = threading.local()
 
-    def call(self, method: str, *, actor: Mapping[str, str], **params: Any) -> Any:
-        """Call a control method; raises BorgCubeError as ``Control.call`` does."""
+    def call(
+        self, method: str, *, actor: Mapping[str, str], asker: Identity | None, **params: Any
+    ) -> Any:
+        """Call a control method in the name of ``asker``, None for a stranger; the daemon says
+        whether they may. Raises BorgCubeError as ``Control.call`` does."""
         control = getattr(self._local, "control", None)
         if control is None:
             control = self._local.control = Control(self._home)
         timeout = SLOW_S if method in SLOW_METHODS else QUICK_S
-        return control.call(method, timeout_s=timeout, actor=actor, **params)
+        who = asker.as_data() if asker is not None else {}
+        return control.call(method, timeout_s=timeout, actor=actor, asker=who, **params)
 
 
-def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: Any) -> None:
+def add_request_methods(
+    config: Any, *, store: Store, door: ControlDoor, hub: Any, server: authority.Server
+) -> None:
     """Give requests what ``core.web.WebRequest`` promises."""
 
     def db(request: Any) -> Root:
@@ -68,12 +75,17 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     def call(request: Any, method: str, **params: Any) -> Any:
         who = request.identity
         token = who.token if who is not None else ""
-        plugins = config.registry.plugins
-        serverside.refuse(who, method, params, request.db, plugins.transports)
         actor = {"user": who.user if who is not None else "",
                  "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip
-        return door.call(method, actor=actor, **params)
+        return door.call(method, actor=actor, asker=who, **params)
+
+    def may(request: Any, method: str, **params: Any) -> bool:
+        try:
+            authority.judge(request.identity, method, params, root=request.db, server=server)
+        except BorgCubeError:
+            return False
+        return True
 
     def progress_of(_request: Any, job_id: str) -> Mapping[str, Any]:
         figures: Mapping[str, Any] = hub.progress.get(job_id, {})
@@ -105,6 +117,7 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     config.add_request_method(me, "me", property=True)
     config.add_request_method(call, "call")
     config.add_request_method(call, "act")
+    config.add_request_method(may, "may")
     config.add_request_method(progress_of, "progress_of")
     config.add_request_method(path_to, "path_to")
     config.add_request_method(tabs_of, "tabs_of")

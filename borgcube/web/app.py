@@ -14,6 +14,7 @@ from typing import Any
 from pyramid.config import Configurator
 
 from borgcube import __version__
+from borgcube.core import authority
 from borgcube.core.access import Permission
 from borgcube.core.services import ServiceContext
 from borgcube.core.store import Store
@@ -65,8 +66,11 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     )
     config.add_view_predicate("under", UnderPredicate)
     config.add_tween("borgcube.web.security.security_tween_factory")
+    server = authority.Server(
+        context.home, tuple(context.config.repositories.roots), context.registry.transports
+    )
     add_request_methods(config, store=context.store, door=config.registry.console_door,
-                        hub=hub)  # fmt: skip
+                        hub=hub, server=server)  # fmt: skip
     downloads.add_request_methods(config)
     static = f"static-{static_version()}"
     config.registry.console_static = static

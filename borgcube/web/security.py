@@ -139,10 +139,11 @@ class ConsolePolicy:
             self._good.move_to_end((digest, address))
             while len(self._good) > MAX_GOOD:
                 self._good.popitem(last=False)
-        self._touch_token(request, record, address)
-        return identity_of(user, token=record)
+        me = identity_of(user, token=record)
+        self._touch_token(request, record, address, me)
+        return me
 
-    def _touch_token(self, request: Any, record: Token, address: str) -> None:
+    def _touch_token(self, request: Any, record: Token, address: str, me: Identity) -> None:
         last = record.last_used_at
         fresh = last and datetime.now(UTC) - datetime.fromisoformat(last) < TOUCH_EVERY
         if fresh and record.last_used_from == address:
@@ -153,6 +154,7 @@ class ConsolePolicy:
                 id=record.id,
                 address=address,
                 actor={"user": record.user, "via": "API", "address": address},
+                asker=me,
             )
         except BorgCubeError:
             LOG.warning("a token could not be touched: the daemon does not answer")

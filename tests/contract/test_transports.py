@@ -77,6 +77,27 @@ class TestSSH(TransportContract):
             )
         assert failure.value.cause.kind == "login-refused"
 
+    def test_no_identity_means_no_key(
+        self, reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever adds a client without a key must not log in with one of the server's user."""
+        transport, address, context = reach
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(context.runtime_dir / "agent")],
+                                 stdout=subprocess.DEVNULL)  # fmt: skip
+        try:
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(context.runtime_dir / "agent"))
+            deadline = time.monotonic() + 10
+            while subprocess.run(["ssh-add", "-q", address.identity], check=False,
+                                 stderr=subprocess.DEVNULL).returncode:  # fmt: skip
+                assert time.monotonic() < deadline, "the agent takes no key"
+                time.sleep(0.05)
+            with pytest.raises(JobFailed) as failure:
+                transport.connect(dataclasses.replace(address, identity=""), context).close()
+            assert failure.value.cause.kind == "login-refused"
+        finally:
+            agent.terminate()
+            agent.wait(10)
+
     def test_nobody_there(self, reach: Reach, private_sshd: PrivateSSHD) -> None:
         transport, address, context = reach
         private_sshd.stop()

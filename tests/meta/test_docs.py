@@ -20,7 +20,7 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["events.md", "hooks.md"])
+@pytest.mark.parametrize("name", ["events.md", "hooks.md", "guarantees.md"])
 def test_generated_pages_are_current(name: str) -> None:
     assert (ROOT / "docs" / name).read_text("utf-8") == _generator().PAGES[name]()
 

@@ -104,8 +104,13 @@ class Repository(Record):
 
 
 class Plan(Record):
-    """What of a client goes into which repository, with which options."""
+    """What of a client goes into which repository, with which options.
 
+    ``pruned`` is how many archives its last prune let go, at ``pruned_at``; ``prune_looked`` is
+    how many would have gone when a person last let it be pruned again, until it was.
+    """
+
+    PRIVATE = frozenset({"pruned", "pruned_at", "prune_looked"})
     name: str = ""
     client: str = ""
     repository: str = ""
@@ -137,6 +142,9 @@ class Plan(Record):
     canary: str = ""
     # Why nothing of this plan is pruned until a person has looked; empty when it may be.
     prune_hold: str = ""
+    pruned: int = 0
+    pruned_at: str = ""
+    prune_looked: int = 0
 
 
 class Job(Record):

@@ -126,7 +126,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         name="plans.release", method="POST", path="/plans/{name}/release", find=find_plan,
-        handler=_release, permission=Permission.CONFIGURE,
+        handler=_release, permission=Permission.DELETE,
         summary="Let a plan be pruned again after a person has looked at what stood out",
         body=thing({"usual": yes_or_no("Whether what stood out counts as usual from now on.")},
                    required=("usual",), title="Release"),

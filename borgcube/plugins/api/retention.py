@@ -242,7 +242,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         name="archives.unpin", method="DELETE", path=f"{_ARCHIVE}/pin", find=archives.find,
-        handler=_unpin, summary="Let the policy decide again", permission=_CONFIGURE,
+        handler=_unpin, summary="Let the policy decide again", permission=_DELETE,
         returns=archives.ARCHIVE, tag="retention",
     ),
     Endpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from pyramid.httpexceptions import HTTPForbidden, HTTPSeeOther
+from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core import clocks
 from borgcube.core.access import Permission
@@ -40,7 +40,9 @@ def archive(context: ArchiveItem, request: Any) -> dict[str, Any]:
     path = str(repository.path) if repository is not None else ""
     return {
         "archive": record, "clock": clocks.told(record.stats),
-        "may_restore": request.has_permission(Permission.RESTORE) and not record.quarantine,
+        "may_browse": request.may("archive.browse", repository=record.repository, id=record.id),
+        "may_restore": request.may("restore.start", archive=full_name(record))
+        and not record.quarantine,
         "may_delete": request.has_permission(Permission.DELETE),
         "plain": f"borg extract {shlex.quote(f'{path}::{record.name}')}"
         if path and not record.quarantine and request.me.may(Permission.VIEW_SERVER) else "",
@@ -65,8 +67,6 @@ def restore(context: ArchiveItem, request: Any) -> Any:
             kind, _colon, client = values["target"].partition(":")
             if kind == "other":
                 kind, client = "client", values["client"]
-            if request.me.limited and not request.me.may(Permission.RESTORE, client=client):
-                raise HTTPForbidden
             where: dict[str, Any] = {"to_dir": values["directory"]}
             if kind == "client":
                 where = {"to_client": {"client": client, "directory": values["directory"]}}

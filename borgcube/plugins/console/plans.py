@@ -10,11 +10,10 @@ from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core import rereading
 from borgcube.core.access import Permission
-from borgcube.core.errors import AccessDenied, BorgCubeError
+from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
 from borgcube.core.planning import Pauses, expected_by, instant, next_runs, rule_named
 from borgcube.core.standing import unused_exclusions
-from borgcube.core.texts import _
 from borgcube.plugins.console import fleet, forms, queries
 from borgcube.plugins.console.resources import PlanItem, Plans, add
 
@@ -59,7 +58,7 @@ def plan(context: PlanItem, request: Any) -> dict[str, Any]:
         "archives": queries.visible(request, request.db.archives, 10, plan=record.name),
         "unused": unused_exclusions(request.db, record),
         "reread_since": rereading.wanted(request.db, record.name),
-        "may_operate": request.has_permission(Permission.OPERATE), **_times(request, record),
+        "may_operate": request.may("backup.start", plan=record.name), **_times(request, record),
     }  # fmt: skip
 
 
@@ -102,8 +101,6 @@ def try_out(request: Any, form: Form, values: dict[str, Any]) -> Any:
     """Make a dry run with the options of a form, and lead to it; None when it is refused, with
     the reason in the form. Nothing is saved."""
     try:
-        if not request.me.may(Permission.OPERATE, client=str(values.get("client", ""))):
-            raise AccessDenied(_("You may not run anything on this client."), field="client")
         job = request.act("plan.dry_run", options=values)["job_id"]
         return HTTPSeeOther(request.path_to("jobs", job))
     except BorgCubeError as error:

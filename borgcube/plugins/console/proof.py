@@ -133,4 +133,4 @@ def includeme(config: Any) -> None:
     add(config, report, DrillItem, "report")
     add(config, check, RepositoryItem, "check", permission=Permission.CONFIGURE, posts=True)
     add(config, drill_now, PlanItem, "drill", permission=Permission.OPERATE, posts=True)
-    add(config, release, PlanItem, "release", permission=Permission.CONFIGURE, posts=True)
+    add(config, release, PlanItem, "release", permission=Permission.DELETE, posts=True)

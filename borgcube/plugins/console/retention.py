@@ -11,6 +11,7 @@ from pyramid.httpexceptions import HTTPSeeOther
 
 from borgcube.core import trash
 from borgcube.core.access import Permission
+from borgcube.core.authority import besides
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Field, Form
 from borgcube.core.pruning import decide, is_scheduled
@@ -170,11 +171,18 @@ def decision_of(request: Any, plan: Any) -> Any:
         return None
 
 
+def _may_attach(request: Any, plan: Any, policy: Any) -> bool:
+    asked = {"plan": plan.name, "policy": policy.name}
+    needed = besides.attached_policy(request.db, asked) or Permission.CONFIGURE
+    return bool(request.me.may(needed, client=plan.client))
+
+
 def plan_tab(request: Any, plan: Any) -> dict[str, Any]:
     """Return what the tab "Retention" of a plan shows."""
     return {
         "plan": plan, "decision": decision_of(request, plan),
-        "policies": [str(p.name) for p in queries.by_name(request, request.db.policies)],
+        "policies": [str(p.name) for p in queries.by_name(request, request.db.policies)
+                     if _may_attach(request, plan, p)],
         "may_configure": request.me.may(Permission.CONFIGURE, client=plan.client),
         "scheduled": is_scheduled(request.db, plan),
     }  # fmt: skip
@@ -236,6 +244,7 @@ def archive_tab(request: Any, archive: Any) -> dict[str, Any] | None:
     return {
         "archive": archive, "policy": plan.retention if plan is not None else "",
         "may_configure": request.me.may(Permission.CONFIGURE, client=client),
+        "may_delete": request.me.may(Permission.DELETE, client=client),
     }  # fmt: skip
 
 
@@ -330,7 +339,7 @@ def includeme(config: Any) -> None:
     add(config, measure, PlanItem, "measure", permission=Permission.OPERATE, posts=True)
     add(config, prune, PlanItem, "prune", permission=delete, posts=True)
     add(config, pin, ArchiveItem, "pin", permission=configure, posts=True)
-    add(config, unpin, ArchiveItem, "unpin", permission=configure, posts=True)
+    add(config, unpin, ArchiveItem, "unpin", permission=delete, posts=True)
     add(config, undelete, ArchiveItem, "undelete", permission=configure, posts=True)
     add(config, deleted, Archives, "+deleted", template="archives_deleted")
     add(config, adopt, RepositoryItem, "adopt", template="repository_adopt",

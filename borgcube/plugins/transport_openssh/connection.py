@@ -43,6 +43,9 @@ def ssh_command(address: ClientAddress, context: TransportContext, socket: Path)
     options.append(f"ConnectTimeout={max(1, int(context.connect_timeout_s))}")
     if address.identity:
         options += [f'IdentityFile="{address.identity}"', "IdentitiesOnly=yes"]
+    elif not address.options.get("ssh_config"):
+        # No key was given, so none is used: not one of the server's own user, nor of an agent.
+        options += ["IdentityFile=none", "IdentitiesOnly=yes", "IdentityAgent=none"]
     for option in options:
         argv += ["-o", option]
     argv += ["-p", str(address.port)]

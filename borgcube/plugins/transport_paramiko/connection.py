@@ -134,7 +134,7 @@ class ParamikoConnection:
             self._client.connect(
                 address.host, address.port, address.user or None,
                 key_filename=address.identity or None, look_for_keys=False,
-                allow_agent=not address.identity, compress=False, sock=sock,
+                allow_agent=False, compress=False, sock=sock,
                 timeout=limit, banner_timeout=limit, auth_timeout=limit, channel_timeout=limit,
             )  # fmt: skip
         except BaseException as error:
@@ -146,6 +146,8 @@ class ParamikoConnection:
                 ) from error
             if isinstance(error, paramiko.AuthenticationException):
                 raise streams.login_refused(address, str(error)) from error
+            if "No authentication methods" in str(error):
+                raise streams.login_refused(address, "no key was given for it") from error
             if "not found in known_hosts" in str(error):
                 offered = "a key of another type"
                 raise streams.host_key_changed(

@@ -56,7 +56,7 @@ MATRIX = {
     "PlanItem remove": View("/plans/web-etc/remove", see=STAFF, do=STAFF),
     "PlanItem dry-run": View("/plans/web-etc/dry-run", do=RUNNERS, other="/plans/mail-etc/dry-run"),
     "PlanItem drill": View("/plans/web-etc/drill", do=RUNNERS, other="/plans/mail-etc/drill"),
-    "PlanItem release": View("/plans/web-etc/release", do=STAFF),
+    "PlanItem release": View("/plans/web-etc/release", do=ADMIN),
     "PlanItem retention": View(
         "/plans/web-etc/retention", see=ALL, other="/plans/mail-etc/retention"
     ),
@@ -87,7 +87,7 @@ MATRIX = {
         "/archives/main/{web}/read", do=RUNNERS, other="/archives/main/{mail}/read"
     ),
     "ArchiveItem pin": View("/archives/main/{web}/pin", do=STAFF),
-    "ArchiveItem unpin": View("/archives/main/{web}/unpin", do=STAFF),
+    "ArchiveItem unpin": View("/archives/main/{web}/unpin", do=ADMIN),
     "ArchiveItem undelete": View("/archives/main/{web}/undelete", do=STAFF),
     "Archives +deleted": View("/archives/+deleted", see=ALL),
     "Drills": View("/drills", see=ALL),
@@ -241,10 +241,10 @@ ENDPOINTS = {
             store.show tasks.list tasks.show triggers.list
         """,
         STAFF: """
-            archives.pin archives.undelete archives.unpin checks.change checks.start clients.add
+            archives.pin archives.undelete checks.change checks.start clients.add
             clients.change clients.diagnose clients.enrol clients.enrolment clients.host-keys
             clients.remove clients.test clients.trust plans.add plans.attach plans.canary
-            plans.change plans.release plans.remove plans.try repositories.adopt repositories.change
+            plans.change plans.remove plans.try repositories.adopt repositories.change
             repositories.create repositories.import retention.add retention.change retention.remove
             schedules.add schedules.change schedules.remove slots.set triggers.add triggers.remove
         """,
@@ -254,13 +254,13 @@ ENDPOINTS = {
             plans.measure repositories.compact
         """,
         ADMIN: """
-            archives.delete archives.hide archives.mend audit channels.add channels.change
-            channels.list channels.remove channels.show channels.test deliveries.retry digest
-            jobs.start metrics.revoke metrics.token plans.prune store.pack repositories.forget
-            repositories.passphrase repositories.prune rules.add rules.change rules.list
-            rules.remove rules.show tasks.add tasks.change tasks.remove tasks.run users.add
-            users.change users.disable users.enable users.link users.list users.password
-            users.remove users.second-factor.remove users.show
+            archives.delete archives.hide archives.mend archives.unpin audit channels.add
+            channels.change channels.list channels.remove channels.show channels.test
+            deliveries.retry digest jobs.start metrics.revoke metrics.token plans.prune
+            plans.release repositories.forget repositories.passphrase repositories.prune rules.add
+            rules.change rules.list rules.remove rules.show store.pack tasks.add tasks.change
+            tasks.remove tasks.run users.add users.change users.disable users.enable users.link
+            users.list users.password users.remove users.second-factor.remove users.show
         """,
     }.items() for name in names.split()
 }  # fmt: skip

@@ -139,9 +139,13 @@ def test_what_an_owner_may_not_see_is_not_there(console: ConsoleRig, apis: dict[
 
 def test_an_owner_restores_to_own_clients_only(console: ConsoleRig, apis: dict[str, Api]) -> None:
     path = place(console, "/archives/{repository}/{id}", "web") + "/restore"
-    for body in ({"directory": "/tmp/x"}, {"directory": "/tmp/x", "client": "mail"}):
+    for body, status, field in (
+        ({"directory": "/tmp/x"}, 403, "directory"),
+        ({"directory": "/tmp/x", "client": "mail"}, 400, "client"),
+        ({"directory": "/tmp/x", "client": "no-such"}, 400, "client"),
+    ):
         answer = apis["owen"].ask("POST", path, body)
-        assert answer.status == 403 and problem(answer)["field"] == "client"
+        assert answer.status == status and problem(answer)["field"] == field
     mine = apis["owen"].ask("POST", path, {"directory": "/tmp/x", "client": "web"})
     assert mine.status == 202
     job = console.call("job.show", id=json.loads(mine.body)["job"])
@@ -216,6 +220,47 @@ def test_a_token_makes_no_token_but_a_login_does(console: ConsoleRig, apis: dict
     assert answer.status == 201
     for_others = visitor.ask("POST", "/api/v1/tokens", b'{"name": "x", "user": "ada"}', form)
     assert for_others.status == 403
+
+
+def test_a_token_for_one_client_reaches_no_other_by_what_it_names(console: ConsoleRig) -> None:
+    """Fields of the body and stored records are asked about like the path."""
+    api = limited(console, "olga", "only-web", clients=["web"])
+    archive = console.call("archive.list", client="mail")[0]
+    own = console.call("archive.list", client="web")[0]
+    old = console.ended(console.call(
+        "restore.start", archive=f"main::{archive['name']}",
+        to_client={"client": "web", "directory": "/tmp/r"},
+    )["job_id"])["id"]  # fmt: skip
+    restore = f"/archives/main/{own['id']}/restore"
+    for method, path, body in (
+        ("PATCH", "/plans/web-etc", {"client": "NAME", "before_command": "id"}),
+        ("POST", restore, {"client": "NAME", "directory": "/tmp/x"}),
+        ("PATCH", "/plans/web-etc", {"repository": "other"}),
+        ("PATCH", "/clients/web", {"domain": "shared"}),
+        ("PATCH", "/clients/web", {"network": "branch"}),
+        ("PUT", "/plans/web-etc/retention", {"policy": "spare"}),
+    ):
+        said = []
+        for name in ("mail", "no-such"):
+            sent = {k: name if v == "NAME" else v for k, v in body.items()}
+            refused = problem(api.ask(method, path, sent))
+            said.append((refused["status"], refused["kind"], refused["detail"].replace(name, "")))
+        assert said[0] == said[1] and said[0][0] in (400, 403), (path, body, said)
+    assert api.ask("PATCH", "/plans/web-etc", {"client": "web", "comment": "mine"}).status == 200
+    console.call("plan.set", name="web-etc", comment="")
+    visitor = console.visitor("owen")
+    assert visitor.post(f"/jobs/{old}/again", form="/account").status == 404
+    assert console.call("job.list", client="web", type="restore")[0]["id"] == old
+    (entry,) = [e for e in api_audit(console) if e["action"] == "plan.set"
+                and e["via"] == "API token only-web" and "no-such" in e["message"]]  # fmt: skip
+    assert entry["outcome"] == "refused"
+
+
+def api_audit(console: ConsoleRig) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = limited(console, "ada", "auditor").get("/audit?limit=200")[
+        "items"
+    ]
+    return found
 
 
 def test_a_password_is_changed_by_a_login_that_knows_the_old_one(
@@ -350,11 +395,37 @@ def test_the_server_itself_is_for_administrators(console: ConsoleRig, apis: dict
         answer = olga.ask(method, path, body, {"If-Match": "*"} if method == "PATCH" else {})
         assert answer.status == 403, (method, path, answer.body)
         assert "administrators" in problem(answer)["detail"]
+    # Its backups, what they saved, its plans' removal; where repositories may be; keys.
+    console.ended(console.call("backup.start", plan="self-all")["job_id"])
+    saved = f"/archives/main/{console.call('archive.list', client='self')[0]['id']}"
+    reached = [
+        ("POST", "/plans/self-all/backup", None), ("POST", "/plans/self-all/dry-run", None),
+        ("DELETE", "/plans/self-all", None), ("GET", f"{saved}/files", None),
+        ("GET", f"{saved}/content?key=etc/f001", None), ("POST", f"{saved}/files", None),
+        ("POST", f"{saved}/restore", {"directory": "/tmp/x", "client": "web"}),
+        ("POST", "/repositories", {"name": "new", "path": str(console.place / "new")}),
+        ("POST", "/repositories/import",
+         {"name": "new", "path": str(console.place / "new"), "passphrase": "right"}),
+        ("PATCH", "/clients/tmp2", {"identity": __file__}),
+        ("PATCH", "/clients/tmp2", {"options": {"ssh_config": "/tmp/x"}}),
+    ]  # fmt: skip
+    for method, path, body in reached:
+        answer = olga.ask(method, path, body, {"If-Match": "*"} if method == "PATCH" else {})
+        assert answer.status == 403, (method, path, answer.body)
+        assert "administrators" in problem(answer)["detail"]
+    inside = {"name": "new", "path": str(console.home / "new")}
+    assert "BorgCube itself" in problem(ada.ask("POST", "/repositories", inside))["detail"]
     page = console.visitor("olga").get("/clients/+add").text
     assert 'value="local"' in page and 'value="here"' not in page
     assert 'value="here"' in console.visitor("ada").get("/clients/+add").text
     for path in ("/plans/self-all", "/plans/tmp2-all", "/clients/self", "/clients/tmp2"):
         assert ada.ask("DELETE", path).status == 204
+    # What it saved stays the server's, and nothing of it is offered.
+    for user, offered in (("ada", True), ("olga", False)):
+        page = console.visitor(user).get(saved).text
+        assert [f"{saved}/{what}" in page for what in ("files", "restore")] == [offered] * 2
+    assert olga.ask("GET", f"{saved}/files").status == 403
+    assert ada.ask("GET", f"{saved}/files").status == 200
 
 
 def test_a_thing_is_made_shown_changed_and_removed(apis: dict[str, Api]) -> None:
