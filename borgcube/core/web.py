@@ -48,6 +48,10 @@ class WebRequest(Protocol):
     def path_to(self, *words: str, **query: str) -> str:
         """Return the path of a page, quoted, with the prefix of a reverse proxy."""
 
+    def address_of(self, *words: str, **query: str) -> str:
+        """Return the whole address of a page as it is configured, whatever the request said:
+        for links that leave the console."""
+
 
 class Resource:
     """A place in the tree. ``client_name`` is the client it belongs to, for permissions;

@@ -101,11 +101,18 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
         asked = f"?{urlencode(query)}" if query else ""
         return f"{request.script_name}/{path}{asked}"
 
+    def address_of(request: Any, *words: str, **query: str) -> str:
+        prefix = request.script_name
+        return str(request.registry.console_url.removesuffix(prefix)) + path_to(
+            request, *words, **query
+        )
+
     config.add_request_method(db, "db", reify=True)
     config.add_request_method(me, "me", property=True)
     config.add_request_method(call, "call")
     config.add_request_method(call, "act")
     config.add_request_method(progress_of, "progress_of")
     config.add_request_method(path_to, "path_to")
+    config.add_request_method(address_of, "address_of")
     config.add_request_method(tabs_of, "tabs_of")
     config.add_request_method(lambda _request: config.registry.plugins, "plugins", property=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyramid.config import Configurator
+from pyramid.viewderivers import INGRESS
 
 from borgcube import __version__
 from borgcube.core.access import Permission
@@ -20,7 +21,12 @@ from borgcube.core.store import Store
 from borgcube.web import downloads, language, render
 from borgcube.web.actions import ControlDoor, add_request_methods
 from borgcube.web.navigation import navigation
-from borgcube.web.resources import ConsoleRoot, UnderPredicate
+from borgcube.web.resources import (
+    ConsoleRoot,
+    PlainTraverser,
+    UnderPredicate,
+    own_path_only,
+)
 from borgcube.web.security import CSRF_FIELD, CSRF_HEADER, ConsolePolicy, CsrfPolicy
 from borgcube.web.settings import WebSettings
 
@@ -52,6 +58,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     })  # fmt: skip
     config.registry.plugins = context.registry
     config.registry.console_home = context.home
+    config.registry.console_url = settings.public_url()
     config.include("pyramid_jinja2")
     language.set_up(config, directory=settings.translations)
     policy = ConsolePolicy(settings, cookie)
@@ -64,6 +71,8 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
         require_csrf=True, token=CSRF_FIELD, header=CSRF_HEADER, check_origin=False
     )
     config.add_view_predicate("under", UnderPredicate)
+    config.add_traverser(PlainTraverser)
+    config.add_view_deriver(own_path_only, under=INGRESS, over="secured_view")
     config.add_tween("borgcube.web.security.security_tween_factory")
     add_request_methods(config, store=context.store, door=config.registry.console_door,
                         hub=hub)  # fmt: skip

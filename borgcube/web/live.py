@@ -34,7 +34,8 @@ import zmq.asyncio
 from borgcube.core import home as places
 from borgcube.core.access import Identity, Permission
 from borgcube.core.store import Store
-from borgcube.web.asgi import Receive, Scope, Send, header
+from borgcube.web.asgi import Receive, Scope, Send
+from borgcube.web.outside import header
 from borgcube.web.security import identity_of, live_session
 from borgcube.web.settings import WebSettings
 
@@ -232,7 +233,8 @@ class LiveHub:
 
     def _cookie_of(self, scope: Scope) -> str:
         try:
-            morsel = SimpleCookie(header(scope, "cookie")).get(self._cookie)
+            name = self._settings.cookie_name(self._cookie, secure=scope["scheme"] == "wss")
+            morsel = SimpleCookie(header(scope, "cookie")).get(name)
         except CookieError:
             return ""
         return morsel.value if morsel is not None else ""

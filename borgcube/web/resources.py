@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from pyramid.httpexceptions import HTTPNotFound
+from pyramid.traversal import ResourceTreeTraverser
 
 from borgcube.core.texts import _
 from borgcube.core.web import Resource, SiteRoot
@@ -24,6 +28,31 @@ class UnderPredicate:
     def __call__(self, context: Any, _request: Any) -> bool:
         """Return whether the view is for this resource."""
         return str(context.__name__) == self.value
+
+
+class PlainTraverser(ResourceTreeTraverser):  # type: ignore[misc]
+    """Walks the path and nothing else: no ``@@`` that chooses a view, no header with a root."""
+
+    VIEW_SELECTOR = None
+    VH_ROOT_KEY = "borgcube.no-virtual-root"
+
+
+def own_path_only(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
+    """Have a view answer its own path and nothing below it (a Pyramid view deriver). One with
+    ``below=True`` reads the words below by itself, as that of secret addresses does."""
+    if info.options.get("below"):
+        return view
+
+    def answer(context: Any, request: Any) -> Any:
+        beyond = request.matched_route is None and bool(request.subpath)
+        if beyond and getattr(request, "exception", None) is None:
+            raise HTTPNotFound
+        return view(context, request)
+
+    return answer
+
+
+own_path_only.options = ("below",)  # type: ignore[attr-defined]
 
 
 class ConsoleRoot(SiteRoot):

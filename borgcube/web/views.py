@@ -230,7 +230,7 @@ def includeme(config: Any) -> None:
                     request_method="POST")  # fmt: skip
     # The token is the permission, and no cookie is looked at: there is nothing to forge.
     config.add_view(trigger, name="trigger", context=ConsoleRoot, permission=ANYBODY,
-                    request_method="POST", require_csrf=False)  # fmt: skip
+                    request_method="POST", require_csrf=False, below=True)  # fmt: skip
     config.add_view(icon, name="favicon.ico", context=ConsoleRoot, permission=ANYBODY,
                     request_method="GET")  # fmt: skip
     page = f"{TEMPLATES}/error.jinja2"

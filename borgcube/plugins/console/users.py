@@ -17,7 +17,7 @@ ADMINISTER = Permission.ADMINISTER
 
 def link_path(request: Any, token: str) -> str:
     """Return the whole address of a one-time link."""
-    return f"{request.host_url}{request.path_to('link', token=token)}"
+    return str(request.address_of("link", token=token))
 
 
 def users(context: Users, request: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Dispatcher:
         self._policy = policy
         self._registry = registry
         self._routes: list[Route] = []
-        self._documents: dict[str, Any] = {}  # by the path, of which settings allow one
+        self._documents: dict[tuple[str, str], Any] = {}  # by path and cookie: two at most
         taken: set[tuple[str, str]] = set()
         for endpoint in registry.endpoints.values():
             try:
@@ -203,12 +203,10 @@ class Dispatcher:
             )  # fmt: skip
 
     def _document(self, request: Any) -> Response:
-        server = request.path_to("api", "v1")
-        if server not in self._documents:
-            self._documents[server] = document(
-                self.endpoints, server=server, cookie=self._policy.cookie
-            )
-        return _json(request, self._documents[server], 200)
+        server, cookie = request.path_to("api", "v1"), self._policy.cookie_of(request)
+        if (server, cookie) not in self._documents:
+            self._documents[server, cookie] = document(self.endpoints, server=server, cookie=cookie)
+        return _json(request, self._documents[server, cookie], 200)
 
     @staticmethod
     def _respond(request: Any, endpoint: Endpoint, call: Call, given: Any) -> Response:
