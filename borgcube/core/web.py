@@ -31,6 +31,13 @@ class WebRequest(Protocol):
         """Ask the daemon to do something, in the name of the user. Raises
         ``BorgCubeError`` with the daemon's words (``field`` names the parameter)."""
 
+    def confirm(self, *, password: str = "", code: str = "") -> bool:
+        """Have the person's password or code compared, after which what ``core.confirming``
+        lists is done for ten minutes without asking; False when it is wrong."""
+
+    def check_confirmed(self, method: str) -> None:
+        """Ask for the password now, if ``method`` would: before a form is filled in."""
+
     def translated(self, text: Any) -> Any:
         """Return a text marked with ``core.texts`` in the reader's language. Templates do
         so by themselves; what leaves as JSON or in a header needs it."""

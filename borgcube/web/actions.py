@@ -20,6 +20,7 @@ from borgcube.control.client import QUICK_S, SLOW_S, Control
 from borgcube.core import serverside
 from borgcube.core.access import Identity
 from borgcube.core.store import Root, Store
+from borgcube.web import confirming
 
 LOG = logging.getLogger(__name__)
 # Methods that may take long: they log in to a machine, or make a repository.
@@ -70,6 +71,7 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
         token = who.token if who is not None else ""
         plugins = config.registry.plugins
         serverside.refuse(who, method, params, request.db, plugins.transports)
+        confirming.check(request, method, params)
         actor = {"user": who.user if who is not None else "",
                  "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip
@@ -111,6 +113,10 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
     config.add_request_method(me, "me", property=True)
     config.add_request_method(call, "call")
     config.add_request_method(call, "act")
+    config.add_request_method(confirming.confirm, "confirm")
+    config.add_request_method(
+        lambda request, method: confirming.check(request, method, {}), "check_confirmed"
+    )
     config.add_request_method(progress_of, "progress_of")
     config.add_request_method(path_to, "path_to")
     config.add_request_method(address_of, "address_of")

@@ -81,6 +81,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     config.registry.console_static = static
     config.add_static_view(static, "borgcube.web:static", cache_max_age=31_536_000)
     config.include("borgcube.web.views")
+    config.include("borgcube.web.confirming")
     config.include("borgcube.web.api")
     config.commit()
     environment = config.get_jinja2_environment()

@@ -26,8 +26,8 @@ BODY_S = 20.0  # how long a body may take to come
 LARGE, LARGE_AT_ONCE = 64 << 10, 32
 LIVE_PATH = "/live"
 FILES_END = "/content"  # paths of files, which may take long to open; see web/downloads.py
-# What strangers can ask for and is slow on purpose.
-LOGIN_PATHS = frozenset({"/login", "/setup", "/link"})
+# What hashes a password, which is slow on purpose; strangers can ask for the first two.
+LOGIN_PATHS = frozenset({"/login", "/setup", "/link", "/confirm"})
 LOGINS_AT_ONCE, LOGINS_WAITING, LOGIN_S = 2, 64, 15.0
 
 

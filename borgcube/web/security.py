@@ -71,7 +71,7 @@ def identity_of(user: User, *, session: str = "", token: Token | None = None) ->
     return Identity(
         user=user.name, role=Role(user.role), token=token.name,
         clients=chosen if token.clients else mine, restricted=bool(token.clients),
-        scope=frozenset(map(Permission, token.scope)) if token.scope else None,
+        scope=None if token.permissions is None else frozenset(map(Permission, token.permissions)),
     )  # fmt: skip
 
 

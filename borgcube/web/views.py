@@ -94,18 +94,23 @@ def logout(context: Any, request: Any) -> Any:
 def link(context: Any, request: Any) -> Any:
     """Use a one-time link: shown first, used by a button, so that a preview spends nothing."""
     token = str(request.params.get("token", ""))[:200]
+    form, asked = Form([CODE]), False
     problem = next_step = ""
     if request.method == "POST":
+        code = (form.read(request.POST) or {}).get("code", "")
         try:
-            opened = request.call("login.link", token=token, **where_from(request))
+            opened = request.call("login.link", token=token, code=code, **where_from(request))
             user = request.db.users.find("name", opened["user"])
             # Without a password the next login would need another link: ask for one now.
             path = "" if user is None or user.password else request.path_to("account")
             return _opened(request, opened, path)
         except BorgCubeError as error:
-            problem, next_step = error.message, error.next_step
-            request.response.status_code = 403
-    return {"token": token, "problem": problem, "next_step": next_step}
+            asked = getattr(error, "kind", "") == CodeNeeded.__name__ or bool(code)
+            if not asked or code:
+                problem, next_step = error.message, error.next_step
+                request.response.status_code = 403
+    return {"token": token, "problem": problem, "next_step": next_step, "form": form,
+            "ask_code": asked}  # fmt: skip
 
 
 def set_up(context: Any, request: Any) -> Any:

@@ -11,7 +11,7 @@ from borgcube.core import clocks, lifecycle, rereading
 from borgcube.core.access import Permission
 from borgcube.core.errors import InvalidInput
 from borgcube.core.texts import _
-from borgcube.plugins.console import queries
+from borgcube.plugins.console import asking, queries
 from borgcube.plugins.console.resources import JobItem, Jobs, add
 
 SHOWN_LINES = 500
@@ -144,6 +144,8 @@ def again(context: JobItem, request: Any) -> Any:
         made = request.act(AGAIN[record.type], plan=record.plan)
     else:
         asked = record.parameters
+        if not asking.is_sure(request):
+            return _asked(request, record, asked)
         where: dict[str, Any] = {"to_dir": asked["target"]}
         if not asked.get("server_side"):
             where = {"to_client": {"client": record.client, "directory": asked["target"]}}
@@ -155,6 +157,22 @@ def again(context: JobItem, request: Any) -> Any:
     return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
 
 
+def _asked(request: Any, record: Any, parameters: Any) -> dict[str, Any]:
+    """Say what restoring again means, which writes over what is there by now."""
+    paths = list(parameters.get("paths") or ())
+    return asking.page(
+        request, _("Restore once more?"), button=_("Restore"),
+        back=request.path_to("jobs", record.id), danger=True,
+        lines=[_("Files that are there are overwritten with those of the archive, also where they"
+                 " were changed since."),
+               _("It runs as root.") if parameters.get("as_root") else
+               _("It runs as the user of the login.")],
+        facts={_("Archive"): parameters["archive"], _("Client"): record.client or _("this server"),
+               _("Target"): parameters["target"],
+               _("What"): ", ".join(paths[:20]) or _("all of it")},
+    )  # fmt: skip
+
+
 def includeme(config: Any) -> None:
     """Add the views."""
     operate = Permission.OPERATE
@@ -162,4 +180,6 @@ def includeme(config: Any) -> None:
     add(config, job, JobItem, template="job")
     add(config, log, JobItem, "log")
     add(config, cancel, JobItem, "cancel", permission=operate, posts=True)
-    add(config, again, JobItem, "again", posts=True)  # what it needs depends on the job
+    add(
+        config, again, JobItem, "again", posts=True, renderer=asking.TEMPLATE
+    )  # what it needs depends on the job

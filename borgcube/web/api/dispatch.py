@@ -23,6 +23,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.schemas import thing
 from borgcube.web.api import problems
 from borgcube.web.api.reading import Checker, NotJson, TooLarge, read_json, read_query
+from borgcube.web.confirming import ConfirmationNeeded
 
 LOG = logging.getLogger(__name__)
 CSRF_HEADER = "X-CSRF-Token"
@@ -102,6 +103,14 @@ class Dispatcher:
         except NotJson as error:
             answer = problems.response(request, 415, "not-json", error.message,
                                        next_step=error.next_step)  # fmt: skip
+        except ConfirmationNeeded:
+            answer = problems.response(
+                request,
+                403,
+                "confirmation-needed",
+                "This asks a person for the password again.",
+                next_step="POST it, or a code, to /me/confirm; it is good for ten minutes.",
+            )
         except BorgCubeError as error:
             known: Endpoint | None = getattr(request, "_api_endpoint", None)
             answer = problems.of_error(

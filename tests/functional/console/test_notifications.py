@@ -228,5 +228,7 @@ def test_only_administrators_make_channels_and_rules(rig: ConsoleRig, ada: Visit
 
 
 def test_what_is_in_use_cannot_be_removed(rig: ConsoleRig, ada: Visitor) -> None:
-    refused = ada.post("/notifications/channels/hook/remove")
+    asked = ada.post("/notifications/channels/hook/remove")
+    assert asked.status == 200 and "Remove the channel hook?" in asked.text
+    refused = ada.post("/notifications/channels/hook/remove", {"sure": "yes"})
     assert refused.status == 400 and "The rule all uses channel hook" in refused.text
