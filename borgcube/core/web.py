@@ -17,6 +17,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.texts import _
 
 if TYPE_CHECKING:
+    from borgcube.core.sight import Words
     from borgcube.core.store import Root
 
 
@@ -30,6 +31,8 @@ class WebRequest(Protocol):
     def act(self, method: str, **params: Any) -> Any:
         """Ask the daemon to do something, in the name of the user. Raises
         ``BorgCubeError`` with the daemon's words (``field`` names the parameter)."""
+
+    words: Words  # puts what the server says so that who asks may read it
 
     def confirm(self, *, password: str = "", code: str = "") -> bool:
         """Have the person's password or code compared, after which what ``core.confirming``
@@ -62,10 +65,13 @@ class WebRequest(Protocol):
 
 class Resource:
     """A place in the tree. ``client_name`` is the client it belongs to, for permissions;
-    None where it belongs to none in particular."""
+    None where it belongs to none in particular. One with a ``record`` does not exist for those
+    who may not see its client, or who lack what it ``needs`` altogether."""
 
     title = ""
     client_name: str | None = ANY_CLIENT
+    record: Any = None
+    needs = Permission.VIEW
 
     def __init__(self, request: Any, *, name: str, parent: Resource | None) -> None:
         self.request = request

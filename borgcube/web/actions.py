@@ -17,7 +17,7 @@ from markupsafe import Markup
 from pyramid.renderers import render
 
 from borgcube.control.client import QUICK_S, SLOW_S, Control
-from borgcube.core import serverside
+from borgcube.core import serverside, sight
 from borgcube.core.access import Identity
 from borgcube.core.store import Root, Store
 from borgcube.web import confirming
@@ -110,6 +110,9 @@ def add_request_methods(config: Any, *, store: Store, door: ControlDoor, hub: An
         )
 
     config.add_request_method(db, "db", reify=True)
+    config.add_request_method(
+        lambda request: sight.Words(request.me, request.db), "words", reify=True
+    )
     config.add_request_method(me, "me", property=True)
     config.add_request_method(call, "call")
     config.add_request_method(call, "act")

@@ -25,6 +25,7 @@ from borgcube.web.resources import (
     ConsoleRoot,
     PlainTraverser,
     UnderPredicate,
+    in_sight_only,
     own_path_only,
 )
 from borgcube.web.security import CSRF_FIELD, CSRF_HEADER, ConsolePolicy, CsrfPolicy
@@ -73,6 +74,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     config.add_view_predicate("under", UnderPredicate)
     config.add_traverser(PlainTraverser)
     config.add_view_deriver(own_path_only, under=INGRESS, over="secured_view")
+    config.add_view_deriver(in_sight_only, under="own_path_only", over="secured_view")
     config.add_tween("borgcube.web.security.security_tween_factory")
     add_request_methods(config, store=context.store, door=config.registry.console_door,
                         hub=hub)  # fmt: skip

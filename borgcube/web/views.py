@@ -159,8 +159,8 @@ def _error(request: Any, status: int, *, title: str, message: str, next_step: st
 
 def not_found(context: Any, request: Any) -> Any:
     """Say that there is nothing here, to those who may know."""
-    if request.identity is None and request.method == "GET":
-        return HTTPSeeOther(_login_path(request))
+    if request.identity is None and not request.path_info.startswith("/trigger"):
+        return forbidden(context, request)
     return _error(request, 404, title=_("There is nothing here"),
                   message=_("What this address named was deleted, or never was."),
                   next_step=_("Choose a page on the left."))  # fmt: skip

@@ -79,16 +79,17 @@ def job(context: JobItem, request: Any) -> dict[str, Any]:
         said = request.act("job.search", id=record.id, find=find, limit=SHOWN_LINES)
     else:
         said = request.act("job.log", id=record.id, limit=SHOWN_LINES)
-    lines = said["lines"]
+    lines = request.words.found(said["lines"], find)
     return {
         "job": queries.live_job(request, record), "phases": timeline(record),
         "lines": [line_of(line) for line in lines], "cut": len(lines) >= SHOWN_LINES,
-        "warnings": list(record.warnings[:SHOWN_WARNINGS]),
+        "warnings": request.words.data(list(record.warnings[:SHOWN_WARNINGS])),
         "more_warnings": max(0, len(record.warnings) - SHOWN_WARNINGS),
         "may_operate": request.has_permission(Permission.OPERATE),
         "clock": clocks.told(record.result),
         "reread_since": _reread_since(request, record),
-        "repeats": repeats(request, record), "find": find, "matches": said.get("matches", 0),
+        "repeats": repeats(request, record), "find": find,
+        "matches": said.get("matches", 0) if request.words.all_shown else len(lines),
         "cancellable": record.state not in lifecycle.ENDED
         and record.state != lifecycle.CANCELLING,
         "archive": next(iter(request.db.archives.newest(
@@ -111,7 +112,7 @@ def log(context: JobItem, request: Any) -> Response:
         found = request.act("job.log", id=context.record.id, limit=5000, offset=offset)
         if not found["lines"]:
             break
-        parts += (f"{line}\n" for line in found["lines"])
+        parts += (f"{request.words.text(line)}\n" for line in found["lines"])
         length += sum(map(len, parts[-len(found["lines"]) :]))
         offset = found["next"]
     return Response(

@@ -60,6 +60,13 @@ def nothing_here() -> Refusal:
                    next_step="It was deleted, never was, or is not yours to see.")  # fmt: skip
 
 
+def _not_allowed(endpoint: Endpoint) -> Refusal:
+    return Refusal(
+        403, "access-denied", f"This needs the permission {endpoint.permission}.",
+        next_step="Ask an administrator of this server, or use another token.",
+    )  # fmt: skip
+
+
 class Dispatcher:
     """Answers everything below the API's path."""
 
@@ -200,16 +207,17 @@ class Dispatcher:
             raise Refusal(403, "no-person", "A token may not do this.",
                           next_step="Log in to the console for it.")  # fmt: skip
         client: str | None = None
+        permission = Permission(endpoint.permission)
+        if not me.limited and not me.may_at_all(permission):
+            # Before anything is looked up: the answer is the same whatever there is.
+            raise _not_allowed(endpoint)
         if endpoint.find is not None:
             found: Found | None = endpoint.find(call)
             if found is None or not me.in_sight(found.client):
                 raise nothing_here()
             call.record, client = found.record, found.client
-        if not me.may(Permission(endpoint.permission), client=client):
-            raise Refusal(
-                403, "access-denied", f"This needs the permission {endpoint.permission}.",
-                next_step="Ask an administrator of this server, or use another token.",
-            )  # fmt: skip
+        if not me.may(permission, client=client):
+            raise _not_allowed(endpoint)
 
     def _document(self, request: Any) -> Response:
         server, cookie = request.path_to("api", "v1"), self._policy.cookie_of(request)

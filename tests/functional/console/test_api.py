@@ -23,7 +23,7 @@ ROLES = {"ada": Role.ADMINISTRATOR, "olga": Role.OPERATOR, "vera": Role.VIEWER,
 # What belongs to no client: an owner knows of none.
 NOBODYS = (
     "/(repositories|retention-policies|schedules|tasks|triggers|channels|rules|incidents"
-    r"|deliveries)/\{"
+    r"|deliveries|users)/\{"
 )
 
 

@@ -219,7 +219,7 @@ def test_only_administrators_make_channels_and_rules(rig: ConsoleRig, ada: Visit
         "ada": [200] * 6,
         "olga": [200, 200, 200, 403, 403, 403],
         "vera": [200, 200, 200, 403, 403, 403],
-        "owen": [403] * 6,
+        "owen": [403, 403, 404, 403, 404, 404],
     }
     for name in ("olga", "vera"):
         assert rig.visitor(name).post("/notifications/channels/hook/test").status == 403
