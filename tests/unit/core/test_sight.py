@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from BTrees.OOBTree import OOBTree
 
-from borgcube.core import sight
+from borgcube.core import sight, trash
 from borgcube.core.access import Identity, Role
 from borgcube.core.model import Archive, Job, Repository, Table
 
@@ -67,3 +68,16 @@ def test_a_report_of_an_older_release_is_shown_without_place_and_kernel() -> Non
     text = "<p>/srv/backup</p><p>Linux 6.1.0-13 x86_64</p>"
     assert sight.Words(OWNER, root()).report(text, report) == "<p>[repository main]</p><p>-</p>"
     assert sight.Words(VIEWER, root()).report(text, report) == text
+
+
+def test_what_others_deleted_takes_no_place_in_ones_own_list() -> None:
+    table = root()
+    numbers = {}
+    for number, name in enumerate(["mail-1", "mail-2", "mail-3", "web-2"]):
+        archive = Archive(name=name, client=name.partition("-")[0], deleted_at="2026-01-01")
+        table.archives.add(archive)
+        numbers[f"2026-01-0{number + 2}", "main", name] = table.archives.number_of(archive)
+    table.trash = OOBTree(numbers)
+    mine = trash.waiting(table, limit=1, where=lambda one: OWNER.sees(one.client))
+    assert [one.name for one in mine] == ["web-2"]
+    assert [one.name for one in trash.waiting(table, limit=1)] == ["mail-1"]
