@@ -147,7 +147,7 @@ def user_remove(control: Control, options: argparse.Namespace) -> int:
 
 def console_link(control: Control, options: argparse.Namespace) -> int:
     """Print a link that logs in once; without any user, one that makes the first."""
-    made = control.call("link.make", user=options.user or "")
+    made = control.call("link.make", user=options.user or "", without_code=options.without_code)
     if made["user"]:
         link = f"{console_url(control.home)}/link?{urlencode({'token': made['token']})}"
         text = f"Logs {made['user']} in, once, within {made['minutes']} minutes: {link}"

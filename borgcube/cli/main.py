@@ -312,6 +312,8 @@ def _access(parser: Parser) -> None:
     nouns = parser.noun("console", "the web console")
     link = parser.leaf("link", access.console_link, parent=nouns)
     link.add_argument("--user", help="whom it logs in (default: an administrator)")
+    link.add_argument("--without-code", action="store_true",
+                      help="it stands for their second factor as well")  # fmt: skip
     parser.leaf("serve", console.serve, parent=nouns, online=False, json=False)
 
 
@@ -320,8 +322,9 @@ def _tokens(parser: Parser) -> None:
     add = parser.leaf("add", tokens.token_add, parent=nouns)
     add.add_argument("name")
     add.add_argument("--user", required=True, help="whose it is; it may never do more than they")
-    add.add_argument("--scope", action="append", choices=list(Permission), metavar="PERMISSION",
-                     help=f"only this, any number of times: {', '.join(Permission)}")  # fmt: skip
+    add.add_argument("--scope", action="append", choices=[*Permission, "all"],
+                     metavar="PERMISSION", help="what it may, any number of times:"
+                     f" {', '.join(Permission)}; or all that its user may: all")  # fmt: skip
     add.add_argument("--client", action="append", help="only this client, any number of times")
     add.add_argument("--days", type=int, default=365, help="how long it is good for")
     parser.leaf("list", tokens.token_list, parent=nouns).add_argument("--user", help="only theirs")

@@ -11,9 +11,14 @@ from borgcube.core.errors import InvalidInput, NotFound
 
 def token_add(control: Control, options: argparse.Namespace) -> int:
     """Make an API token for a user and print it, once."""
+    if not options.scope:
+        raise InvalidInput(
+            "A token without a permission can do nothing.",
+            next_step="Say what it may, such as --scope view, or --scope all.",
+        )
     made = control.call(
         "token.add", name=options.name, user=options.user, days=options.days,
-        scope=options.scope or [], clients=options.client or [],
+        scope=options.scope, clients=options.client or [],
     )  # fmt: skip
     if options.json:
         output.as_json(made)
@@ -32,12 +37,13 @@ def token_list(control: Control, options: argparse.Namespace) -> int:
     output.table(
         ["USER", "TOKEN", "BEGINS", "MAY", "CLIENTS", "UNTIL", "LAST USED", "FROM"],
         [
-            (t["user"], t["name"], f"{t['hint']}...", " ".join(t["scope"]) or "all",
+            (t["user"], t["name"], f"{t['hint']}...",
+             " ".join(t["scope"]) or ("all" if t["whole"] else "nothing"),
              " ".join(t["clients"]) or "all", output.local_time(t["expires_at"]),
              output.local_time(t["last_used_at"]), t["last_used_from"] or "-")
             for t in found
         ],
-        empty="No token yet. Make one: borgcube token add NAME --user USER",
+        empty="No token yet. Make one: borgcube token add NAME --user USER --scope view",
     )  # fmt: skip
     return 0
 

@@ -117,25 +117,32 @@ class Identity:
         An owner may list (``client`` None) but act only on clients of their own; what
         belongs to no client at all has the empty name, which nobody owns.
         """
-        if permission not in GRANTS[self.role]:
-            return False
-        if self.scope is not None and permission not in self.scope:
+        if not self.may_at_all(permission):
             return False
         if self.limited and client is not ANY_CLIENT:
             return client in self.clients
         return not (self.limited and permission is not Permission.VIEW)
 
+    def may_at_all(self, permission: Permission) -> bool:
+        """Return whether this is allowed on anything, whatever that is."""
+        return permission in GRANTS[self.role] and (self.scope is None or permission in self.scope)
+
     def sees(self, client: str) -> bool:
         """Return whether what belongs to ``client`` is shown at all."""
         return self.may(Permission.VIEW, client=client)
 
-    def sees_event(self, kind: str, data: Mapping[str, Any], *, client: str = "") -> bool:
+    def sees_event(
+        self, kind: str, data: Mapping[str, Any], *, clients: frozenset[str] | None = frozenset()
+    ) -> bool:
         """Return whether an event of this type with this data is shown, as the pages would.
 
-        ``client`` is that of its job. What belongs to no client is the server's, and so are
-        some families of events that name one.
+        ``clients`` are those that its job concerns, None when that job is forgotten. What
+        belongs to no client is the server's, and so are some families of events that name one.
         """
-        owner = str(data.get("client") or client)
-        if not owner or kind.startswith(EVENTS_OF_THE_SERVER):
+        owners, named = clients or frozenset(), str(data.get("client") or "")
+        if named:
+            owners = (owners if owners != {""} else frozenset()) | {named}
+        whose = clients is not None and owners and owners != {""}
+        if not whose or kind.startswith(EVENTS_OF_THE_SERVER):
             return self.may(Permission.VIEW_SERVER)
-        return self.sees(owner)
+        return all(self.sees(owner) for owner in owners)

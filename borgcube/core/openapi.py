@@ -28,6 +28,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "invalid-input": (400, "The query or the body does not fit, or names what is not there."),
     "not-logged-in": (401, "There is no token, or it is unknown, past its time or revoked."),
     "access-denied": (403, "Role, scope or clients of who asks do not allow it."),
+    "confirmation-needed": (403, "A person gives the password or a code again; see /me/confirm."),
     "no-person": (403, "Only a login may do this, no token."),
     "no-form-token": (403, "A browser's session changes things only with its form token."),
     "foreign-site": (403, "A browser says that another site asks."),

@@ -8,6 +8,7 @@ console one for API tokens.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import time
 from collections import OrderedDict
@@ -30,6 +31,11 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
+def _name(user: str) -> str:
+    """Return what is kept of a name: some type their password there."""
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest() if user else ""
+
+
 class LoginThrottle:
     """Failures by address and user name, in memory and bounded."""
 
@@ -44,8 +50,9 @@ class LoginThrottle:
         ``known`` says that the user is known to log in from this address.
         """
         waits = [self._wait("address", network_of(address))] if address else []
-        if user and not known and (network_of(address), user) not in self._known:
-            waits.append(self._wait("user", user))
+        name = _name(user)
+        if user and not known and (network_of(address), name) not in self._known:
+            waits.append(self._wait("user", name))
         return max(waits, default=0.0)
 
     def _wait(self, kind: str, value: str) -> float:
@@ -58,7 +65,7 @@ class LoginThrottle:
 
     @staticmethod
     def _keys(address: str, user: str) -> list[tuple[str, str]]:
-        keys = (("address", network_of(address)), ("user", user))
+        keys = (("address", network_of(address)), ("user", _name(user)))
         return [(kind, value) for kind, value in keys if value]
 
     def failed(self, *, address: str = "", user: str = "") -> None:
@@ -75,6 +82,6 @@ class LoginThrottle:
         for key in self._keys(address, user):
             self._failures.pop(key, None)
         if address and user:
-            self._known[network_of(address), user] = None
+            self._known[network_of(address), _name(user)] = None
             while len(self._known) > MAX_KEPT:
                 self._known.popitem(last=False)

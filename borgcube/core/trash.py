@@ -8,6 +8,7 @@ daemon calls what changes; everything here is part of the caller's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from borgcube.core import events, events_keeping
@@ -121,13 +122,17 @@ def due(root: Root, *, now: datetime, repository: str | None = None) -> list[Arc
 
 
 def waiting(
-    root: Root, *, until: str = "9", repository: str | None = None, limit: int = 100_000
-) -> list[Archive]:
-    """Return hidden archives, those that go first at the beginning."""
+    root: Root, *, until: str = "9", repository: str | None = None, limit: int = 100_000,
+    where: Callable[[Archive], bool] = lambda _archive: True,
+) -> list[Archive]:  # fmt: skip
+    """Return up to ``limit`` hidden archives of which ``where`` is true, those that go first at
+    the beginning."""
     found: list[Archive] = []
     for key, number in list(root.trash.items(max=(until, "\U0010ffff", ""))):
         archive = root.archives.rows.get(number)
-        if archive is not None and archive.deleted_at and repository in (None, key[1]):
+        if archive is None or not archive.deleted_at or repository not in (None, key[1]):
+            continue
+        if where(archive):
             found.append(archive)
             if len(found) == limit:
                 break

@@ -17,6 +17,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.texts import _
 
 if TYPE_CHECKING:
+    from borgcube.core.sight import Words
     from borgcube.core.store import Root
 
 
@@ -33,6 +34,15 @@ class WebRequest(Protocol):
 
     def may(self, method: str, **params: Any) -> bool:
         """Return whether the daemon would let the user ask this, for what a page offers."""
+
+    words: Words  # puts what the server says so that who asks may read it
+
+    def confirm(self, *, password: str = "", code: str = "") -> bool:
+        """Have the person's password or code compared, after which what ``core.confirming``
+        lists is done for ten minutes without asking; False when it is wrong."""
+
+    def check_confirmed(self, method: str) -> None:
+        """Ask for the password now, if ``method`` would: before a form is filled in."""
 
     def translated(self, text: Any) -> Any:
         """Return a text marked with ``core.texts`` in the reader's language. Templates do
@@ -51,13 +61,20 @@ class WebRequest(Protocol):
     def path_to(self, *words: str, **query: str) -> str:
         """Return the path of a page, quoted, with the prefix of a reverse proxy."""
 
+    def address_of(self, *words: str, **query: str) -> str:
+        """Return the whole address of a page as it is configured, whatever the request said:
+        for links that leave the console."""
+
 
 class Resource:
     """A place in the tree. ``client_name`` is the client it belongs to, for permissions;
-    None where it belongs to none in particular."""
+    None where it belongs to none in particular. One with a ``record`` does not exist for those
+    who may not see its client, or who lack what it ``needs`` altogether."""
 
     title = ""
     client_name: str | None = ANY_CLIENT
+    record: Any = None
+    needs = Permission.VIEW
 
     def __init__(self, request: Any, *, name: str, parent: Resource | None) -> None:
         self.request = request

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from borgcube.core import credentials
 from borgcube.core.access import Permission, Role
-from borgcube.core.errors import Duplicate, InvalidInput, NotFound, TooMany
+from borgcube.core.errors import Duplicate, InvalidInput, NotFound
 from borgcube.core.events import now
 from borgcube.core.model import Link, Token, User
 from borgcube.core.model.names import check_name
 from borgcube.core.store import Root
-from borgcube.core.throttle import LoginThrottle
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.methods_logins import end_sessions, totp_context
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 MAX_LISTED = 10_000
 LINK_MINUTES = {"login": 15, "password": 24 * 60}
 MAX_TOKENS = 100
+WHOLE = "all"  # instead of a scope: all that the user may, then and later
 
 
 def find_user(root: Root, name: str) -> User:
@@ -50,7 +50,6 @@ class AccountMethods:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._checks = LoginThrottle()
 
     @staticmethod
     def _check_role(root: Root, role: str, clients: list[str]) -> None:
@@ -126,32 +125,14 @@ class AccountMethods:
             with self._daemon.store.transact() as root:
                 find_user(root, name).password = hashed
                 kept = root.sessions.find("id", keep_session) if keep_session else None
+                if kept is not None and kept.user == name:
+                    kept.confirmed_at = now()
                 for table in (root.sessions, root.links):
                     for record in table.oldest("user", name):
                         if record is not kept:
                             table.remove(record)
 
         return Later(lambda: credentials.hash_password(password), finish, hashes=True)
-
-    @method("user.check_password")
-    def check_password(self, *, name: str, password: str) -> Later:
-        """Return whether this is the user's password, before something sensitive. Who has
-        somebody's open browser cannot guess the password with it: wrong tries have to wait."""
-        wait = self._checks.wait_s(user=name)
-        if wait > 0:
-            raise TooMany("There were too many wrong tries.", field="old",
-                          next_step=f"Try again in {max(1, round(wait))} seconds.")  # fmt: skip
-        with self._daemon.store.transact() as root:
-            stored = find_user(root, name).password
-        # Counted before the slow part, so that many tries at once gain nothing.
-        self._checks.failed(user=name)
-
-        def finish(right: bool) -> dict[str, bool]:
-            if right:
-                self._checks.succeeded(user=name)
-            return {"right": right}
-
-        return Later(lambda: credentials.password_matches(stored, password), finish, hashes=True)
 
     @method("user.disable")
     def disable(self, *, name: str) -> dict[str, Any]:
@@ -185,18 +166,22 @@ class AccountMethods:
     # Links
 
     @staticmethod
-    def _link(root: Root, user: str, purpose: str) -> str:
+    def _link(root: Root, user: str, purpose: str, *, without_code: bool = False) -> str:
         token = credentials.new_token()
         root.links.add(Link(
             id=credentials.digest(token), user=user, purpose=purpose, created_at=now(),
+            without_code=without_code,
             expires_at=credentials.in_the_future(minutes=LINK_MINUTES[purpose]),
         ))  # fmt: skip
         return token
 
     @method("link.make")
-    def make_link(self, *, user: str = "", purpose: str = "login") -> dict[str, str]:
+    def make_link(
+        self, *, user: str = "", purpose: str = "login", without_code: bool = False
+    ) -> dict[str, str]:
         """Make a link that works once. Without a name it is for an administrator; the answer
-        has an empty ``user`` when there is none, and then needs a set-up link."""
+        has an empty ``user`` when there is none, and then needs a set-up link. It stands for
+        the password only, unless ``without_code`` says that it does for the code as well."""
         if purpose not in LINK_MINUTES:
             raise InvalidInput(f"There is no link for {purpose!r}.")
         with self._daemon.store.transact() as root:
@@ -207,7 +192,7 @@ class AccountMethods:
                 found = known[0] if known else None
             if found is None:
                 return {"user": "", "token": "", "minutes": ""}
-            token = self._link(root, found.name, purpose)
+            token = self._link(root, found.name, purpose, without_code=without_code)
             return {"user": found.name, "token": token, "minutes": str(LINK_MINUTES[purpose])}
 
     # API tokens
@@ -233,10 +218,11 @@ class AccountMethods:
         self, *, name: str, user: str, scope: list[str] | None = None, days: int = 365,
         clients: list[str] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Make an API token; it is shown only in this answer. No scope means all the user
-        may, no clients all that the user sees."""
+        """Make an API token; it is shown only in this answer. ``scope`` is what it may: nothing
+        if empty, ``["all"]`` for all that the user may. No clients means all that they see."""
         check_name(name, what="token")
-        unknown = [word for word in scope or [] if word not in set(Permission)]
+        whole = scope == [WHOLE]
+        unknown = [word for word in scope or [] if not whole and word not in set(Permission)]
         if unknown:
             raise InvalidInput(f"There is no permission {unknown[0]!r}.", field="scope")
         if not 1 <= days <= 3650:
@@ -254,7 +240,8 @@ class AccountMethods:
                                 field="name")  # fmt: skip
             token = credentials.new_token(credentials.TOKEN_MARK)
             record = Token(
-                name=name, user=user, scope=tuple(scope or ()), created_at=now(),
+                name=name, user=user, scope=() if whole else tuple(scope or ()), whole=whole,
+                created_at=now(),
                 clients=tuple(sorted(set(clients or ()))),
                 digest=credentials.digest(token), hint=token[:8],
                 expires_at=credentials.in_the_future(days=days),

@@ -109,8 +109,8 @@ class JobMethods:
         with self._daemon.store.transact() as root:
             found = find_archive(root, archive)
             quarantine.require_sound(found)
-            parameters = {"archive": found.name, "paths": paths or [], "target": target,
-                          "as_root": as_root}  # fmt: skip
+            parameters = {"archive": found.name, "of_client": found.client, "paths": paths or [],
+                          "target": target, "as_root": as_root}  # fmt: skip
             client = ""
             if to_client is None:
                 parameters |= {"server_side": True, "borg": "borg"}

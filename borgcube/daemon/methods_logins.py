@@ -46,6 +46,7 @@ class LoginMethods:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._throttle = LoginThrottle()
+        self._confirms = LoginThrottle()
         self._notes, self._notes_at, self._unwritten = float(NOTES_AT_ONCE), time.monotonic(), 0
 
     def _note(self, action: str, name: str, address: str, *, refused: str = "") -> None:
@@ -62,15 +63,23 @@ class LoginMethods:
             if self._unwritten:
                 refused += f" {self._unwritten} more before this are not written down."
                 self._unwritten = 0
+        if refused:
+            # A password that was typed as a name is not kept.
+            with self._daemon.store.transact() as root:
+                name = name if root.users.find("name", name) is not None else ""
         actor = {"user": "" if refused else name, "via": "console", "address": address[:100]}
         self._daemon.audit.note(actor, action, name, refused=refused)
 
-    def _open(self, root: Root, user: User, *, address: str, agent: str) -> dict[str, str]:
+    def _open(
+        self, root: Root, user: User, *, address: str, agent: str, confirmed: bool = True
+    ) -> dict[str, str]:
+        """Begin a session; ``confirmed`` says that the password or a code was given for it."""
         token, settings = credentials.new_token(), self._daemon.config.console
         root.sessions.add(Session(
             id=credentials.digest(token), user=user.name, created_at=now(), last_seen_at=now(),
             address=address[:100], agent=agent[:MAX_AGENT], csrf=credentials.new_token(),
             expires_at=credentials.in_the_future(days=settings.session_days),
+            confirmed_at=now() if confirmed else "",
         ))  # fmt: skip
         user.last_login_at = now()
         mine = list(root.sessions.oldest("user", user.name))
@@ -135,35 +144,45 @@ class LoginMethods:
             raise AccessDenied(WRONG, field="code")
         user.recovery = tuple(kept for kept in user.recovery if kept != used)
 
-    def _refuse_while_waiting(self, address: str) -> None:
-        if self._throttle.wait_s(address=address) > 0:
+    def _refuse_while_waiting(self, address: str, *, user: str = "") -> None:
+        if self._throttle.wait_s(address=address, user=user) > 0:
             raise TooMany("There were too many wrong tries.", next_step="Try again later.")
 
     @method("login.link", audited=False)
-    def link(self, *, token: str, address: str = "", agent: str = "") -> dict[str, str]:
-        """Log in with a link, which is used up."""
+    def link(
+        self, *, token: str, code: str = "", address: str = "", agent: str = ""
+    ) -> dict[str, str]:
+        """Log in with a link, which is used up. It stands for the password: raises CodeNeeded
+        when the user has a second factor, unless who made the link said otherwise."""
         self._refuse_while_waiting(address)
-        with self._daemon.store.transact() as root:
-            link = root.links.find("id", credentials.digest(token))
-            user = root.users.find("name", link.user) if link else None
-            good = user is not None and not user.disabled and not credentials.is_past(
-                link.expires_at
-            )  # fmt: skip
-            if link is not None:
-                root.links.remove(link)
-            opened = None
-            if user is not None and good:
-                opened = self._open(root, user, address=address, agent=agent)
-        if opened is not None:
-            self._note("login.link", opened["user"], address)
-            return opened
-        self._throttle.failed(address=address)
-        refusal = AccessDenied(
-            "This link is not valid, or was used already.",
-            next_step="Make a new one on the server: borgcube console link",
-        )
-        self._note("login.link", "", address, refused=refusal.message)
-        raise refusal
+        name, opened = "", None
+        try:
+            with self._daemon.store.transact() as root:
+                link = root.links.find("id", credentials.digest(token))
+                user = root.users.find("name", link.user) if link else None
+                good = user is not None and not user.disabled and not credentials.is_past(
+                    link.expires_at
+                )  # fmt: skip
+                if user is not None and good:
+                    name, asked = user.name, user.second_factor and not link.without_code
+                    if asked:
+                        if code:
+                            self._refuse_while_waiting(address, user=name)
+                        self._check_code(user, code)
+                    opened = self._open(root, user, address=address, agent=agent, confirmed=asked)
+                if link is not None:
+                    root.links.remove(link)
+            if opened is None:
+                raise AccessDenied(
+                    "This link is not valid, or was used already.",
+                    next_step="Make a new one on the server: borgcube console link",
+                )
+        except AccessDenied as error:
+            self._throttle.failed(address=address, user=name)
+            self._note("login.link", name, address, refused=error.message)
+            raise
+        self._note("login.link", name, address)
+        return opened
 
     @method("login.set_up", audited=False)
     def set_up(
@@ -193,6 +212,36 @@ class LoginMethods:
             return opened
 
         return Later(lambda: credentials.hash_password(password), finish, hashes=True)
+
+    @method("session.confirm", subject=lambda params: str(params["user"]))
+    def confirm(self, *, user: str, id: str, password: str = "", code: str = "") -> Later:
+        """Note that whoever has this session knows the password, or has the second factor.
+        Who has somebody's open browser cannot guess with it: wrong tries have to wait."""
+        wait = self._confirms.wait_s(user=user)
+        if wait > 0:
+            raise TooMany("There were too many wrong tries.", field="password",
+                          next_step=f"Try again in {max(1, round(wait))} seconds.")  # fmt: skip
+        with self._daemon.store.transact() as root:
+            found = root.users.find("name", user)
+            stored = found.password if found is not None else ""
+        # Counted before the slow part, so that many tries at once gain nothing.
+        self._confirms.failed(user=user)
+
+        def finish(right: bool) -> None:
+            with self._daemon.store.transact() as root:
+                found, session = root.users.find("name", user), root.sessions.find("id", id)
+                if found is None or session is None or session.user != user:
+                    raise AccessDenied("Your login has ended.")
+                if not right:
+                    if not code or not found.second_factor:
+                        raise AccessDenied("This is not your password.", field="password")
+                    self._check_code(found, code)
+                session.confirmed_at = now()
+            self._confirms.succeeded(user=user)
+
+        if not password:
+            return Later(lambda: False, finish)
+        return Later(lambda: credentials.password_matches(stored, password), finish, hashes=True)
 
     @method("session.touch")
     def touch(self, *, id: str) -> None:

@@ -72,7 +72,7 @@ def seed(rig: ConsoleRig) -> str:
         rig.ended(rig.call("backup.start", plan=f"{name}-etc")["job_id"])
     for number in range(5):
         rig.call("token.add", name=f"decoy{number}", user="vera")
-    return str(rig.call("token.add", name="fuzz", user="ada")["token"])
+    return str(rig.call("token.add", name="fuzz", user="ada", scope=["all"])["token"])
 
 
 def fuzz(

@@ -17,10 +17,11 @@ from markupsafe import Markup
 from pyramid.renderers import render
 
 from borgcube.control.client import QUICK_S, SLOW_S, Control
-from borgcube.core import authority
+from borgcube.core import authority, sight
 from borgcube.core.access import Identity
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.store import Root, Store
+from borgcube.web import confirming
 
 LOG = logging.getLogger(__name__)
 # Methods that may take long: they log in to a machine, or make a repository.
@@ -75,6 +76,7 @@ def add_request_methods(
     def call(request: Any, method: str, **params: Any) -> Any:
         who = request.identity
         token = who.token if who is not None else ""
+        confirming.check(request, method, params)
         actor = {"user": who.user if who is not None else "",
                  "via": f"API token {token}" if token else "console",
                  "address": request.client_addr or ""}  # fmt: skip
@@ -113,12 +115,26 @@ def add_request_methods(
         asked = f"?{urlencode(query)}" if query else ""
         return f"{request.script_name}/{path}{asked}"
 
+    def address_of(request: Any, *words: str, **query: str) -> str:
+        prefix = request.script_name
+        return str(request.registry.console_url.removesuffix(prefix)) + path_to(
+            request, *words, **query
+        )
+
     config.add_request_method(db, "db", reify=True)
+    config.add_request_method(
+        lambda request: sight.Words(request.me, request.db), "words", reify=True
+    )
     config.add_request_method(me, "me", property=True)
     config.add_request_method(call, "call")
     config.add_request_method(call, "act")
     config.add_request_method(may, "may")
+    config.add_request_method(confirming.confirm, "confirm")
+    config.add_request_method(
+        lambda request, method: confirming.check(request, method, {}), "check_confirmed"
+    )
     config.add_request_method(progress_of, "progress_of")
     config.add_request_method(path_to, "path_to")
+    config.add_request_method(address_of, "address_of")
     config.add_request_method(tabs_of, "tabs_of")
     config.add_request_method(lambda _request: config.registry.plugins, "plugins", property=True)

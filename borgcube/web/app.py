@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyramid.config import Configurator
+from pyramid.viewderivers import INGRESS
 
 from borgcube import __version__
 from borgcube.core import authority
@@ -21,7 +22,13 @@ from borgcube.core.store import Store
 from borgcube.web import downloads, language, render
 from borgcube.web.actions import ControlDoor, add_request_methods
 from borgcube.web.navigation import navigation
-from borgcube.web.resources import ConsoleRoot, UnderPredicate
+from borgcube.web.resources import (
+    ConsoleRoot,
+    PlainTraverser,
+    UnderPredicate,
+    in_sight_only,
+    own_path_only,
+)
 from borgcube.web.security import CSRF_FIELD, CSRF_HEADER, ConsolePolicy, CsrfPolicy
 from borgcube.web.settings import WebSettings
 
@@ -53,6 +60,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     })  # fmt: skip
     config.registry.plugins = context.registry
     config.registry.console_home = context.home
+    config.registry.console_url = settings.public_url()
     config.include("pyramid_jinja2")
     language.set_up(config, directory=settings.translations)
     policy = ConsolePolicy(settings, cookie)
@@ -65,6 +73,9 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
         require_csrf=True, token=CSRF_FIELD, header=CSRF_HEADER, check_origin=False
     )
     config.add_view_predicate("under", UnderPredicate)
+    config.add_traverser(PlainTraverser)
+    config.add_view_deriver(own_path_only, under=INGRESS, over="secured_view")
+    config.add_view_deriver(in_sight_only, under="own_path_only", over="secured_view")
     config.add_tween("borgcube.web.security.security_tween_factory")
     server = authority.Server(
         context.home, tuple(context.config.repositories.roots), context.registry.transports
@@ -76,6 +87,7 @@ def make_app(context: ServiceContext, settings: WebSettings, *, hub: Any, cookie
     config.registry.console_static = static
     config.add_static_view(static, "borgcube.web:static", cache_max_age=31_536_000)
     config.include("borgcube.web.views")
+    config.include("borgcube.web.confirming")
     config.include("borgcube.web.api")
     config.commit()
     environment = config.get_jinja2_environment()

@@ -1,8 +1,8 @@
 """The outermost layer: every connection passes here before Pyramid or the live feed.
 
-It believes a trusted proxy about scheme, host and client, takes the prefix off the path,
-refuses large bodies and sends WebSockets to the live feed. Pages have few threads: a
-request gets one when its body is there, and logins only some of them. Plain ASGI 3.0.
+What a request says of itself is read in :mod:`borgcube.web.outside`; here large bodies are
+refused and WebSockets go to the live feed. Pages have few threads: a request gets one when its
+body is there, and what hashes a password only some of them. Plain ASGI 3.0.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from borgcube.web.api import problems
+from borgcube.web.outside import Misdirected, as_seen_outside, header, inner_path
 from borgcube.web.settings import WebSettings
 
 Scope = MutableMapping[str, Any]
@@ -26,18 +26,9 @@ BODY_S = 20.0  # how long a body may take to come
 LARGE, LARGE_AT_ONCE = 64 << 10, 32
 LIVE_PATH = "/live"
 FILES_END = "/content"  # paths of files, which may take long to open; see web/downloads.py
-# What strangers can ask for and is slow on purpose.
-LOGIN_PATHS = frozenset({"/login", "/setup", "/link"})
+# What hashes a password, which is slow on purpose; strangers can ask for the first two.
+LOGIN_PATHS = frozenset({"/login", "/setup", "/link", "/confirm"})
 LOGINS_AT_ONCE, LOGINS_WAITING, LOGIN_S = 2, 64, 15.0
-
-
-def header(scope: Scope, name: str) -> str:
-    """Return a request header, the first if there are several."""
-    wanted = name.lower().encode()
-    for key, value in scope["headers"]:
-        if key == wanted:
-            return bytes(value).decode("latin-1")
-    return ""
 
 
 class FrontDoor:
@@ -57,9 +48,16 @@ class FrontDoor:
         """Serve one connection."""
         if scope["type"] not in ("http", "websocket"):
             return
-        scope = self._as_seen_outside(dict(scope))
+        try:
+            scope = as_seen_outside(scope, self._settings)
+        except Misdirected as error:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 4404})
+            else:
+                await _refuse(scope, send, error.status, error.kind, error.text)
+            return
         if scope["type"] == "websocket":
-            if _inner_path(scope) == LIVE_PATH:
+            if inner_path(scope) == LIVE_PATH:
                 await self._live(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 4404})
@@ -92,9 +90,9 @@ class FrontDoor:
         if body is None:
             return  # it hung up
         again = _Again(body, receive)
-        if scope["method"] == "POST" and _inner_path(scope) in LOGIN_PATHS:
+        if scope["method"] == "POST" and inner_path(scope) in LOGIN_PATHS:
             await self._in_line(scope, again, send)
-        elif _inner_path(scope).endswith(FILES_END):
+        elif inner_path(scope).endswith(FILES_END):
             await self._files(scope, again, send)
         else:
             await self._pages(scope, again, send)
@@ -118,40 +116,6 @@ class FrontDoor:
             await self._pages(scope, receive, send)
         finally:
             self._logins.release()
-
-    def _as_seen_outside(self, scope: Scope) -> Scope:
-        settings = self._settings
-        peer = (scope.get("client") or ("", 0))[0]
-        secure = {"http": "https", "websocket": "wss"}[scope["type"]]
-        if settings.trusts(peer):
-            hops = [hop.strip() for hop in header(scope, "x-forwarded-for").split(",")]
-            # The nearest hop that is no proxy of ours; what is left of it anybody may write.
-            outside = next((hop for hop in reversed(hops) if hop and not settings.trusts(hop)), "")
-            if outside:
-                scope["client"] = (outside[:64], 0)
-            if settings.origin:
-                outer = urlsplit(settings.origin)
-                scheme, host = outer.scheme, outer.netloc
-            else:
-                scheme = header(scope, "x-forwarded-proto").lower()
-                host = header(scope, "x-forwarded-host")
-            if scheme == "https":
-                scope["scheme"] = secure
-            if host:
-                kept = [(k, v) for k, v in scope["headers"] if k != b"host"]
-                scope["headers"] = [*kept, (b"host", host.encode("latin-1", "replace"))]
-        prefix = settings.prefix
-        if prefix:
-            # With or without the prefix: some proxies take it off, some do not.
-            path = scope["path"]
-            if not (path == prefix or path.startswith(f"{prefix}/")):
-                scope["path"] = prefix + path
-            scope["root_path"] = prefix
-        return scope
-
-
-def _inner_path(scope: Scope) -> str:
-    return str(scope["path"]).removeprefix(scope.get("root_path", "")) or "/"
 
 
 class _Again:
@@ -184,7 +148,7 @@ async def _whole(receive: Receive) -> bytes | None:
 
 async def _refuse(scope: Scope, send: Send, status: int, kind: str, text: str) -> None:
     content, body = b"text/plain; charset=utf-8", text.encode()
-    if problems.is_api_path(_inner_path(scope)):
+    if problems.is_api_path(inner_path(scope)):
         content = problems.CONTENT_TYPE.encode()
         body = json.dumps(problems.document(status, kind, text)).encode()
     headers = [

@@ -32,9 +32,11 @@ import zmq
 import zmq.asyncio
 
 from borgcube.core import home as places
+from borgcube.core import sight
 from borgcube.core.access import Identity, Permission
 from borgcube.core.store import Store
-from borgcube.web.asgi import Receive, Scope, Send, header
+from borgcube.web.asgi import Receive, Scope, Send
+from borgcube.web.outside import header
 from borgcube.web.security import identity_of, live_session
 from borgcube.web.settings import WebSettings
 
@@ -70,7 +72,7 @@ class LiveHub:
         self.browsers: set[Browser] = set()
         self.progress: dict[str, dict[str, Any]] = {}
         self.seq = 0
-        self._clients: OrderedDict[str, str] = OrderedDict()  # job -> client
+        self._clients: OrderedDict[str, frozenset[str]] = OrderedDict()  # those of a job
         self._pending: list[dict[str, Any]] = []
         self._arrived = asyncio.Event()
 
@@ -133,8 +135,6 @@ class LiveHub:
     def _keep(self, envelope: dict[str, Any]) -> None:
         kind, data = envelope["type"], envelope["data"]
         job = data.get("job", "")
-        if kind in ("job.queued", "job.started"):
-            self._remember({job: data.get("client", "")})
         if kind == "job.progress":
             self.progress[job] = data["progress"]
             # Only the newest figures of a job are worth sending.
@@ -155,15 +155,29 @@ class LiveHub:
             events, self._pending = self._pending, []
             await self._learn_clients(events)
             everything = self._message(events)
+            words = await self._words_for(self.browsers)
             for browser in self.browsers:
                 if browser.identity.may(Permission.VIEW_SERVER):
                     self._give(browser, everything)
                     continue
                 seen = [e for e in events if self._shown_to(browser, e)]
-                if seen:
-                    self._give(browser, self._message(seen))
+                # One that came while the words were looked up begins with the next events.
+                if seen and words is not None:
+                    self._give(browser, self._message(words.data(seen)))
 
-    def _remember(self, found: dict[str, str]) -> None:
+    async def _words_for(self, browsers: Iterable[Browser]) -> sight.Words | None:
+        """Return how events are put for those who may not see the server; None for nobody."""
+        for browser in browsers:
+            if not browser.identity.may(Permission.VIEW_SERVER):
+                words: sight.Words = await self._in_thread(self._words, browser.identity)
+                return words
+        return None
+
+    def _words(self, identity: Identity) -> sight.Words:
+        with self._store.reading() as root:
+            return sight.Words(identity, root)
+
+    def _remember(self, found: dict[str, frozenset[str]]) -> None:
         self._clients.update(found)
         while len(self._clients) > MAX_JOBS:
             self._clients.popitem(last=False)
@@ -174,15 +188,17 @@ class LiveHub:
         if jobs:
             self._remember(await self._in_thread(self._clients_of, jobs))
 
-    def _clients_of(self, jobs: Iterable[str]) -> dict[str, str]:
+    def _clients_of(self, jobs: Iterable[str]) -> dict[str, frozenset[str]]:
         with self._store.reading() as root:
             found = {job: root.jobs.find("id", job) for job in jobs}
-            return {job: str(record.client) for job, record in found.items() if record is not None}
+            return {job: sight.clients_of(root, record)
+                    for job, record in found.items() if record is not None}  # fmt: skip
 
     def _shown_to(self, browser: Browser, envelope: dict[str, Any]) -> bool:
         data = envelope["data"]
-        client = self._clients.get(str(data.get("job", "")), "")
-        return browser.identity.sees_event(envelope["type"], data, client=client)
+        job = str(data.get("job", ""))
+        clients = self._clients.get(job) if job else frozenset()
+        return browser.identity.sees_event(envelope["type"], data, clients=clients)
 
     @staticmethod
     def _message(events: list[dict[str, Any]]) -> str:
@@ -232,7 +248,8 @@ class LiveHub:
 
     def _cookie_of(self, scope: Scope) -> str:
         try:
-            morsel = SimpleCookie(header(scope, "cookie")).get(self._cookie)
+            name = self._settings.cookie_name(self._cookie, secure=scope["scheme"] == "wss")
+            morsel = SimpleCookie(header(scope, "cookie")).get(name)
         except CookieError:
             return ""
         return morsel.value if morsel is not None else ""
@@ -288,7 +305,10 @@ class LiveHub:
             return [hello, self._resync()]  # the journal does not go back that far
         await self._learn_clients(missed)
         seen = [e for e in missed if self._shown_to(browser, e)]
-        return [hello, self._message(seen)] if seen else [hello]
+        if not seen:
+            return [hello]
+        words = await self._words_for([browser])
+        return [hello, self._message(seen if words is None else words.data(seen))]
 
     async def _send_all(self, browser: Browser, asked: str, send: Send) -> None:
         for message in await self._greeting(browser, asked):

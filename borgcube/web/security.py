@@ -71,7 +71,7 @@ def identity_of(user: User, *, session: str = "", token: Token | None = None) ->
     return Identity(
         user=user.name, role=Role(user.role), token=token.name,
         clients=chosen if token.clients else mine, restricted=bool(token.clients),
-        scope=frozenset(map(Permission, token.scope)) if token.scope else None,
+        scope=None if token.permissions is None else frozenset(map(Permission, token.permissions)),
     )  # fmt: skip
 
 
@@ -84,11 +84,15 @@ class ConsolePolicy:
         self._throttle_lock = threading.Lock()
         self._good: OrderedDict[tuple[str, str], None] = OrderedDict()  # (digest, address)
 
+    def cookie_of(self, request: Any, more: str = "") -> str:
+        """Return what the session's cookie is called in this request, or one beside it."""
+        return self._settings.cookie_name(self.cookie + more, secure=request.scheme == "https")
+
     def session(self, request: Any) -> tuple[Session, User] | None:
         """Return the request's session and user; looked up once."""
         if not hasattr(request, "_console_session"):
             found = live_session(
-                request.db, request.cookies.get(self.cookie, ""),
+                request.db, request.cookies.get(self.cookie_of(request), ""),
                 idle_minutes=self._settings.idle_minutes,
             )  # fmt: skip
             request._console_session = found
@@ -183,7 +187,8 @@ class ConsolePolicy:
     def _cookie(self, request: Any, value: str, more: str) -> str:
         secure = "; Secure" if request.scheme == "https" else ""
         path = request.script_name or "/"
-        return f"{self.cookie}={value}; Path={path}; HttpOnly; SameSite=Lax{secure}{more}"
+        name = self.cookie_of(request)
+        return f"{name}={value}; Path={path}; HttpOnly; SameSite=Lax{secure}{more}"
 
 
 class CsrfPolicy:
@@ -191,14 +196,16 @@ class CsrfPolicy:
 
     def __init__(self, policy: ConsolePolicy) -> None:
         self._policy = policy
-        self.cookie = f"{policy.cookie}_form"
+
+    def _cookie(self, request: Any) -> str:
+        return self._policy.cookie_of(request, "_form")
 
     def get_csrf_token(self, request: Any) -> str:
         """Return the token that forms of this request must carry."""
         found = self._policy.session(request)
         if found is not None:
             return str(found[0].csrf)
-        token = request.cookies.get(self.cookie, "")
+        token = request.cookies.get(self._cookie(request), "")
         if len(token) < 40:
             token = getattr(request, "_form_token", "") or credentials.new_token()
             request._form_token = token
@@ -206,7 +213,7 @@ class CsrfPolicy:
 
             def give(_request: Any, response: Any) -> None:
                 response.set_cookie(
-                    self.cookie, token, path=request.script_name or "/", httponly=True,
+                    self._cookie(request), token, path=request.script_name or "/", httponly=True,
                     samesite="Lax", secure=secure,
                 )  # fmt: skip
 
@@ -217,7 +224,7 @@ class CsrfPolicy:
 
     def check_csrf_token(self, request: Any, supplied_token: str) -> bool:
         """Compare in constant time."""
-        if self._policy.session(request) is None and not request.cookies.get(self.cookie):
+        if self._policy.session(request) is None and not request.cookies.get(self._cookie(request)):
             return False
         return credentials.same(self.get_csrf_token(request), supplied_token)
 

@@ -69,7 +69,17 @@ class WebSettings:
             peer = ipaddress.ip_address(address)
         except ValueError:
             return False
+        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped  # as a socket for both kinds shows it
         return any(peer in network for network in self.proxies)
+
+    def cookie_name(self, name: str, *, secure: bool) -> str:
+        """Return what a cookie is called. Over HTTPS its name has the browser see to it that
+        only this very host has set it (RFC 6265bis, 4.1.3); below a prefix, that it came over
+        HTTPS. Plain HTTP, as on the loopback, has no such names."""
+        if not secure:
+            return name
+        return f"__Secure-{name}" if self.prefix else f"__Host-{name}"
 
 
 def _address(url: str) -> tuple[str, str]:

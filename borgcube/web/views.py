@@ -94,18 +94,23 @@ def logout(context: Any, request: Any) -> Any:
 def link(context: Any, request: Any) -> Any:
     """Use a one-time link: shown first, used by a button, so that a preview spends nothing."""
     token = str(request.params.get("token", ""))[:200]
+    form, asked = Form([CODE]), False
     problem = next_step = ""
     if request.method == "POST":
+        code = (form.read(request.POST) or {}).get("code", "")
         try:
-            opened = request.call("login.link", token=token, **where_from(request))
+            opened = request.call("login.link", token=token, code=code, **where_from(request))
             user = request.db.users.find("name", opened["user"])
             # Without a password the next login would need another link: ask for one now.
             path = "" if user is None or user.password else request.path_to("account")
             return _opened(request, opened, path)
         except BorgCubeError as error:
-            problem, next_step = error.message, error.next_step
-            request.response.status_code = 403
-    return {"token": token, "problem": problem, "next_step": next_step}
+            asked = getattr(error, "kind", "") == CodeNeeded.__name__ or bool(code)
+            if not asked or code:
+                problem, next_step = error.message, error.next_step
+                request.response.status_code = 403
+    return {"token": token, "problem": problem, "next_step": next_step, "form": form,
+            "ask_code": asked}  # fmt: skip
 
 
 def set_up(context: Any, request: Any) -> Any:
@@ -154,8 +159,8 @@ def _error(request: Any, status: int, *, title: str, message: str, next_step: st
 
 def not_found(context: Any, request: Any) -> Any:
     """Say that there is nothing here, to those who may know."""
-    if request.identity is None and request.method == "GET":
-        return HTTPSeeOther(_login_path(request))
+    if request.identity is None and not request.path_info.startswith("/trigger"):
+        return forbidden(context, request)
     return _error(request, 404, title=_("There is nothing here"),
                   message=_("What this address named was deleted, or never was."),
                   next_step=_("Choose a page on the left."))  # fmt: skip
@@ -230,7 +235,7 @@ def includeme(config: Any) -> None:
                     request_method="POST")  # fmt: skip
     # The token is the permission, and no cookie is looked at: there is nothing to forge.
     config.add_view(trigger, name="trigger", context=ConsoleRoot, permission=ANYBODY,
-                    request_method="POST", require_csrf=False)  # fmt: skip
+                    request_method="POST", require_csrf=False, below=True)  # fmt: skip
     config.add_view(icon, name="favicon.ico", context=ConsoleRoot, permission=ANYBODY,
                     request_method="GET")  # fmt: skip
     page = f"{TEMPLATES}/error.jinja2"

@@ -22,7 +22,7 @@ MODULES = sorted([
     *(ROOT / "plugins-contrib").glob("*/borgcube_*/__init__.py"),
 ])  # fmt: skip
 # The console cannot show a page yet, or no more, when these are said.
-NOT_ON_A_PAGE = {"service.py", "settings.py", "language.py", "asgi.py"}
+NOT_ON_A_PAGE = {"service.py", "settings.py", "language.py", "asgi.py", "outside.py"}
 SCRIPTS = sorted((PACKAGE / "web" / "static").glob("*.js"))
 
 

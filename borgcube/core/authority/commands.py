@@ -245,7 +245,7 @@ COMMANDS: Mapping[str, Command] = {
     "user.change": _of(_P.ADMINISTER, whole=True, name=USER, clients=SEEN_CLIENT),
     "user.list": _of(_P.ADMINISTER),
     "user.password": _of(_P.ADMINISTER, name=MYSELF, keep_session=MY_SESSION),
-    "user.check_password": _of(_P.ADMINISTER, person=True, name=MYSELF),
+    "session.confirm": _of(_P.ADMINISTER, person=True, user=MINE, id=MY_SESSION),
     "user.disable": _of(_P.ADMINISTER, name=USER),
     "user.enable": _of(_P.ADMINISTER, name=USER),
     "user.remove": _of(_P.ADMINISTER, name=USER),

@@ -36,39 +36,52 @@ class User(Record):
 
 
 class Session(Record):
-    """A login. ``id`` is the digest of the cookie, ``csrf`` what its forms must carry."""
+    """A login. ``id`` is the digest of the cookie, ``csrf`` what its forms must carry;
+    ``confirmed_at`` is when the password or a code was last given."""
 
-    PRIVATE = frozenset({"csrf"})
+    PRIVATE = frozenset({"csrf", "confirmed_at"})
     user: str = ""
     address: str = ""
     agent: str = ""
     last_seen_at: str = ""
     expires_at: str = ""
     csrf: str = ""
+    confirmed_at: str = ""
 
 
 class Link(Record):
-    """A link that logs in once, or sets a password once; ``id`` is its token's digest."""
+    """A link that logs in once, or sets a password once; ``id`` is its token's digest. With
+    ``without_code`` it does so without the second factor."""
 
     user: str = ""
     purpose: str = "login"
     expires_at: str = ""
+    without_code: bool = False
 
 
 class Token(Record):
-    """An API token of a user; ``scope`` are permissions it is limited to, ``clients`` those
-    it is limited to, both without any meaning all that its user may."""
+    """An API token of a user; ``scope`` are the permissions that it has, never more than its
+    user, and ``clients`` those it is limited to, without any all that its user sees.
+
+    ``whole`` means all that its user may: so it was for tokens without a scope when they were
+    made by a release that did not know the field."""
 
     PRIVATE = frozenset({"digest"})
     name: str = ""
     user: str = ""
     scope: tuple[str, ...] = ()
+    whole: bool = True
     digest: str = ""
     hint: str = ""
     expires_at: str = ""
     clients: tuple[str, ...] = ()
     last_used_at: str = ""
     last_used_from: str = ""
+
+    @property
+    def permissions(self) -> frozenset[str] | None:
+        """Return what it is limited to; None for all that its user may."""
+        return None if self.whole and not self.scope else frozenset(self.scope)
 
 
 class AuditEntry(Record):

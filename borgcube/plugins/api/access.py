@@ -33,12 +33,12 @@ TOKEN = of_record(Token)
 NEW_TOKEN = {**of_record(Token, more={"token": {
     "type": "string", "description": "The token itself, shown only now."}}),
     "title": "AddedToken"}  # fmt: skip
-SCOPE = many(one_of(Permission), most=len(Permission), description="Permissions that it is"
-             " limited to; none for all that its user has.")  # fmt: skip
+SCOPE = many(one_of([*Permission, "all"]), most=len(Permission), description="What it may; nothing"
+             " if empty. Only all: what its user may, now and later.")  # fmt: skip
 
 
-def _nobodys(_record: Any) -> str | None:
-    return None
+def _nobodys(_record: Any) -> str:
+    return ""  # whoever sees some clients only is not told who else is here
 
 
 find_user = named("users", client=_nobodys)
@@ -114,7 +114,7 @@ def _remove_factor(call: Call) -> None:
 
 
 def _make_link(call: Call) -> dict[str, Any]:
-    made = call.act("link.make", user=call.record.name)
+    made = call.act("link.make", user=call.record.name, **(call.body or {}))
     return {"link": _link_path(call, made["token"]), "minutes": int(made["minutes"])}
 
 
@@ -139,9 +139,14 @@ def _remove_token(call: Call) -> None:
 def _own_password(call: Call) -> None:
     me, body = call.me, call.body
     stored = call.db.users.find("name", me.user).password
-    if stored and not call.act("user.check_password", name=me.user, password=body["old"])["right"]:
+    if stored and not call.request.confirm(password=body["old"]):
         raise AccessDenied("This is not your password.", field="old")
     call.act("user.password", name=me.user, password=body["password"], keep_session=me.session)
+
+
+def _confirm(call: Call) -> None:
+    if not call.request.confirm(**call.body):
+        raise AccessDenied("This is not right.")
 
 
 def _begin_factor(call: Call) -> Any:
@@ -179,6 +184,13 @@ ENDPOINTS = [
         body=thing({"old": {"type": "string", "maxLength": 1024, "description": "Empty if you"
                     " have none."}, "password": PASSWORD}, required=("old", "password"),
                    title="OwnPassword"),
+    ),
+    Endpoint(
+        name="me.confirm", method="POST", path="/me/confirm", handler=_confirm, tag="access",
+        person=True, status=204,
+        summary="Give your password or a code again; it is good for ten minutes",
+        body=thing({"password": {"type": "string", "minLength": 1, "maxLength": 1024},
+                    "code": text(longest=20, shortest=1)}, title="Confirmation"),
     ),
     Endpoint(
         name="me.second-factor.begin", method="POST", path="/me/second-factor", tag="access",
@@ -247,7 +259,9 @@ ENDPOINTS = [
     Endpoint(
         name="users.link", method="POST", path=f"{_ONE}/link", handler=_make_link,
         tag="access", find=find_user, permission=_ADMINISTER,
-        summary="Make a link that logs a user in once",
+        summary="Make a link that logs a user in once", optional=True,
+        body=thing({"without_code": {"type": "boolean", "description": "Whether it stands for the"
+                    " second factor as well."}}, title="NewLink"),
         returns=given({"link": LINK, "minutes": whole()}, title="Link"),
     ),
     Endpoint(

@@ -74,7 +74,14 @@ def _drill(call: Call) -> Answer:
 
 def _report(call: Call) -> dict[str, Any]:
     found = call.act("drill.show", id=call.record.id)
-    return {key: found[key] for key in ("report", "genuine", "sha256")}
+    report, words = found["report"], call.request.words
+    if report and not words.all_shown:
+        # Those of older releases have the repository's place and the server's kernel.
+        hidden = {"repository": ("path",), "versions": ("system",)}
+        report = {**report, **{key: words.data(report[key]) for key in ("problems", "remarks")},
+                  **{part: {k: v for k, v in report[part].items() if k not in keys}
+                     for part, keys in hidden.items()}}  # fmt: skip
+    return {"report": report, "genuine": found["genuine"], "sha256": found["sha256"]}
 
 
 def _release(call: Call) -> Any:

@@ -18,11 +18,11 @@ STATUS = of_record(PlanStatus, more={"days": {"type": "array", "items": DAY}})
 MAX_PAGE = 500
 
 
-def shown(status: Any) -> dict[str, Any]:
+def shown(call: Call, status: Any) -> dict[str, Any]:
     """Return the status of a plan as data."""
     days = [{"day": day, "level": level, "well": well, "badly": badly}
             for day, level, well, badly in status.days]  # fmt: skip
-    data: dict[str, Any] = status.as_data()
+    data: dict[str, Any] = call.request.words.data(status.as_data())
     return data | {"days": days}
 
 
@@ -44,7 +44,8 @@ def _urgent(call: Call) -> dict[str, Any]:
     after = None
     if "after" in call.query:
         last = fleet.status(call.query["after"])
-        if last is not None:
+        # Where somebody else's plan stands in the order would tell how it fares.
+        if last is not None and call.me.in_sight(last.client):
             after = (RANK[last.level], last.plan)
     ordered: Iterator[tuple[int, str]] = heapq.merge(
         *(group.plans(after=after) for group in _groups(call))
@@ -53,12 +54,12 @@ def _urgent(call: Call) -> dict[str, Any]:
         rank = RANK[call.query["level"]]
         ordered = (pair for pair in ordered if pair[0] == rank)
     limit = int(call.query.get("limit", 50))
-    found = [shown(fleet.status(plan)) for _, plan in islice(ordered, limit + 1)]
+    found = [shown(call, fleet.status(plan)) for _, plan in islice(ordered, limit + 1)]
     return {"items": found[:limit], "after": found[limit - 1]["plan"] if len(found) > limit else ""}
 
 
 def _of_plan(call: Call) -> dict[str, Any]:
-    return shown(call.db.fleet.status(call.record.name))
+    return shown(call, call.db.fleet.status(call.record.name))
 
 
 ENDPOINTS = [

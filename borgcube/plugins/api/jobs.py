@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from borgcube.core import lifecycle, listings
+from borgcube.core import lifecycle, listings, sight
 from borgcube.core.access import Permission
-from borgcube.core.api import Answer, Call, Endpoint, Listing, named
+from borgcube.core.api import Answer, Call, Endpoint, Found, Listing
 from borgcube.core.errors import InvalidInput
 from borgcube.core.model import Job
 from borgcube.core.openapi import page_query
@@ -23,22 +23,25 @@ TIMES = {
 }  # fmt: skip
 
 
-def _whose(record: Any) -> str:
-    return str(record.client)
-
-
-find = named("jobs", client=_whose, key="id")
+def find(call: Call) -> Found | None:
+    """Return the job that the path names, if the caller sees all clients that it concerns."""
+    job = call.db.jobs.find("id", call.path["id"])
+    if job is None or not sight.sees_job(call.me, call.db, job):
+        return None
+    return Found(job, str(job.client))
 
 
 def shown(call: Call, job: Any) -> Mapping[str, Any]:
     """Return a job with its newest figures."""
     data: dict[str, Any] = job.as_data()
     figures = call.request.progress_of(job.id)
-    return data | ({"progress": dict(figures)} if figures else {})
+    shown: dict[str, Any] = call.request.words.data(data)
+    return shown | ({"progress": dict(figures)} if figures else {})
 
 
 def _listed(call: Call) -> Listing:
-    return common.page(call, call.db.jobs, FILTERS, shown=shown, when=lambda job: job.created_at)
+    return common.page(call, call.db.jobs, FILTERS, shown=shown, when=lambda job: job.created_at,
+                       where=sight.of_jobs(call.me, call.db))  # fmt: skip
 
 
 def _show(call: Call) -> Mapping[str, Any]:
@@ -58,7 +61,8 @@ def _log(call: Call) -> dict[str, Any]:
         following = found["next"]
     else:
         found, following = call.act("job.log", id=call.record.id, limit=limit), None
-    return {"lines": found["lines"], "next_offset": following,
+    lines = call.request.words.found(found["lines"], call.query.get("find", ""))
+    return {"lines": lines, "next_offset": following,
             "ended": call.record.state in lifecycle.ENDED}  # fmt: skip
 
 
@@ -71,7 +75,8 @@ def _listing(call: Call) -> Any:
 def _cancel(call: Call) -> Mapping[str, Any]:
     call.act("job.cancel", id=call.record.id)
     data: Mapping[str, Any] = call.act("job.show", id=call.record.id)
-    return data
+    told: Mapping[str, Any] = call.request.words.data(data)
+    return told
 
 
 def _again(call: Call) -> Answer:

@@ -106,8 +106,9 @@ def reference(context: ApiPage, request: Any) -> dict[str, Any]:
     if key not in drawn:
         drawn[key] = _drawn(request)
     body, count = drawn[key]
-    return {"body": body, "count": count, "address": request.host_url,
-            "server": request.path_to(*BASE.strip("/").split("/"))}  # fmt: skip
+    api = BASE.strip("/").split("/")
+    return {"body": body, "count": count, "first": request.address_of(*api, "me"),
+            "server": request.path_to(*api)}  # fmt: skip
 
 
 def includeme(config: Any) -> None:

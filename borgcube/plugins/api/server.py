@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from borgcube.core import sight
 from borgcube.core.access import Permission
 from borgcube.core.api import Call, Endpoint
 from borgcube.core.journal import MAX_SINCE
@@ -43,7 +44,8 @@ def _plugins(call: Call) -> Any:
 def _events(call: Call) -> dict[str, Any]:
     since = int(call.query.get("since", 0))
     found = call.db.journal.since(since, min(MAX_SINCE, int(call.query.get("limit", MAX_EVENTS))))
-    return {"items": [event for event in found if _seen(call, event)],
+    words = call.request.words
+    return {"items": [words.data(event) for event in found if _seen(call, event)],
             "next_since": found[-1]["seq"] if found else since,
             "first_seq": int(call.db.journal.first),
             "last_seq": int(call.db.journal.last)}  # fmt: skip
@@ -53,9 +55,11 @@ def _seen(call: Call, event: dict[str, Any]) -> bool:
     data = event["data"]
     if call.me.may(Permission.VIEW_SERVER):
         return True
-    job = call.db.jobs.find("id", str(data.get("job", "")))
-    client = str(job.client) if job is not None else ""
-    return call.me.sees_event(str(event["type"]), data, client=client)
+    clients: frozenset[str] | None = frozenset()
+    if data.get("job"):
+        job = call.db.jobs.find("id", str(data["job"]))
+        clients = sight.clients_of(call.db, job) if job is not None else None
+    return call.me.sees_event(str(event["type"]), data, clients=clients)
 
 
 def _revoke(call: Call) -> None:

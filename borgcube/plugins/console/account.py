@@ -53,10 +53,7 @@ def account(context: Collection, request: Any) -> dict[str, Any]:
 
 
 def _knows_password(request: Any, person: Any, old: str) -> bool:
-    if not person.password:
-        return True
-    answer = request.act("user.check_password", name=person.name, password=old)
-    return bool(answer["right"])
+    return not person.password or bool(old and request.confirm(password=old))
 
 
 def password(context: Collection, request: Any) -> dict[str, Any]:
@@ -88,6 +85,7 @@ def token_add(context: Collection, request: Any) -> dict[str, Any]:
     values = form.read(request.POST)
     if values is not None:
         try:
+            values["scope"] = forms.token_scope(values["scope"])
             made = request.act("token.add", user=person.name, **values)
             return _page(request, token=made["token"])
         except BorgCubeError as error:
@@ -159,7 +157,7 @@ def factor(context: Collection, request: Any) -> dict[str, Any]:
 
 
 def factor_remove(context: Collection, request: Any) -> Any:
-    """Turn the second factor off; the password is asked for."""
+    """Turn the second factor off; the password is asked for in any case."""
     person = _person(request)
     if not _knows_password(request, person, str(request.POST.get("old", ""))):
         form = Form([OLD, NEW, AGAIN])

@@ -38,8 +38,9 @@ def dashboard(context: Any, request: Any) -> dict[str, Any]:
         "cards": cards, "sentence": overview.sentence(request),
         "newest": newest[0].at if newest else "",
         "protected": overall.protected, "plans": overall.total,
-        "has_repository": bool(request.db.repositories.newest(1)),
-        "has_client": bool(request.db.clients.newest(1)),
+        # Who sees some clients only is not told whether there are others.
+        "has_repository": request.me.limited or bool(request.db.repositories.newest(1)),
+        "has_client": request.me.limited or bool(request.db.clients.newest(1)),
         "may_configure": request.me.may(Permission.CONFIGURE),
     }  # fmt: skip
 

@@ -92,6 +92,7 @@ def timed(request: Any, found: list[Safety]) -> list[Safety]:
     """Add to each plan when it runs next, or what its next run waits for."""
     pauses = Pauses.at(request.db, datetime.now(UTC))
     for one in found:
+        one.cause = request.words.data(one.cause)
         entry = request.db.timetable.get("plan", one.plan)
         if entry is None:
             continue
@@ -192,6 +193,7 @@ def urgent(request: Any, limit: int) -> tuple[list[Safety], int]:
             continue
         if len(found) < limit:
             found.append(shown(status, strip=False))
+            found[-1].cause = request.words.data(status.cause)
         else:
             more += 1
     return found, more

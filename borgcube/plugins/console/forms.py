@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -335,14 +335,23 @@ def user_fields(request: Any) -> list[Field]:
     return fields
 
 
+ALL = "all"
+
+
+def token_scope(ticked: Sequence[str]) -> list[str]:
+    """Return the scope that is meant: "all" stands for everything beside it."""
+    return [ALL] if ALL in ticked else list(ticked)
+
+
 def token_fields(request: Any) -> list[Field]:
     """Return the fields of a new API token."""
     clients = queries.choices(request, "clients") != []
     fields = [
         Field("name", _("Name"), required=True, placeholder="monitoring"),
         Field("scope", _("What it may do"), "checkboxes", default=(Permission.VIEW.value,),
-              choices=[(p.value, PERMISSIONS[p]) for p in Permission],
-              help=_("Never more than you may. Choose nothing for all that you may.")),
+              choices=[*((p.value, PERMISSIONS[p]) for p in Permission),
+                       (ALL, _("all: all that you may, now and later"))],
+              help=_("Never more than you may. With nothing ticked it can do nothing.")),
         Field("days", _("Good for (days)"), "number", default="365", least=1, most=3650),
         Field("clients", _("Only for clients"), "lines", placeholder="web1",
               help=_("One name a line. Leave it empty for all that you see.")),

@@ -11,7 +11,7 @@ from borgcube.core import clocks, lifecycle, rereading
 from borgcube.core.access import Permission
 from borgcube.core.errors import InvalidInput
 from borgcube.core.texts import _
-from borgcube.plugins.console import queries
+from borgcube.plugins.console import asking, queries
 from borgcube.plugins.console.resources import JobItem, Jobs, add
 
 SHOWN_LINES = 500
@@ -79,16 +79,17 @@ def job(context: JobItem, request: Any) -> dict[str, Any]:
         said = request.act("job.search", id=record.id, find=find, limit=SHOWN_LINES)
     else:
         said = request.act("job.log", id=record.id, limit=SHOWN_LINES)
-    lines = said["lines"]
+    lines = request.words.found(said["lines"], find)
     return {
         "job": queries.live_job(request, record), "phases": timeline(record),
         "lines": [line_of(line) for line in lines], "cut": len(lines) >= SHOWN_LINES,
-        "warnings": list(record.warnings[:SHOWN_WARNINGS]),
+        "warnings": request.words.data(list(record.warnings[:SHOWN_WARNINGS])),
         "more_warnings": max(0, len(record.warnings) - SHOWN_WARNINGS),
         "may_operate": request.has_permission(Permission.OPERATE),
         "clock": clocks.told(record.result),
         "reread_since": _reread_since(request, record),
-        "repeats": repeats(request, record), "find": find, "matches": said.get("matches", 0),
+        "repeats": repeats(request, record), "find": find,
+        "matches": said.get("matches", 0) if request.words.all_shown else len(lines),
         "cancellable": record.state not in lifecycle.ENDED
         and record.state != lifecycle.CANCELLING,
         "archive": next(iter(request.db.archives.newest(
@@ -111,7 +112,7 @@ def log(context: JobItem, request: Any) -> Response:
         found = request.act("job.log", id=context.record.id, limit=5000, offset=offset)
         if not found["lines"]:
             break
-        parts += (f"{line}\n" for line in found["lines"])
+        parts += (f"{request.words.text(line)}\n" for line in found["lines"])
         length += sum(map(len, parts[-len(found["lines"]) :]))
         offset = found["next"]
     return Response(
@@ -144,6 +145,8 @@ def again(context: JobItem, request: Any) -> Any:
         made = request.act(AGAIN[record.type], plan=record.plan)
     else:
         asked = record.parameters
+        if not asking.is_sure(request):
+            return _asked(request, record, asked)
         where: dict[str, Any] = {"to_dir": asked["target"]}
         if not asked.get("server_side"):
             where = {"to_client": {"client": record.client, "directory": asked["target"]}}
@@ -155,6 +158,22 @@ def again(context: JobItem, request: Any) -> Any:
     return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
 
 
+def _asked(request: Any, record: Any, parameters: Any) -> dict[str, Any]:
+    """Say what restoring again means, which writes over what is there by now."""
+    paths = list(parameters.get("paths") or ())
+    return asking.page(
+        request, _("Restore once more?"), button=_("Restore"),
+        back=request.path_to("jobs", record.id), danger=True,
+        lines=[_("Files that are there are overwritten with those of the archive, also where they"
+                 " were changed since."),
+               _("It runs as root.") if parameters.get("as_root") else
+               _("It runs as the user of the login.")],
+        facts={_("Archive"): parameters["archive"], _("Client"): record.client or _("this server"),
+               _("Target"): parameters["target"],
+               _("What"): ", ".join(paths[:20]) or _("all of it")},
+    )  # fmt: skip
+
+
 def includeme(config: Any) -> None:
     """Add the views."""
     operate = Permission.OPERATE
@@ -162,4 +181,6 @@ def includeme(config: Any) -> None:
     add(config, job, JobItem, template="job")
     add(config, log, JobItem, "log")
     add(config, cancel, JobItem, "cancel", permission=operate, posts=True)
-    add(config, again, JobItem, "again", posts=True)  # what it needs depends on the job
+    add(
+        config, again, JobItem, "again", posts=True, renderer=asking.TEMPLATE
+    )  # what it needs depends on the job

@@ -20,6 +20,7 @@ from borgcube.core.forms import Field, Form
 from borgcube.core.rules import DAYS
 from borgcube.core.texts import _
 from borgcube.core.web import Resource
+from borgcube.plugins.console import asking
 from borgcube.plugins.console.resources import Collection, Item, add
 
 SHOWN = 50
@@ -247,12 +248,24 @@ def channel_test(context: ChannelItem, request: Any) -> Any:
     return HTTPSeeOther(request.path_to("notifications", "messages", made["delivery"]))
 
 
-def _removed(method: str) -> Any:
-    def view(context: Item, request: Any) -> Any:
-        request.act(method, name=context.record.name)
+def channel_remove(context: ChannelItem, request: Any) -> Any:
+    """Remove a channel, once it was said that nobody is told over it any more."""
+    name = str(context.record.name)
+    if asking.is_sure(request):
+        request.act("channel.remove", name=name)
         return HTTPSeeOther(request.path_to("notifications"))
+    return asking.page(
+        request, _("Remove the channel %(name)s?", name=name), button=_("Remove"), danger=True,
+        back=request.path_to("notifications", "channels", name),
+        lines=[_("Nobody is told anything over it any more; what waits for it is not sent."),
+               _("Its address and its secrets are lost.")],
+    )  # fmt: skip
 
-    return view
+
+def rule_remove(context: RuleItem, request: Any) -> Any:
+    """Remove a rule."""
+    request.act("rule.remove", name=context.record.name)
+    return HTTPSeeOther(request.path_to("notifications"))
 
 
 # Rules
@@ -346,9 +359,11 @@ def includeme(config: Any) -> None:
         permission=administer, posts=True)  # fmt: skip
     add(config, rule_new, Notifications, "+rule", template="notification_rule",
         permission=administer, posts=True)  # fmt: skip
+    add(config, channel_remove, ChannelItem, "remove", permission=administer, posts=True,
+        renderer=asking.TEMPLATE)  # fmt: skip
     for context, name, function in (
-        (ChannelItem, "test", channel_test), (ChannelItem, "remove", _removed("channel.remove")),
-        (RuleItem, "remove", _removed("rule.remove")), (DeliveryItem, "retry", retry),
+        (ChannelItem, "test", channel_test), (RuleItem, "remove", rule_remove),
+        (DeliveryItem, "retry", retry),
     ):  # fmt: skip
         add(config, function, context, name, permission=administer, posts=True)
     for name in ("acknowledge", "close"):

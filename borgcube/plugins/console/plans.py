@@ -65,11 +65,20 @@ def plan(context: PlanItem, request: Any) -> dict[str, Any]:
 def _times(request: Any, record: Any) -> dict[str, Any]:
     """Return what a plan's page says of time: its pause, its next runs, what is expected."""
     now, kinds = datetime.now(UTC), request.plugins.schedules
-    found: dict[str, Any] = {"pause": None, "own_pause": False, "runs": [], "expected": ""}
+    found: dict[str, Any] = {
+        "pause": None,
+        "own_pause": False,
+        "pause_reason": "",
+        "runs": [],
+        "expected": "",
+    }
     pause = Pauses.at(request.db, now).of(
         plan=record.name, client=record.client, repository=record.repository
     )
     found["pause"], found["own_pause"] = pause, pause is not None and pause.scope == "plan"
+    # That of more than one's own things is written for those who see these.
+    if pause is not None and (pause.scope in ("plan", "client") or not request.me.limited):
+        found["pause_reason"] = pause.reason
     try:
         rule = rule_named(request.db, kinds, record.schedule)
         if rule is not None:

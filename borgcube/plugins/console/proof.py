@@ -119,6 +119,9 @@ def report(context: DrillItem, request: Any) -> Response:
     if form not in FORMS:
         raise HTTPNotFound
     text = request.act("drill.report", id=context.record.id, form=form)["text"]
+    if not request.words.all_shown:
+        shown = request.act("drill.show", id=context.record.id)
+        text = request.words.report(text, shown["report"])
     return Response(
         text.encode(), content_type=FORMS[form], charset="utf-8",
         # Saved, not shown: the page has a style of its own, which the console's policy forbids.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from borgcube.core import lifecycle, listing
+from borgcube.core import lifecycle, listing, sight
 from borgcube.core.model import Found
 from borgcube.core.trash import in_sight
 
@@ -50,8 +50,14 @@ def visible(
 ) -> list[Any]:
     """Return the newest records of a table that the user may see; deleted archives are out of
     sight."""
-    where = in_sight if table is request.db.archives else None
-    return listing.visible(request.me, table, limit, where, before=before, **equal)
+    return listing.visible(request.me, table, limit, _where(request, table), before=before, **equal)
+
+
+def _where(request: Any, table: Any) -> Any:
+    """Return what leaves out records beside those of clients that are not seen, or None."""
+    if table is request.db.archives:
+        return in_sight
+    return sight.of_jobs(request.me, request.db) if table is request.db.jobs else None
 
 
 def day_bounds(table: Any, day: str) -> tuple[int | None, int | None]:
@@ -91,8 +97,9 @@ def page(request: Any, name: str, filters: Sequence[str]) -> dict[str, Any]:
         before = ends if before is None else min(before, ends)
     found = Found()
     if not suggested:
-        where = in_sight if name == "archives" else None
-        found = listing.page(request.me, table, PAGE, where, before=before, above=above, **equal)
+        found = listing.page(
+            request.me, table, PAGE, _where(request, table), before=before, above=above, **equal
+        )
     kept = {field: value for field, value in asked.items() if value}
     more = ""
     if found.before is not None:
@@ -103,10 +110,13 @@ def page(request: Any, name: str, filters: Sequence[str]) -> dict[str, Any]:
 
 def resolved(request: Any, table: Any, field: str, text: str) -> tuple[str, list[str]]:
     """Return the name that was meant, and others that it could be when that is not clear."""
-    if not text or table.find(field, text) is not None:
-        return text, []
     names = getattr(request.db, f"{field}s")
-    if names.find("name", text) is not None:
+    if not text:
+        return text, []
+    if not request.me.limited and table.find(field, text) is not None:
+        return text, []
+    # That somebody else's thing has just this name is not told by what else it could be.
+    if names.find("name", text) is not None and request.me.sees(_client_of(names, text, field)):
         return text, []
     found = names.named(MAX_SUGGESTIONS * (1 if not request.me.limited else 50), find=text)
     if request.me.limited:
@@ -166,7 +176,7 @@ def expected_bytes(request: Any, job: Any) -> int:
 
 def live_job(request: Any, job: Any) -> dict[str, Any]:
     """Return a job as data with its newest figures and what they are measured against."""
-    data: dict[str, Any] = job.as_data()
+    data: dict[str, Any] = request.words.data(job.as_data())
     figures = request.progress_of(job.id)
     if figures:
         data["progress"] = dict(figures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from borgcube.core import sight
 from borgcube.core.access import Permission
 from borgcube.core.web import Resource
 
@@ -87,9 +88,10 @@ class TriggerItem(Item):
 
 
 class UserItem(Item):
-    """A user of the console."""
+    """A user of the console; their names are the administrators' to know."""
 
     client_name = ""
+    needs = Permission.ADMINISTER
 
 
 class Clients(_Named):
@@ -134,7 +136,8 @@ class Jobs(Collection):
 
     def __getitem__(self, name: str) -> JobItem:
         job = self.request.db.jobs.find("id", name)
-        if job is None:
+        me = self.request.identity
+        if job is None or (me is not None and not sight.sees_job(me, self.request.db, job)):
             raise KeyError(name)
         return JobItem(self.request, name=name, parent=self, record=job)
 

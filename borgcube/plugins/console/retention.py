@@ -273,7 +273,7 @@ def undelete(context: ArchiveItem, request: Any) -> Any:
 
 def waiting_for(request: Any, *, limit: int = SHOWN) -> list[Any]:
     """Return deleted archives that can be brought back and that the user may see."""
-    return [a for a in trash.waiting(request.db, limit=limit) if request.me.sees(a.client)]
+    return trash.waiting(request.db, limit=limit, where=lambda a: request.me.sees(a.client))
 
 
 def deleted(context: Archives, request: Any) -> dict[str, Any]:

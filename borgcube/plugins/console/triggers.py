@@ -82,7 +82,7 @@ def new(context: Triggers, request: Any) -> Any:
                 form.refuse(error)
         if not made:
             request.response.status_code = 400
-    address = f"{request.host_url}{request.script_name}{made['path']}" if made else ""
+    address = request.address_of(*made["path"].strip("/").split("/")) if made else ""
     return {"form": form, "made": made, "address": address, "uses": TRIGGER_USES,
             "has_plan": bool(request.db.plans.newest(1))}  # fmt: skip
 

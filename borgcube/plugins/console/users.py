@@ -9,7 +9,8 @@ from pyramid.httpexceptions import HTTPSeeOther
 from borgcube.core.access import EXPLAINED, Permission
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.forms import Form
-from borgcube.plugins.console import forms, queries
+from borgcube.core.texts import _, several
+from borgcube.plugins.console import asking, forms, queries
 from borgcube.plugins.console.resources import UserItem, Users, add
 
 ADMINISTER = Permission.ADMINISTER
@@ -17,7 +18,7 @@ ADMINISTER = Permission.ADMINISTER
 
 def link_path(request: Any, token: str) -> str:
     """Return the whole address of a one-time link."""
-    return f"{request.host_url}{request.path_to('link', token=token)}"
+    return str(request.address_of("link", token=token))
 
 
 def users(context: Users, request: Any) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def users(context: Users, request: Any) -> dict[str, Any]:
 
 def new(context: Users, request: Any) -> Any:
     """Add a user, who gets a link to log in with and choose a password."""
+    request.check_confirmed("user.add")
     form = Form(forms.user_fields(request))
     link = ""
     if request.method == "POST":
@@ -66,6 +68,7 @@ def shown(request: Any, record: Any, form: Form, link: str = "") -> dict[str, An
         "user": record,
         "form": form,
         "link": link,
+        "without_code": False,
         "me": request.me.user == record.name,
         "sessions": list(request.db.sessions.oldest("user", record.name)),
         "tokens": list(request.db.tokens.oldest("user", record.name)),
@@ -75,22 +78,42 @@ def shown(request: Any, record: Any, form: Form, link: str = "") -> dict[str, An
 def make_link(context: UserItem, request: Any) -> dict[str, Any]:
     """Make a one-time login link for a user, shown once."""
     record = context.record
-    made = request.act("link.make", user=record.name)
+    without_code = request.POST.get("without_code") == "yes"
+    made = request.act("link.make", user=record.name, without_code=without_code)
     form = Form([spec for spec in forms.user_fields(request) if spec.name != "name"],
                 {"role": record.role, "clients": list(record.clients)})  # fmt: skip
-    return shown(request, record, form, link_path(request, made["token"]))
+    return shown(request, record, form, link_path(request, made["token"])) | {
+        "without_code": without_code
+    }
 
 
-def act_on(method: str, *, gone: bool = False) -> Any:
+def act_on(method: str) -> Any:
     """Return a view that does one thing to a user."""
 
     def view(context: UserItem, request: Any) -> Any:
         request.act(method, **{"user" if method.startswith("factor") else "name":
                                context.record.name})  # fmt: skip
-        words = ("users",) if gone else ("users", context.record.name)
-        return HTTPSeeOther(request.path_to(*words))
+        return HTTPSeeOther(request.path_to("users", context.record.name))
 
     return view
+
+
+def remove(context: UserItem, request: Any) -> Any:
+    """Forget a user, once it was said what goes along."""
+    name = str(context.record.name)
+    request.check_confirmed("user.remove")
+    if asking.is_sure(request):
+        request.act("user.remove", name=name)
+        return HTTPSeeOther(request.path_to("users"))
+    tokens = request.db.tokens.count(user=name)
+    return asking.page(
+        request, _("Remove the user %(name)s?", name=name), button=_("Remove"),
+        back=request.path_to("users", name), danger=True,
+        lines=[_("Their logins end, and they cannot log in again."),
+               several("%(n)s API token of theirs ends.", "%(n)s API tokens of theirs end.",
+                       tokens),
+               _("What they did stays in the audit trail.")],
+    )  # fmt: skip
 
 
 def includeme(config: Any) -> None:
@@ -105,5 +128,5 @@ def includeme(config: Any) -> None:
     for name, method in (("disable", "user.disable"), ("enable", "user.enable"),
                          ("no-code", "factor.remove")):  # fmt: skip
         add(config, act_on(method), UserItem, name, permission=ADMINISTER, posts=True)
-    add(config, act_on("user.remove", gone=True), UserItem, "remove", permission=ADMINISTER,
-        posts=True)  # fmt: skip
+    add(config, remove, UserItem, "remove", permission=ADMINISTER, posts=True,
+        renderer=asking.TEMPLATE)  # fmt: skip

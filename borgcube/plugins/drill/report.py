@@ -62,7 +62,6 @@ def data_of(context: JobContext, findings: Findings, *, ended: str) -> dict[str,
         "server": order.server_id,
         "repository": {
             "name": order.repository.get("name", ""), "id": findings.repository_id,
-            "path": order.repository.get("path", ""),
         },
         "client": given["of_client"],
         "plan": given["plan"],
@@ -91,8 +90,9 @@ def data_of(context: JobContext, findings: Findings, *, ended: str) -> dict[str,
         ],
         "versions": {
             "borgcube": __version__, "borg": findings.borg,
-            "python": platform.python_version(), "system": f"{platform.system()} "
-            f"{platform.release()} {platform.machine()}",
+            "python": platform.python_version(),
+            # Not its release: owners of clients read this too.
+            "system": f"{platform.system()} {platform.machine()}",
         },
     }  # fmt: skip
 

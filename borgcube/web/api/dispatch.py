@@ -23,6 +23,7 @@ from borgcube.core.registry import Registry
 from borgcube.core.schemas import thing
 from borgcube.web.api import problems
 from borgcube.web.api.reading import Checker, NotJson, TooLarge, read_json, read_query
+from borgcube.web.confirming import ConfirmationNeeded
 
 LOG = logging.getLogger(__name__)
 CSRF_HEADER = "X-CSRF-Token"
@@ -59,6 +60,13 @@ def nothing_here() -> Refusal:
                    next_step="It was deleted, never was, or is not yours to see.")  # fmt: skip
 
 
+def _not_allowed(endpoint: Endpoint) -> Refusal:
+    return Refusal(
+        403, "access-denied", f"This needs the permission {endpoint.permission}.",
+        next_step="Ask an administrator of this server, or use another token.",
+    )  # fmt: skip
+
+
 class Dispatcher:
     """Answers everything below the API's path."""
 
@@ -66,7 +74,7 @@ class Dispatcher:
         self._policy = policy
         self._registry = registry
         self._routes: list[Route] = []
-        self._documents: dict[str, Any] = {}  # by the path, of which settings allow one
+        self._documents: dict[tuple[str, str], Any] = {}  # by path and cookie: two at most
         taken: set[tuple[str, str]] = set()
         for endpoint in registry.endpoints.values():
             try:
@@ -102,6 +110,14 @@ class Dispatcher:
         except NotJson as error:
             answer = problems.response(request, 415, "not-json", error.message,
                                        next_step=error.next_step)  # fmt: skip
+        except ConfirmationNeeded:
+            answer = problems.response(
+                request,
+                403,
+                "confirmation-needed",
+                "This asks a person for the password again.",
+                next_step="POST it, or a code, to /me/confirm; it is good for ten minutes.",
+            )
         except BorgCubeError as error:
             known: Endpoint | None = getattr(request, "_api_endpoint", None)
             answer = problems.of_error(
@@ -191,24 +207,23 @@ class Dispatcher:
             raise Refusal(403, "no-person", "A token may not do this.",
                           next_step="Log in to the console for it.")  # fmt: skip
         client: str | None = None
+        permission = Permission(endpoint.permission)
+        if not me.limited and not me.may_at_all(permission):
+            # Before anything is looked up: the answer is the same whatever there is.
+            raise _not_allowed(endpoint)
         if endpoint.find is not None:
             found: Found | None = endpoint.find(call)
             if found is None or not me.in_sight(found.client):
                 raise nothing_here()
             call.record, client = found.record, found.client
-        if not me.may(Permission(endpoint.permission), client=client):
-            raise Refusal(
-                403, "access-denied", f"This needs the permission {endpoint.permission}.",
-                next_step="Ask an administrator of this server, or use another token.",
-            )  # fmt: skip
+        if not me.may(permission, client=client):
+            raise _not_allowed(endpoint)
 
     def _document(self, request: Any) -> Response:
-        server = request.path_to("api", "v1")
-        if server not in self._documents:
-            self._documents[server] = document(
-                self.endpoints, server=server, cookie=self._policy.cookie
-            )
-        return _json(request, self._documents[server], 200)
+        server, cookie = request.path_to("api", "v1"), self._policy.cookie_of(request)
+        if (server, cookie) not in self._documents:
+            self._documents[server, cookie] = document(self.endpoints, server=server, cookie=cookie)
+        return _json(request, self._documents[server, cookie], 200)
 
     @staticmethod
     def _respond(request: Any, endpoint: Endpoint, call: Call, given: Any) -> Response:

@@ -173,6 +173,7 @@ MATRIX = {
     "ConsoleRoot login": View("/login"),
     "ConsoleRoot link": View("/link", see=ALL, do=ALL),
     "ConsoleRoot setup": View("/setup", see=ALL, do=ALL),
+    "ConsoleRoot confirm": View("/confirm", see=ALL, do=ALL),
     "ConsoleRoot logout": View("/logout", do=ALL),
     "ConsoleRoot favicon.ico": View("/favicon.ico"),
 }  # fmt: skip
@@ -229,7 +230,7 @@ ENDPOINTS = {
         ALL: """
             archives.deleted archives.files archives.list archives.show clients.list clients.show
             drills.list drills.report drills.show events.since fleet fleet.plans jobs.list
-            jobs.listing jobs.log jobs.show me me.password me.second-factor.begin
+            jobs.listing jobs.log jobs.show me me.confirm me.password me.second-factor.begin
             me.second-factor.confirm plans.list plans.retention plans.runs plans.show plans.status
             sessions.end sessions.list status tokens.add tokens.list tokens.remove
         """,

@@ -30,10 +30,10 @@ def test_a_dry_run_is_started_and_read_in_the_console(console: ConsoleRig) -> No
 def test_nobody_starts_or_reads_a_dry_run_of_a_client_that_is_not_theirs(
     console: ConsoleRig,
 ) -> None:
-    assert console.visitor("owen").post("/plans/mail-etc/dry-run").status == 403
+    assert console.visitor("owen").post("/plans/mail-etc/dry-run").status == 404
     assert console.visitor("vera").post("/plans/web-etc/dry-run").status == 403
     job = console.ended(console.call("plan.dry_run", plan="mail-etc")["job_id"])
-    assert console.visitor("owen").get(f"/jobs/{job['id']}").status == 403
+    assert console.visitor("owen").get(f"/jobs/{job['id']}").status == 404
 
 
 def test_a_dry_run_counts_for_nothing_in_what_is_said_of_its_plan(console: ConsoleRig) -> None:

@@ -54,7 +54,7 @@ def test_a_list_that_was_not_read_yet_is_read_by_a_job(console: ConsoleRig) -> N
 def test_files_of_other_clients_and_odd_addresses_are_refused(console: ConsoleRig) -> None:
     mail = console.call("archive.list", client="mail")[0]
     owner, viewer = console.visitor("owen"), console.visitor("vera")
-    assert owner.get(f"/archives/main/{mail['id']}/files").status == 403
+    assert owner.get(f"/archives/main/{mail['id']}/files").status == 404
     page = viewer.get(f"/archives/main/{mail['id']}/files")
     assert page.status == 200 and 'name="key"' not in page.text
     assert viewer.post(f"/archives/main/{mail['id']}/read").status == 403

@@ -33,7 +33,12 @@ def test_a_restore_is_run_again_by_those_who_may_restore(console: ConsoleRig) ->
              "to_client": {"client": "web", "directory": "/tmp/there"}}  # fmt: skip
     first = console.ended(console.call("restore.start", **asked)["job_id"])
     assert console.visitor("vera").post(f"/jobs/{first['id']}/again").status == 403
-    path = console.visitor("owen").post(f"/jobs/{first['id']}/again").location
+    again, owen = f"/jobs/{first['id']}/again", console.visitor("owen")
+    before = console.call("job.list", limit=1)
+    asked_first = owen.post(again)
+    assert asked_first.status == 200 and "/tmp/there" in asked_first.text
+    assert "etc/hosts" in asked_first.text and console.call("job.list", limit=1) == before
+    path = owen.post(again, {"sure": "yes"}).location
     second = console.ended(path.rsplit("/", 1)[-1])
     same = ("type", "client", "repository")
     assert [second[name] for name in same] == [first[name] for name in same]

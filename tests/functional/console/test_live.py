@@ -122,7 +122,7 @@ def test_another_site_gets_no_feed(console: ConsoleRig, connect: Any, origin: st
 
 
 def test_a_stranger_gets_no_feed(console: ConsoleRig, connect: Any) -> None:
-    token = console.call("token.add", name="feed", user="ada")["token"]
+    token = console.call("token.add", name="feed", user="ada", scope=["all"])["token"]
     bearer = (("authorization", f"Bearer {token}"),)
     name = next(iter(console.visitor("ada").cookies))
     for stranger, headers in (

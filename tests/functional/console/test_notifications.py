@@ -219,7 +219,7 @@ def test_only_administrators_make_channels_and_rules(rig: ConsoleRig, ada: Visit
         "ada": [200] * 6,
         "olga": [200, 200, 200, 403, 403, 403],
         "vera": [200, 200, 200, 403, 403, 403],
-        "owen": [403] * 6,
+        "owen": [403, 403, 404, 403, 404, 404],
     }
     for name in ("olga", "vera"):
         assert rig.visitor(name).post("/notifications/channels/hook/test").status == 403
@@ -228,5 +228,7 @@ def test_only_administrators_make_channels_and_rules(rig: ConsoleRig, ada: Visit
 
 
 def test_what_is_in_use_cannot_be_removed(rig: ConsoleRig, ada: Visitor) -> None:
-    refused = ada.post("/notifications/channels/hook/remove")
+    asked = ada.post("/notifications/channels/hook/remove")
+    assert asked.status == 200 and "Remove the channel hook?" in asked.text
+    refused = ada.post("/notifications/channels/hook/remove", {"sure": "yes"})
     assert refused.status == 400 and "The rule all uses channel hook" in refused.text

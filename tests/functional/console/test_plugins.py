@@ -77,7 +77,7 @@ def test_a_plugin_shows_its_page_card_and_tab_and_a_rude_one_spoils_nothing(
         typed = {"name": "greet", "schedule": "nightly", "hello.name": "<Bob>"}
         assert visitor.post(form, typed, form=form).status == 303
         assert rig.call("task.show", name="greet")["parameters"] == {"name": "<Bob>"}
-        api = Api(rig.port, rig.call("token.add", name="t", user="ada")["token"])
+        api = Api(rig.port, rig.call("token.add", name="t", user="ada", scope=["all"])["token"])
         api.document = api.get("/openapi.json")
         assert api.get("/greetings") == {"greeted": ["<Ada>"]}
         assert api.get("/clients")["items"] and "/ruder" not in api.document["paths"]

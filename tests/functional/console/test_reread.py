@@ -41,7 +41,7 @@ def test_after_a_violation_plan_client_and_job_offer_to_read_all_again_until_it_
     assert form_for(olga.get("/clients/bad").text, "bad-home")
     # Who may not start a backup may not start this either.
     assert vera.post("/plans/bad-etc/backup", {"reread": "yes"}).status == 403
-    assert console.visitor("owen").post("/plans/bad-etc/backup", {"reread": "yes"}).status == 403
+    assert console.visitor("owen").post("/plans/bad-etc/backup", {"reread": "yes"}).status == 404
     begun = olga.post("/plans/bad-etc/backup", {"reread": "yes"}, form="/clients/bad")
     done = console.ended(begun.location.rpartition("/")[2])
     assert done["state"] == "done" and done["parameters"]["reread"] is True

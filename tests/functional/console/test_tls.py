@@ -44,10 +44,16 @@ def test_everything_works_over_tls_and_cookies_stay_on_it(secure: ConsoleRig) ->
     made = visitor(secure)
     first = made.get("/login")
     assert "; secure" in first.headers["set-cookie"].lower()
+    assert first.headers["set-cookie"].startswith("__Host-borgcube_")
     answer = made.log_in("ada")
     assert answer.status == 303
     for word in ("Secure", "HttpOnly", "SameSite=Lax"):
         assert word in answer.headers["set-cookie"]
+    # With these names a browser refuses what another host, or plain HTTP, would set.
+    for line in (first.headers["set-cookie"], answer.headers["set-cookie"]):
+        assert line.startswith("__Host-") and "Path=/;" in line and "Domain" not in line
+    plain = {name.removeprefix("__Host-"): value for name, value in made.cookies.items()}
+    assert Visitor(secure.port, plain, tls=made.tls).get("/").status == 303
     page = made.get("/")
     assert page.status == 200
     assert page.headers["strict-transport-security"].startswith("max-age=31536000")
@@ -128,6 +134,7 @@ def test_behind_a_proxy_addresses_and_cookies_are_those_that_people_see(tmp_path
             page = person.get(f"{prefix}/login")
             assert 'action="/cube/login"' in page.text and 'href="/cube/static-' in page.text
             assert "Path=/cube" in page.headers["set-cookie"]
+            assert page.headers["set-cookie"].startswith("__Secure-borgcube_")
             token = person.token(f"{prefix}/login")
             logged_in = person.post(
                 f"{prefix}/login",
@@ -139,6 +146,7 @@ def test_behind_a_proxy_addresses_and_cookies_are_those_that_people_see(tmp_path
             assert "Secure" in logged_in.headers["set-cookie"]
             assert person.get(f"{prefix}/jobs").status == 200
         assert "203.0.113.9" in person.get("/audit").text
+        assert person.get("/cube/jobs", Host="evil.example").status == 421
         # Whoever reaches the port without the proxy cannot pretend.
         link = rig.cli("console", "link").split()[-1]
         assert link.startswith("https://backup.example.org/cube/link?token=")

@@ -122,7 +122,12 @@ def test_nobody_may_more_than_their_role_and_owners_only_their_own(
 def test_an_owner_is_told_of_own_events_only() -> None:
     owner = Identity("x", Role.OWNER, frozenset({"a"}))
     assert owner.sees_event("client.changed", {"client": "a"})
-    assert owner.sees_event("job.phase", {"job": "1"}, client="a")
+    assert owner.sees_event("job.phase", {"job": "1"}, clients=frozenset({"a"}))
+    both = frozenset({"a", "b"})
+    assert not owner.sees_event("job.phase", {"job": "1"}, clients=both)
+    assert not owner.sees_event("job.queued", {"job": "1", "client": "a"}, clients=both)
+    assert not owner.sees_event("job.queued", {"job": "1", "client": "a"}, clients=None)
+    assert owner.sees_event("drill.finished", {"job": "1", "client": "a"}, clients=frozenset({""}))
     assert not owner.sees_event("client.changed", {"client": "b"})
     assert not owner.sees_event("job.phase", {"job": "1"})
     assert not owner.sees_event("plan.changed", {"plan": "p"})
@@ -133,7 +138,7 @@ def test_an_owner_is_told_of_own_events_only() -> None:
                                   "notification.failed", "repository.compacted"])  # fmt: skip
 def test_events_whose_pages_show_the_server_are_not_an_owners(kind: str) -> None:
     owner = Identity("x", Role.OWNER, frozenset({"a"}))
-    assert not owner.sees_event(kind, {"client": "a", "job": "1"}, client="a")
+    assert not owner.sees_event(kind, {"client": "a", "job": "1"}, clients=frozenset({"a"}))
     for role in (Role.ADMINISTRATOR, Role.OPERATOR, Role.VIEWER):
         assert Identity("x", role).sees_event(kind, {"client": "a"})
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from borgcube.core import credentials
 from borgcube.core.store import Store
 from borgcube.daemon.methods_logins import NOTES_AT_ONCE
 from tests.unit.daemon.conftest import Refused, RunningDaemon
@@ -55,10 +56,17 @@ def test_wrong_logins_from_everywhere_do_not_fill_the_store(daemon: RunningDaemo
 
 def test_who_has_an_open_browser_cannot_guess_the_password_with_it(daemon: RunningDaemon) -> None:
     daemon.call("user.add", name="ada", password=PASSWORD)
+    opened = daemon.call("login.password", name="ada", password=PASSWORD)["session"]
+    here = {"user": "ada", "id": credentials.digest(opened)}
+    kinds = []
     for n in range(10):
-        assert daemon.call("user.check_password", name="ada", password=f"n{n}") == {"right": False}
+        with pytest.raises(Refused) as refused:
+            daemon.call("session.confirm", **here, **({"code": f"{n:06}"} if n % 2 else
+                                                      {"password": f"n{n}"}))  # fmt: skip
+        kinds.append(refused.value.args[0]["kind"])
+    assert kinds == ["AccessDenied"] * 10
     with pytest.raises(Refused) as refused:
-        daemon.call("user.check_password", name="ada", password=PASSWORD)
+        daemon.call("session.confirm", **here, password=PASSWORD)
     assert refused.value.args[0]["kind"] == "TooMany"
     # It is counted apart from logins, which go on.
     assert daemon.call("login.password", name="ada", password=PASSWORD, address="192.0.2.1")

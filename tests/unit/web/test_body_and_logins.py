@@ -41,7 +41,8 @@ class Request:
         self.sent: list[Any] = []
         self.scope = {
             "type": "http", "path": path, "scheme": "http", "client": ("192.0.2.1", 1),
-            "method": "POST", "headers": [(b"host", b"x"), (b"content-length", b"%d" % length)],
+            "method": "POST",
+            "headers": [(b"host", b"localhost"), (b"content-length", b"%d" % length)],
         }  # fmt: skip
 
     async def send(self, message: Any) -> None:

@@ -29,7 +29,7 @@ def through(config: ConsoleConfig, *, path: str = "/jobs", peer: str = "10.0.0.1
     async def send(message: Any) -> None:
         seen.append({"sent": message})
 
-    named = {"host": "inner:8420"} | {k.replace("_", "-"): v for k, v in headers.items()}
+    named = {"host": "127.0.0.1:8420"} | {k.replace("_", "-"): v for k, v in headers.items()}
     scope = {
         "type": "http", "path": path, "scheme": "http", "client": (peer, 1), "method": "GET",
         "headers": [(k.encode(), v.encode()) for k, v in named.items()],
@@ -37,22 +37,6 @@ def through(config: ConsoleConfig, *, path: str = "/jobs", peer: str = "10.0.0.1
     door = FrontDoor(WebSettings.of(config), pages=pages, live=live)
     run(door(scope, None, send))  # type: ignore[arg-type]
     return seen[0]
-
-
-FORWARDED = {"x_forwarded_for": "6.6.6.6, 203.0.113.9", "x_forwarded_proto": "https",
-             "x_forwarded_host": "backup.example.org"}  # fmt: skip
-
-
-def test_a_stranger_cannot_say_who_or_where_it_is() -> None:
-    scope = through(ConsoleConfig(trusted_proxies=("192.0.2.0/24",)), **FORWARDED)
-    assert scope["client"][0] == "10.0.0.1" and scope["scheme"] == "http"
-    assert dict(scope["headers"])[b"host"] == b"inner:8420"
-
-
-def test_a_trusted_proxy_is_believed_and_what_its_client_wrote_is_not() -> None:
-    scope = through(ConsoleConfig(trusted_proxies=("10.0.0.0/8",)), **FORWARDED)
-    assert scope["client"][0] == "203.0.113.9" and scope["scheme"] == "https"
-    assert dict(scope["headers"])[b"host"] == b"backup.example.org"
 
 
 @pytest.mark.parametrize("path", ["/cube/jobs", "/jobs"])
