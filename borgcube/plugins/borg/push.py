@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.core.jobs import JOB_DONE, JOB_WARNING, JobContext, JobResult
+from borgcube.core.untrusted import last_words
 from borgcube.plugins.borg import clientend, fencing, remote
 from borgcube.plugins.borg.pull import refused
 from borgcube.plugins.borg.rpcrun import DEPLOY, Limits, RemoteBorg, find_borg
@@ -27,8 +28,7 @@ def restore(context: JobContext) -> JobResult:
         raise JobFailed(
             "target-unusable",
             Problem.CLIENT,
-            f"The directory {target} cannot be made: "
-            + made.stderr.decode("utf-8", "replace").strip()[-300:],
+            f"The directory {target} cannot be made: " + last_words(made.stderr),
             next_step="Choose another directory.",
         )
     context.phase("preparing")
