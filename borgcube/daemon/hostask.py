@@ -101,6 +101,12 @@ class HostAsker:
             for child in self._running.get(client, []):
                 child.cancel()
 
+    def running(self) -> dict[str, list[int]]:
+        """Return the process IDs of children by client, for those who measure them."""
+        with self._lock:
+            return {name: [one.process.pid for one in children]
+                    for name, children in self._running.items()}  # fmt: skip
+
     def close(self) -> None:
         """End all children; waits for none."""
         with self._lock:
