@@ -91,7 +91,8 @@ def parse_line(line: str) -> tuple[str, HostKey]:
     A comment behind the key is left out. The name is not judged: it is compared.
     """
     parts = line.split()
-    if len(line) > 4 * MAX_KEY_BYTES or len(parts) < 3 or parts[0].startswith(("@", "#", "|")):
+    one = len(line) <= 4 * MAX_KEY_BYTES and line.strip().replace("\t", " ").isprintable()
+    if not one or len(parts) < 3 or parts[0].startswith(("@", "#", "|")):
         raise InvalidInput(f"{line[:80]!r} is not a line with one host and its key.")
     return parts[0], HostKey.parse(f"{parts[1]} {parts[2]}")
 

@@ -47,6 +47,7 @@ AT_ONCE, FOR_ONE_CLIENT = 8, 2
 MAX_WAITING = 64
 MAX_STDERR = 8 << 10
 _BLOCK = 1 << 16
+CHILD = [sys.executable, "-m", "borgcube.daemon.hostchild"]
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,7 @@ class _Child:
         self._wake_in, self._wake_out = os.pipe()
         self._errors = bytearray()
         # This thread lives as long as the pool, and so until the daemon ends.
-        self.process = spawn(
-            [sys.executable, "-m", "borgcube.daemon.hostchild"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        self.process = spawn(CHILD, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         give(self.process, json.dumps(order).encode())
 
     def cancel(self) -> None:

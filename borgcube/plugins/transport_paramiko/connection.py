@@ -102,10 +102,13 @@ class ParamikoProcess:
             threading.Thread(target=pump, daemon=True).start()
 
     def _announcement(self, token: str) -> int:
-        line, limit_s = b"", self._connection.context.connect_timeout_s
-        deadline = time.monotonic() + limit_s
+        line = b""
+        deadline = time.monotonic() + self._connection.context.connect_timeout_s
         for _ in range(1 << 16):
-            self._channel.settimeout(max(0.01, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._channel.settimeout(left)
             byte = self._channel.recv_stderr(1)
             if not byte:
                 break
