@@ -177,7 +177,7 @@ def test_the_daemon_reads_nothing_of_it(place: Range) -> None:
         home = init_home(Path(name) / "home")
         code = ("import sys; from pathlib import Path; from borgcube.daemon.main import serve; "
                 "sys.exit(serve(Path(sys.argv[1])))")  # fmt: skip
-        port = place.sshd.ports["greeting-flood"]
+        port = place.sshd.ports["giant-packet"]
         with subprocess.Popen([sys.executable, "-c", code, str(home)]) as daemon:
             try:
                 line = f"[127.0.0.1]:{port} {place.sshd.key.text}"
