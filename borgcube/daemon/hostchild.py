@@ -29,6 +29,7 @@ from borgcube.daemon.hostanswers import DIAGNOSE, KEYS, TEST
 MEMORY_BYTES = 384 << 20
 FILE_BYTES = 1 << 20
 ALARM_SPARE_S = 10
+HOOKS = ("register_transports", "register_engines")
 
 
 class _Ended(BaseException):
@@ -104,7 +105,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, end)
     logging.basicConfig(level=logging.CRITICAL)  # a host can make paramiko warn without end
     try:
-        registry = Registry.load(only=order["plugins"])
+        registry = Registry.load(only=order["plugins"], hooks=HOOKS)
         _limit(order["deadline_s"])
         line = answer(order, registry)
         sys.stdout.buffer.write(line)

@@ -145,7 +145,7 @@ def test_an_answer_that_is_none_is_told_as_one(
     place: Range, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A child that was taken over says what it likes, and as much as it likes."""
-    for code in ("print('{\"there\": \"yes\"}')", "print('x' * 10_000_000)", "raise SystemExit(3)"):
+    for code in ('print(\'{"there": "yes"}\')', "print('x' * 10_000_000)", "raise SystemExit(3)"):
         (tmp_path / "child.py").write_text(code)
         monkeypatch.setattr(
             "borgcube.daemon.hostask.CHILD", [sys.executable, str(tmp_path / "child.py")]
