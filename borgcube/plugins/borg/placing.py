@@ -38,16 +38,25 @@ set -u
 LC_ALL=C
 export LC_ALL
 me=$(id -u)
+# A group of that user's own, as many systems make one for each, is nobody else.
+own_group=none
+[ "$(id -gn)" != "$(id -un)" ] || own_group=$(id -g)
 # The name of the current directory, newlines at its end included.
 where() { at=$(pwd -P 2>/dev/null && echo .) || return 1; at=${at%??}; }
 ours() {
-  uid='' mode=''
-  read -r mode _links uid _rest <<END
+  uid='' gid='' mode=''
+  read -r mode _links uid gid _rest <<END
 $(ls -ldn -- "$1" 2>/dev/null)
 END
   [ "$uid" = 0 ] || [ "$uid" = "$me" ]
 }
-open_to_others() { case $mode in ?????w*|????????w*) return 0;; esac; return 1; }
+open_to_others() {
+  case $mode in
+    ????????w*) return 0;;
+    ?????w*) [ "$gid" != "$own_group" ];;
+    *) return 1;;
+  esac
+}
 sticky() { case $mode in ?????????[tT]*) return 0;; esac; return 1; }
 safe() {
   way=$1

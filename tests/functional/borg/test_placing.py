@@ -129,6 +129,10 @@ def test_a_target_that_others_can_write_is_asked_for(place: Path) -> None:
     (place / "sticky").chmod(0o1777)
     (place / "group").mkdir()
     (place / "group").chmod(0o775)
+    os.chown(place / "group", 0, NOBODY)
+    (place / "own-group").mkdir()
+    (place / "own-group").chmod(0o775)
+    placing(place / "own-group").prepare()
     for target in (place / "home", place / "home" / "new", place / "sticky", place / "group",
                    place / "group" / "new"):  # fmt: skip
         with pytest.raises(JobFailed) as failure:
