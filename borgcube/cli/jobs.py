@@ -60,6 +60,7 @@ def restore(control: Control, options: argparse.Namespace) -> int:
         "paths": options.path,
         "as_root": options.as_root,
         "unfenced": options.unfenced,
+        "shared_target": options.shared_target,
     }
     if options.to_client:
         client, _, directory = options.to_client.partition(":")

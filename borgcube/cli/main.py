@@ -247,6 +247,11 @@ def _work(parser: Parser) -> None:
         help="on this server: extract without the fence; what a client wrote could then change"
         " other files",
     )
+    restore.add_argument(
+        "--shared-target",
+        action="store_true",
+        help="on a client: the directory may be one that others there can write to",
+    )
 
     archives = parser.noun("archive", "what was backed up")
     listing = parser.leaf("list", jobs.archive_list, parent=archives)

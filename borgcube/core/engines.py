@@ -60,7 +60,9 @@ class Engine(Protocol):
 
     def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
         """Return in words what would run on a client: the version of the program ``borg``
-        there, or what goes along for ``deploy``. Raises JobFailed when nothing would."""
+        there, or what goes along for ``deploy``. Raises JobFailed when nothing would. Called in
+        a process of its own that has bounds of memory and time: the client is not trusted, and
+        nothing is built or stored here."""
 
     def vault_command(
         self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int,

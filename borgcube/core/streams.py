@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import select
 import selectors
 import shlex
 import subprocess
@@ -19,6 +20,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from borgcube.core.errors import InvalidInput, JobFailed, Problem
+from borgcube.core.hostkeys import check_host, name_of
 from borgcube.core.transports import ClientAddress, Completed, RemoteProcess, Source
 
 PIPE_BYTES = 1 << 20
@@ -55,13 +57,13 @@ def announced_pid(line: bytes, token: str) -> int | None:
 
 
 def check_address(address: ClientAddress) -> None:
-    """Refuse a host, user or port that could be read as an option; raises InvalidInput."""
-    for what, value in (("host", address.host), ("user", address.user)):
-        if (value or what == "host") and not _NAME.fullmatch(value):
-            raise InvalidInput(
-                f"{value!r} is not a usable {what} name.",
-                next_step=f"Correct the {what} of client {address.name}.",
-            )
+    """Refuse a host, user or port that is more than that; raises InvalidInput."""
+    check_host(address.host)
+    if address.user and not _NAME.fullmatch(address.user):
+        raise InvalidInput(
+            f"{address.user!r} is not a usable user name.",
+            next_step=f"Correct the user of client {address.name}.",
+        )
     if not 0 < address.port < 65536:
         raise InvalidInput(
             f"{address.port} is not a port.", next_step="Give a port from 1 to 65535."
@@ -70,7 +72,7 @@ def check_address(address: ClientAddress) -> None:
 
 def known_hosts_name(address: ClientAddress) -> str:
     """Return the name under which known_hosts lists the host."""
-    return address.host if address.port == 22 else f"[{address.host}]:{address.port}"
+    return name_of(address.host, address.port)
 
 
 def fingerprint(key_type: str, key_base64: str) -> str:
@@ -215,6 +217,33 @@ def run_to_end(
         for descriptor in still_open:
             os.close(descriptor)
         blocks.close()
+
+
+def output_of(argv: Sequence[str], *, timeout_s: float, max_output: int) -> bytes:
+    """Run a local program that talks with a host and return what it prints, up to a bound.
+
+    It is ended when the time is over or when it prints more; what it printed until then is
+    returned. Its standard error is not read.
+    """
+    process = subprocess.Popen(
+        list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        bufsize=0,
+    )  # fmt: skip
+    said, deadline = bytearray(), time.monotonic() + timeout_s
+    try:
+        assert process.stdout is not None
+        while len(said) < max_output:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([process.stdout], [], [], left)[0]:
+                break
+            block = process.stdout.read(min(_BLOCK, max_output - len(said)))
+            if not block:
+                break
+            said += block
+    finally:
+        process.kill()
+        process.communicate()
+    return bytes(said)
 
 
 def _timed_out(timeout_s: float) -> JobFailed:

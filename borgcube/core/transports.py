@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from borgcube.core.hostkeys import HostKey
+
 
 @dataclass(frozen=True)
 class ClientAddress:
-    """Where and as whom to log in. ``options`` belong to the transport alone."""
+    """Where and as whom to log in. ``options`` belong to the transport alone; ``host_keys`` are
+    those that were trusted for this client, each ``ALGORITHM BASE64``."""
 
     name: str
     transport: str
@@ -23,14 +26,16 @@ class ClientAddress:
     user: str = ""
     identity: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    host_keys: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class TransportContext:
     """What the server gives a transport: its known_hosts file and a private directory.
 
-    ``known_hosts`` is BorgCube's own file in OpenSSH format. ``runtime_dir`` is a 0700
-    directory for control sockets; its path is short enough for a unix socket.
+    ``known_hosts`` has the keys of this one host in OpenSSH's format, made for this connection.
+    ``runtime_dir`` is a 0700 directory for control sockets; its path is short enough for a unix
+    socket.
     """
 
     known_hosts: Path
@@ -108,6 +113,7 @@ class Transport(Protocol):
     def connect(self, address: ClientAddress, context: TransportContext) -> Connection:
         """Log in and return the connection."""
 
-    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[str]:
-        """Return known_hosts lines offered by the host, unverified; empty when the
-        transport has no host keys."""
+    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[HostKey]:
+        """Return the keys offered by the host, unverified; empty when the transport has no host
+        keys. Like ``connect``, it is called in a process of its own that has bounds of memory
+        and time: the host is not trusted."""

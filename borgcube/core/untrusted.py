@@ -25,3 +25,10 @@ def words(value: object, *, limit: int = MAX_WORDS) -> str:
     """Return what a client said as one escaped line of at most ``limit`` characters."""
     text = escaped(str(value)[:limit])
     return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def last_words(data: bytes, *, limit: int = 300) -> str:
+    """Return the end of what a client printed, as one escaped line of at most ``limit``
+    characters."""
+    text = data[-4 * limit :].decode("utf-8", "replace").strip()
+    return words(text[-limit:], limit=limit)

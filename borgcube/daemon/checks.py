@@ -10,6 +10,7 @@ from typing import Any
 
 from borgcube.core import events, lifecycle
 from borgcube.core.errors import Conflict, Duplicate, InvalidInput, NotFound
+from borgcube.core.hostkeys import check_host
 from borgcube.core.model.names import check_name
 from borgcube.core.model.table import Table
 from borgcube.core.untrusted import words
@@ -101,7 +102,9 @@ def check_client(data: Mapping[str, Any], *, transports: Collection[str]) -> Non
     if data["transport"] != "local" and not data["host"]:
         raise InvalidInput("This transport needs a host.", next_step="Give --host.",
                            field="host")  # fmt: skip
-    for what in ("host", "user", "borg"):
+    if data["host"]:
+        check_host(data["host"])
+    for what in ("user", "borg"):
         # A leading dash would be read as an option by the programs it is given to.
         value = data[what]
         if value.startswith("-") or any(not char.isprintable() for char in value):

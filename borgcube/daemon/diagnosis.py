@@ -1,8 +1,8 @@
 """Test the way to a client, one step after the other, as a person would.
 
 Name, port, host key, login, shell, borg: the first step that fails says what to do, and
-those after it are not tried. Runs in a thread of the daemon and touches no store. What the
-other side says is bounded and escaped.
+those after it are not tried. Runs in :mod:`borgcube.daemon.hostchild`. What the other side says
+is bounded and escaped.
 """
 
 from __future__ import annotations
@@ -10,35 +10,20 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from borgcube.core.errors import BorgCubeError
+from borgcube.core.hostkeys import from_texts
 from borgcube.core.transports import ClientAddress, Connection, Transport, TransportContext
 from borgcube.core.untrusted import words
-from borgcube.daemon import hostkeys
+from borgcube.daemon.hostanswers import STEPS, Step
 
 GOOD, BAD, SKIPPED = "good", "bad", "skipped"
 CONNECT_TIMEOUT_S = 10.0
 MAX_GREETING = 255
-STEPS = ("resolve", "connect", "host-key", "login", "shell", "borg")
 # Prints one word, and after it what the system is called; the directory is where a session's
 # own would be made.
 SHELL_TEST = 'd="${TMPDIR:-/tmp}"; [ -w "$d" ] && printf "ok " || printf "full "; uname -sm'
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what came of it, and what to do when that is nothing good."""
-
-    name: str
-    state: str
-    said: str = ""
-    next_step: str = ""
-
-    def as_data(self) -> dict[str, str]:
-        """Return plain JSON data."""
-        return asdict(self)
 
 
 class _Failed(Exception):
@@ -142,16 +127,12 @@ class Diagnosis:
         return text
 
     def _host_key(self) -> str | None:
-        lines = self._transport.scan_host_keys(self._address, self._context)
-        if not lines:
+        offered = self._transport.scan_host_keys(self._address, self._context)
+        if not offered:
             return None
-        offered = [hostkeys.describe(line) for line in lines]
-        trusted = hostkeys.trusted_of(
-            self._context.known_hosts, self._address.host, self._address.port
-        )
-        known = {key["line"] for key in trusted}
-        if all(key["line"] in known for key in offered):
-            return ", ".join(f"{key['type']} {key['fingerprint_sha256']}" for key in offered)
+        trusted = from_texts(self._address.host_keys)
+        if all(key in trusted for key in offered):
+            return ", ".join(f"{key.algorithm} {key.fingerprint}" for key in offered)
         if trusted:
             raise _Failed(
                 "The machine shows another host key than the one that was trusted.",

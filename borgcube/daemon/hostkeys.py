@@ -1,65 +1,96 @@
-"""BorgCube's own known_hosts file: describe, compare and accept host keys."""
+"""The host keys of clients: shown to people, accepted by them, kept with the client.
+
+They are records in the store (``Client.host_keys``). The file ``known_hosts`` of the home is what
+releases up to 0.1.0 kept; it is read here once.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import os
-import re
-import shutil
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from borgcube.core import home as places
 from borgcube.core.errors import InvalidInput
+from borgcube.core.hostkeys import MAX_KEYS, HostKey, from_texts, name_of, parse_line
+from borgcube.core.store import Store
 
-KEY_TYPE = re.compile(r"[a-z0-9][a-z0-9@.-]{2,60}")
+LOG = logging.getLogger(__name__)
+TAKEN_OVER = "host_keys"  # the setting that says that the old file was read
+MAX_FILE = 16 << 20
 
 
-def describe(line: str, *, hosts: set[str] | None = None) -> dict[str, str]:
-    """Return ``line``, ``type`` and ``fingerprint_sha256`` of a known_hosts line; raises
-    InvalidInput when it is none, or is not for one of ``hosts``."""
-    parts = line.strip().split()
-    if "\n" in line.strip() or len(parts) < 3 or not KEY_TYPE.fullmatch(parts[1]):
-        raise InvalidInput(f"{line[:80]!r} is not a known_hosts line.")
+def shown(keys: Iterable[HostKey], *, host: str, port: int) -> list[dict[str, str]]:
+    """Return keys for a person: ``type``, ``fingerprint_sha256``, and the ``line`` by which
+    they are accepted."""
+    return [
+        {"line": f"{name_of(host, port)} {key.text}", "type": key.algorithm,
+         "fingerprint_sha256": key.fingerprint}
+        for key in keys
+    ]  # fmt: skip
+
+
+def accepted(lines: Sequence[str], *, host: str, port: int) -> list[HostKey]:
+    """Return the keys of lines that a person accepts; raises InvalidInput for one that is not
+    of this host alone."""
+    found = []
+    for line in lines:
+        name, key = parse_line(line)
+        if name != name_of(host, port):
+            raise InvalidInput(f"The key of {name[:80]!r} is not one of this client's host.")
+        found.append(key)
+    if not 0 < len(found) <= MAX_KEYS:
+        raise InvalidInput(f"One to {MAX_KEYS} host keys can be accepted at once.")
+    return found
+
+
+def merged(before: Sequence[str], keys: Sequence[HostKey]) -> tuple[str, ...]:
+    """Return what a client keeps when keys are accepted: an older key of a type goes."""
+    replaced = {key.algorithm for key in keys}
+    kept = [key.text for key in from_texts(before) if key.algorithm not in replaced]
+    return tuple(dict.fromkeys([*kept, *(key.text for key in keys)]))[-MAX_KEYS:]
+
+
+def take_over(store: Store, home: Path) -> None:
+    """Give each client its keys of the old file, once; what is no plain line is left behind."""
+    with store.reading() as root:
+        if root.settings.get(TAKEN_OVER):
+            return
+    found, left = _of_old_file(places.known_hosts_file(home))
+
+    def work(root: Any) -> None:
+        for client in list(root.clients.rows.values()):
+            keys = found.get(name_of(client.host, client.port), [])
+            if client.host and keys and not client.host_keys:
+                root.clients.change(client, host_keys=tuple(k.text for k in keys[:MAX_KEYS]))
+        root.settings[TAKEN_OVER] = 1
+
+    store.run(work)
+    if left:
+        LOG.warning("known_hosts has %d lines that are not of one host and its key: clients whose "
+                    "key stood there are to be trusted again", left)  # fmt: skip
+
+
+def _of_old_file(path: Path) -> tuple[dict[str, list[HostKey]], int]:
     try:
-        blob = base64.b64decode(parts[2], validate=True)
-    except binascii.Error as error:
-        raise InvalidInput(f"{line[:80]!r} is not a known_hosts line.") from error
-    if hosts is not None and not set(parts[0].split(",")) <= hosts:
-        raise InvalidInput(f"The key of {parts[0][:80]!r} is not one of this client's host.")
-    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    return {"line": " ".join(parts[:3]), "type": parts[1],
-            "fingerprint_sha256": f"SHA256:{digest}"}  # fmt: skip
-
-
-def trusted_lines(path: Path) -> set[str]:
-    """Return the lines of the file, none when it does not exist."""
-    try:
-        return {" ".join(line.split()[:3]) for line in path.read_text("utf-8").splitlines()}
+        with path.open("rb") as file:
+            lines = file.read(MAX_FILE).decode("utf-8", "replace").splitlines()
     except FileNotFoundError:
-        return set()
-
-
-def trusted_of(path: Path, host: str, port: int) -> list[dict[str, str]]:
-    """Return the keys that are trusted for a host, described."""
-    names = {host, f"[{host}]:{port}"}
-    return [describe(line) for line in sorted(trusted_lines(path))
-            if names & set(line.split(" ", 1)[0].split(","))]  # fmt: skip
-
-
-def trust(path: Path, keys: list[dict[str, str]]) -> None:
-    """Add keys; an older key of the same host and type is no longer trusted."""
-    replaced = {tuple(key["line"].split()[:2]) for key in keys}
-    kept = sorted(line for line in trusted_lines(path) if tuple(line.split()[:2]) not in replaced)
-    new = path.with_name(path.name + ".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as out:
-        out.write("".join(f"{line}\n" for line in [*kept, *(key["line"] for key in keys)]))
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(path)
-
-
-def remove_directory(path: Path) -> None:
-    """Remove a call's private directory."""
-    shutil.rmtree(path, ignore_errors=True)
+        return {}, 0
+    found: dict[str, list[HostKey]] = {}
+    left = 0
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            names, key = parse_line(line)
+        except InvalidInput:
+            left += 1
+            continue
+        if any(char in names for char in "*?!"):
+            left += 1
+            continue
+        for name in names.split(","):
+            found.setdefault(name, []).append(key)
+    return found, left

@@ -27,10 +27,12 @@ from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.services import Service, ServiceContext, ServiceFactory
 from borgcube.core.store import Store
+from borgcube.daemon import hostkeys
 from borgcube.daemon.alarms import Alarms
 from borgcube.daemon.audit import Audit
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
 from borgcube.daemon.dispatcher import Dispatcher
+from borgcube.daemon.hostask import HostAsker
 from borgcube.daemon.housekeeping import Housekeeping
 from borgcube.daemon.methods_accounts import AccountMethods
 from borgcube.daemon.methods_checks import CheckMethods
@@ -127,7 +129,9 @@ class Daemon:
             home, registry=self.registry, vaults=self.dispatcher.vaults,
             start=self.dispatcher.start_vault, start_s=self.config.vault.start_seconds,
         )  # fmt: skip
-        self.reach = Reach(home, self.registry.transports)
+        hostkeys.take_over(self.store, home)
+        self.hosts = HostAsker(home, self.registry)
+        self.reach = Reach(self.hosts)
         self.scheduler = Scheduler(
             self.store, self.registry, lanes=self.config.jobs.max_running, reach=self.reach,
             open_jobs=self.dispatcher.open_jobs, queued=self.dispatcher.wake,
@@ -241,6 +245,7 @@ class Daemon:
         self._control_socket.close()
         poller.unregister(self._control_socket)
         self.control.close()
+        self.hosts.close()
         self.dispatcher.wind_down()
         deadline = time.monotonic() + self.config.daemon.grace_seconds + 15
         while self.dispatcher.busy and time.monotonic() < deadline:
@@ -257,7 +262,7 @@ class Daemon:
         """End the services; close sockets and store."""
         for service in self.services:
             service.stop()
-        self.reach.close()
+        self.hosts.close()
         self._context.destroy(linger=1000)
         self.store.close()
         sweep_runtime(places.runtime_dir(self.home))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import clocks, events
-from borgcube.core import home as places
 from borgcube.core.authority import serverside
-from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Client
 from borgcube.core.options import checked_options
-from borgcube.core.transports import TransportContext
 from borgcube.daemon import checks, hostkeys, removing
-from borgcube.daemon.control import Later, method
-from borgcube.daemon.orders import address_of, find
+from borgcube.daemon.control import method
+from borgcube.daemon.orders import find
 
 if TYPE_CHECKING:
     from borgcube.daemon.main import Daemon
@@ -90,6 +86,10 @@ class ClientMethods:
             fields = checks.change(root.clients, client, values)
             if "transport" in fields:
                 serverside.remember(root, name, before, at=events.now())
+            if {"host", "port"} & set(fields):
+                # They were compared with another machine's.
+                root.clients.change(client, host_keys=())
+            root.after_commit(lambda: self._daemon.hosts.cancel(name))
             checks.record_change(root, events.ClientChanged, name, fields, what="client")
             root.after_commit(self._daemon.dispatcher.wake)
             data: dict[str, Any] = client.as_data()
@@ -111,6 +111,7 @@ class ClientMethods:
             clocks.forget(root, name)
             root.record(events.ClientRemoved(client=name))
             root.after_commit(lambda: self._forget_key(name, client.identity))
+            root.after_commit(lambda: self._daemon.hosts.cancel(name))
         return {"removed": name, "plans": plans}
 
     def _forget_key(self, name: str, identity: str) -> None:
@@ -132,73 +133,14 @@ class ClientMethods:
             data: dict[str, Any] = find(root.clients, name, what="client").as_data()
             return data
 
-    def reach(self, name: str) -> tuple[Any, Any, TransportContext, str]:
-        """Return a client's transport, its address, a context of its own and its borg."""
-        with self._daemon.store.transact() as root:
-            client = find(root.clients, name, what="client")
-            address, borg = address_of(client), client.borg
-        transport = self._daemon.registry.transports.get(address.transport)
-        if transport is None:
-            raise NotFound(f"There is no transport {address.transport!r}.",
-                           next_step="See: borgcube plugins")  # fmt: skip
-        # One directory for each call: two of them may log in to the same client.
-        directory = places.private_directory(
-            places.runtime_dir(self._daemon.home) / f"ctl-{secrets.token_hex(4)}"
-        )
-        known = places.known_hosts_file(self._daemon.home)
-        return transport, address, TransportContext(known, directory), borg
-
-    @method("client.host_keys")
-    def host_keys(self, *, name: str) -> Later:
-        """Return the keys the host offers, unverified, for a person to compare, and those
-        that were ``trusted`` for it until now."""
-        transport, address, context, _ = self.reach(name)
-
-        def finish(lines: Any) -> dict[str, Any]:
-            trusted = hostkeys.trusted_lines(context.known_hosts)
-            keys = [hostkeys.describe(line) for line in lines]
-            before = hostkeys.trusted_of(context.known_hosts, address.host, address.port)
-            return {
-                "keys": keys,
-                "trusted": before,
-                "known": all(key["line"] in trusted for key in keys),
-            }
-
-        return Later(
-            lambda: transport.scan_host_keys(address, context), finish,
-            lambda: hostkeys.remove_directory(context.runtime_dir),
-        )  # fmt: skip
-
     @method("client.trust")
     def trust(self, *, name: str, lines: list[str]) -> dict[str, Any]:
         """Accept host keys a person has compared; they replace older ones of their type."""
         with self._daemon.store.transact() as root:
             client = find(root.clients, name, what="client")
-            hosts = {client.host, f"[{client.host}]:{client.port}"}
-            keys = [hostkeys.describe(line, hosts=hosts) for line in lines]
-            if not keys:
-                raise InvalidInput("No host key was given.")
-            hostkeys.trust(places.known_hosts_file(self._daemon.home), keys)
-            prints = [key["fingerprint_sha256"] for key in keys]
+            keys = hostkeys.accepted(lines, host=client.host, port=client.port)
+            kept = hostkeys.merged(client.host_keys, keys)
+            root.clients.change(client, host_keys=kept)
+            prints = [key.fingerprint for key in keys]
             root.record(events.ClientTrusted(client=name, fingerprints=prints))
         return {"trusted": len(keys)}
-
-    @method("client.test")
-    def test(self, *, name: str) -> Later:
-        """Log in and ask for the version of borg."""
-        transport, address, context, borg = self.reach(name)
-        engines = self._daemon.registry.engines
-        if not engines:
-            raise NotFound("No repository engine is loaded.", next_step="See: borgcube plugins")
-        kind, engine = sorted(engines.items())[0]
-        state = places.engine_state_dir(self._daemon.home, kind)
-
-        def work() -> dict[str, Any]:
-            connection = transport.connect(address, context)
-            try:
-                said = engine.probe(connection, borg=borg, state_dir=state)
-            finally:
-                connection.close()
-            return {"ok": True, "borg_version": said}
-
-        return Later(work, always=lambda: hostkeys.remove_directory(context.runtime_dir))

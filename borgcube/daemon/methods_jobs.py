@@ -95,10 +95,11 @@ class JobMethods:
     def restore(
         self, *, archive: str, paths: list[str] | None = None,
         to_client: dict[str, Any] | None = None, to_dir: str | None = None,
-        as_root: bool = False, unfenced: bool = False,
+        as_root: bool = False, unfenced: bool = False, shared_target: bool = False,
     ) -> dict[str, str]:  # fmt: skip
         """Queue a restore to a client's directory or to one of the server. What extracts on the
-        server can change nothing but that directory, unless it is ``unfenced``."""
+        server can change nothing but that directory, unless it is ``unfenced``. A directory of a
+        client that others there can write to needs ``shared_target``."""
         if (to_client is None) == (to_dir is None):
             raise InvalidInput("Say where to restore to: either to_client or to_dir.")
         if to_client is not None and set(to_client) != {"client", "directory"}:
@@ -125,6 +126,8 @@ class JobMethods:
                     )
             if unfenced:
                 parameters["unfenced"] = True
+            if shared_target:
+                parameters["shared_target"] = True
             return self._queue(root, Job(
                 type="restore", client=client, repository=found.repository,
                 parameters=parameters,

@@ -36,6 +36,7 @@ def address_of(client: Client) -> ClientAddress:
     return ClientAddress(
         name=client.name, transport=client.transport, host=client.host, port=client.port,
         user=client.user, identity=client.identity, options=dict(client.options),
+        host_keys=tuple(client.host_keys),
     )  # fmt: skip
 
 

@@ -24,12 +24,13 @@ def clean_environment() -> dict[str, str]:
     return kept
 
 
-def spawn(argv: Sequence[str], *, stdout: int | IO[bytes], stderr: IO[bytes]) -> (
-    subprocess.Popen[bytes]
-):  # fmt: skip
+def spawn(
+    argv: Sequence[str], *, stdout: int | IO[bytes], stderr: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
     """Start ``argv`` in a session of its own, with a pipe as standard input.
 
-    Must be called in the main thread: the parent-death signal follows the thread.
+    Must be called in a thread that lives as long as the daemon, such as the main thread: the
+    parent-death signal follows the thread.
     """
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(CHILD), str(os.getpid()), *argv],

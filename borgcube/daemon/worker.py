@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import zmq
 
-from borgcube.core import config, memory
+from borgcube.core import config, hostkeys, memory
 from borgcube.core import home as places
 from borgcube.core.errors import (
     ARCHIVE_QUARANTINED,
@@ -166,7 +166,10 @@ class WorkerContext:
             )  # fmt: skip
         connection: Connection = transport.connect(
             self.order.client,
-            TransportContext(places.known_hosts_file(self.home), self.runtime_dir),
+            TransportContext(
+                hostkeys.known_hosts_for(self.order.client, self.home, self.runtime_dir),
+                self.runtime_dir,
+            ),
         )
         self._connections.append(connection)
         return connection

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from borgcube.core.errors import InvalidInput, JobFailed
+from borgcube.core.hostkeys import known_hosts_for, parse_line
 from borgcube.core.transports import ClientAddress, TransportContext
 from borgcube.plugins.transport_local import LocalTransport
 from borgcube.plugins.transport_openssh import OpenSSHTransport
@@ -65,8 +66,8 @@ class TestSSH(TransportContract):
 
     def test_scanned_key_is_enough(self, reach: Reach, private_sshd: PrivateSSHD) -> None:
         transport, address, context = reach
-        lines = transport.scan_host_keys(address, context)
-        assert private_sshd.known_hosts_line().strip() in lines
+        keys = transport.scan_host_keys(address, context)
+        assert parse_line(private_sshd.known_hosts_line())[1] in keys
 
     def test_refused_login(self, reach: Reach, tmp_path: Path) -> None:
         transport, address, context = reach
@@ -159,3 +160,33 @@ def test_given_ssh_config_cannot_loosen(context: TransportContext, tmp_path: Pat
         "forwardagent no", "stricthostkeychecking true", "permitlocalcommand no",
         "clearallforwardings yes", f"userknownhostsfile {context.known_hosts}",
     } <= settings  # fmt: skip
+
+
+def test_keys_are_ours_to_name_wherever_an_ssh_config_leads(
+    context: TransportContext, private_sshd: PrivateSSHD, tmp_path: Path
+) -> None:
+    """The key is scanned on the way that the configuration says, kept under the client's own
+    host, and checked under that name."""
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host web1\n  HostName {private_sshd.host}\n  Port {private_sshd.port}\n"
+        "  HostKeyAlias other\n  StrictHostKeyChecking no\n"
+    )
+    transport = OpenSSHTransport()
+    address = dataclasses.replace(
+        private_sshd.address("openssh"), host="web1", port=22, options={"ssh_config": str(config)}
+    )
+    # The command line's port wins over the configuration's.
+    address = dataclasses.replace(address, port=private_sshd.port)
+    (key,) = transport.scan_host_keys(address, context)
+    assert key == parse_line(private_sshd.known_hosts_line())[1]
+    trusted = dataclasses.replace(address, host_keys=(key.text,))
+    known = known_hosts_for(trusted, tmp_path, context.runtime_dir)
+    assert known.read_text().startswith(f"[web1]:{private_sshd.port} ")
+    connection = transport.connect(trusted, dataclasses.replace(context, known_hosts=known))
+    assert connection.run(["true"]).exit_code == 0
+    connection.close()
+    private_sshd.change_host_key()
+    with pytest.raises(JobFailed) as failure:
+        transport.connect(trusted, dataclasses.replace(context, known_hosts=known))
+    assert failure.value.cause.kind == "host-key-changed"

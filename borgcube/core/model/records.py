@@ -68,8 +68,10 @@ def _plain(value: Any) -> Any:
 
 
 class Client(Record):
-    """A machine that is backed up."""
+    """A machine that is backed up. ``host_keys`` are the keys of its host that a person has
+    compared, each ``ALGORITHM BASE64``; they are of this client alone."""
 
+    PRIVATE = frozenset({"host_keys"})
     name: str = ""
     transport: str = ""
     host: str = ""
@@ -86,6 +88,7 @@ class Client(Record):
     max_duration_s: int = 0
     max_sessions: int = 0
     options: dict[str, Any] = {}
+    host_keys: tuple[str, ...] = ()
 
 
 class Repository(Record):

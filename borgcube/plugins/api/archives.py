@@ -60,7 +60,8 @@ def _restore(call: Call) -> Answer:
             raise InvalidInput("as_root is for a restore to the server.", field="as_root")
     return common.begun(call, call.act(
         "restore.start", archive=full_name(call.record), paths=body.get("paths", []),
-        as_root=body.get("as_root", False), unfenced=body.get("unfenced", False), **where,
+        as_root=body.get("as_root", False), unfenced=body.get("unfenced", False),
+        shared_target=body.get("shared_target", False), **where,
     ))  # fmt: skip
 
 
@@ -144,6 +145,8 @@ ENDPOINTS = [
                           " slash; none for everything."),
             "as_root": yes_or_no("On the server: keep owners, set-user-ID bits and devices."),
             "unfenced": yes_or_no("On the server, administrators only: extract without the fence."),
+            "shared_target": yes_or_no("On a client: the directory may be one that others there can"
+                                       " write to."),
         }, required=("directory",), title="Restore"),
     ),
     Endpoint(

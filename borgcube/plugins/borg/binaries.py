@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform as this_platform
@@ -131,17 +133,47 @@ def fitting(connection: Connection, state_dir: Path) -> Binary:
 
     Raises JobFailed ``borg-not-deployable`` when there is none.
     """
+    client, found = _best(connection, state_dir)
+    if found is None and client.runs(own_platform()):
+        found = build(state_dir)
+    if found is None:
+        raise _none_for(client)
+    return found
+
+
+def foreseen(connection: Connection, state_dir: Path) -> str:
+    """Say in words which borg would go along to a client; nothing is built for that.
+
+    Raises JobFailed ``borg-not-deployable`` when there is none, and none can be built here.
+    """
+    client, found = _best(connection, state_dir)
+    if found is not None:
+        return f"borg {found.borg} for {found.platform}, sent along"
+    if not client.runs(own_platform()):
+        raise _none_for(client)
+    if importlib.util.find_spec("PyInstaller") is None or shutil.which("objdump") is None:
+        raise JobFailed(
+            "borg-not-deployable", Problem.SERVER,
+            f"There is no borg for {client} to send along, and none can be built here.",
+            next_step="Install BorgCube with its extra `deploy`, and binutils.",
+        )  # fmt: skip
+    version = importlib.metadata.version("borgbackup")
+    return f"borg {version} for {own_platform()}, built with the first backup and sent along"
+
+
+def _best(connection: Connection, state_dir: Path) -> tuple[Platform, Binary | None]:
     client = parse_probe(connection.run(["sh", "-c", PROBE], timeout_s=60).stdout)
     candidates = [one for one in stored(state_dir) if client.runs(one.platform)]
-    if not candidates and client.runs(own_platform()):
-        candidates = [build(state_dir)]
-    if not candidates:
-        raise JobFailed(
-            "borg-not-deployable", Problem.CONFIGURATION,
-            f"There is no borg for {client} to send along.",
-            next_step="Add one with `borgcube borg add`, or install borgbackup on the client.",
-        )  # fmt: skip
-    return max(candidates, key=lambda one: one.platform.libc_version)
+    newest = max(candidates, key=lambda one: one.platform.libc_version, default=None)
+    return client, newest
+
+
+def _none_for(client: Platform) -> JobFailed:
+    return JobFailed(
+        "borg-not-deployable", Problem.CONFIGURATION,
+        f"There is no borg for {client} to send along.",
+        next_step="Add one with `borgcube borg add`, or install borgbackup on the client.",
+    )  # fmt: skip
 
 
 @contextmanager

@@ -101,12 +101,11 @@ class BorgEngine:
         return found + fencing.conditions()
 
     def probe(self, connection: Connection, *, borg: str, state_dir: Path) -> str:
-        """Say which borg would run on a client."""
+        """Say which borg would run on a client. One that is not built yet is not built now."""
         from borgcube.plugins.borg import binaries, rpcrun
 
         if borg == rpcrun.DEPLOY:
-            found = binaries.fitting(connection, state_dir)
-            return f"borg {found.borg} for {found.platform}, sent along"
+            return binaries.foreseen(connection, state_dir)
         return f"borg {rpcrun.borg_version(connection, borg)}"
 
     def vault_command(

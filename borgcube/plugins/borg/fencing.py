@@ -68,6 +68,12 @@ def conditions() -> list[tuple[str, str, str]]:
     )]  # fmt: skip
 
 
+def is_here(context: JobContext, connection: Connection) -> bool:
+    """Tell whether what a job extracts is extracted on this server."""
+    server_side = bool(context.order.parameters.get("server_side"))
+    return server_side or bool(getattr(connection, "runs_here", False))
+
+
 def fence_for(
     context: JobContext, connection: Connection, terms: Mapping[str, Any], *, borg: str
 ) -> Fence | None:
@@ -77,8 +83,7 @@ def fence_for(
     target that holds BorgCube's own files.
     """
     options = context.order.parameters
-    here = bool(options.get("server_side")) or getattr(connection, "runs_here", False)
-    if not here:
+    if not is_here(context, connection):
         return None
     if options.get("unfenced"):
         context.log("warning", "borg extracts without a fence: an administrator asked for it")

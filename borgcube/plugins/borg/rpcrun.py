@@ -19,7 +19,7 @@ from borgcube.core.errors import JobFailed, Problem, Violation
 from borgcube.core.fence import Fence
 from borgcube.core.jobs import JobContext
 from borgcube.core.transports import Connection, RemoteProcess
-from borgcube.core.untrusted import words
+from borgcube.core.untrusted import last_words, words
 from borgcube.plugins.borg import binaries, clientend, remote
 from borgcube.plugins.borg.gateprocess import GateReport, start_gate
 from borgcube.plugins.borg.hearing import ClientOutput, Outcome
@@ -174,7 +174,7 @@ class RemoteBorg:
             raise JobFailed(
                 "connection-lost", Problem.NETWORK,
                 "The connection ended while the client was being prepared: "
-                + (done.stderr.decode("utf-8", "replace").strip()[-300:] or "no reason given"),
+                + (last_words(done.stderr) or "no reason given"),
                 next_step="Run the job again.",
             )  # fmt: skip
         if done.exit_code == 127 and borg != DEPLOY:
@@ -186,7 +186,7 @@ class RemoteBorg:
             raise JobFailed(
                 "seed-failed", Problem.CLIENT,
                 "The session directory cannot be made on the client: "
-                + (done.stderr.decode("utf-8", "replace").strip()[-300:] or "no answer"),
+                + (last_words(done.stderr) or "no answer"),
                 next_step="Check that TMPDIR or /tmp there is writable and has room.",
             )  # fmt: skip
         self.directory = directory

@@ -74,7 +74,8 @@ def restore(context: ArchiveItem, request: Any) -> Any:
                 made = request.act(
                     "restore.start", archive=full_name(record), paths=paths,
                     as_root=bool(values.get("as_root")) and kind == "server",
-                    unfenced=bool(values.get("unfenced")) and kind == "server", **where,
+                    unfenced=bool(values.get("unfenced")) and kind == "server",
+                    shared_target=bool(values.get("shared_target")) and kind == "client", **where,
                 )  # fmt: skip
                 return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
             except BorgCubeError as error:

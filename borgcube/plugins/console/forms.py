@@ -295,13 +295,18 @@ def restore_fields(request: Any, archive: Any) -> list[Field]:
               help=_("One path a line, without a leading slash, as in the archive. Leave it"
               " empty for everything.")),
         Field("target", _("Restore to"), "choice", default=first, choices=targets, required=True),
-        Field("directory", _("Directory there"), required=True, placeholder="/tmp/restored",
+        Field("directory", _("Directory there"), required=True, placeholder="/root/restored",
               help=_("An absolute path. It is made if needed; paths are restored below it, and"
               " files of the same name there are replaced.")),
     ]  # fmt: skip
     if known is None:
         fields.insert(2, Field("client", _("Name of another client"),
                                help=_("Needed only if you chose it above.")))  # fmt: skip
+    fields.append(Field(
+        "shared_target", _("Others may write to that directory"), "checkbox", default=False,
+        group=MORE, help=_("Only for a restore to a client. Without it, a directory that others"
+        " there can write to is refused. Links there are not followed in any case."),
+    ))  # fmt: skip
     if names_files(request):
         fields.append(Field(
             "as_root", _("Keep owners, set-user-ID bits and devices"), "checkbox", default=False,

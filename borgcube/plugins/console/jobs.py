@@ -153,7 +153,8 @@ def again(context: JobItem, request: Any) -> Any:
         made = request.act(
             "restore.start", archive=f"{record.repository}::{asked['archive']}",
             paths=list(asked.get("paths") or ()), as_root=bool(asked.get("as_root")),
-            unfenced=bool(asked.get("unfenced")), **where,
+            unfenced=bool(asked.get("unfenced")),
+            shared_target=bool(asked.get("shared_target")), **where,
         )  # fmt: skip
     return HTTPSeeOther(request.path_to("jobs", made["job_id"]))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from borgcube.core import memory
 from borgcube.core.hookspecs import hookimpl
+from borgcube.core.hostkeys import HostKey
 from borgcube.core.streams import run_to_end, take_descriptors
 from borgcube.core.transports import ClientAddress, Completed, Connection, Source, TransportContext
 
@@ -91,7 +92,7 @@ class LocalTransport:
         """Return a connection; there is nothing to log in to."""
         return LocalConnection()
 
-    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[str]:
+    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[HostKey]:
         """Return nothing: there are no host keys."""
         return []
 

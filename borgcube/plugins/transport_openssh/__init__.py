@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 
 from borgcube.core.forms import Field
 from borgcube.core.hookspecs import hookimpl
+from borgcube.core.hostkeys import HostKey
 from borgcube.core.streams import check_address, host_unreachable
 from borgcube.core.texts import _
 from borgcube.core.transports import ClientAddress, Connection, TransportContext
 from borgcube.plugins.transport_openssh.connection import OpenSSHConnection
+from borgcube.plugins.transport_openssh.hostkeys import scanned, shown_to_ssh
 
 
 class OpenSSHTransport:
@@ -33,22 +34,17 @@ class OpenSSHTransport:
         check_address(address)
         return OpenSSHConnection(address, context)
 
-    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[str]:
-        """Return the known_hosts lines ssh-keyscan sees, unverified."""
+    def scan_host_keys(self, address: ClientAddress, context: TransportContext) -> list[HostKey]:
+        """Return the keys that the host offers, unverified: all of them with ssh-keyscan, or the
+        one that ssh is shown where an ssh_config says how to get there."""
         check_address(address)
-        limit = max(1, int(context.connect_timeout_s))
-        try:
-            result = subprocess.run(
-                ["ssh-keyscan", "-T", str(limit), "-p", str(address.port), "--", address.host],
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=limit * 4, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise host_unreachable(address, "no answer to ssh-keyscan") from None
-        text = result.stdout.decode("ascii", "replace")
-        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-        if not lines:
+        if address.options.get("ssh_config"):
+            keys = shown_to_ssh(address, context)
+        else:
+            keys = scanned(address, limit_s=context.connect_timeout_s)
+        if not keys:
             raise host_unreachable(address, "no host key was offered")
-        return sorted(lines)
+        return keys
 
 
 @hookimpl

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import IO
 
 from borgcube.core import streams
-from borgcube.core.errors import JobFailed
+from borgcube.core.errors import InvalidInput, JobFailed
+from borgcube.core.hostkeys import MAX_KEYS, parse_line
 from borgcube.core.transports import ClientAddress, Completed, Source, TransportContext
+from borgcube.core.untrusted import words
 
 _FIXED = (
     "BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null",
@@ -35,12 +37,25 @@ _FIXED = (
 )  # fmt: skip
 
 
-def ssh_command(address: ClientAddress, context: TransportContext, socket: Path) -> list[str]:
-    """Return ssh with every option it is always given, without host and command."""
+MAX_LISTING = 256 << 10  # of ssh-keyscan
+KILL_S = 10.0
+
+
+def ssh_command(
+    address: ClientAddress, context: TransportContext, socket: Path | None, *, alias: bool = False
+) -> list[str]:
+    """Return ssh with every option it is always given, without host and command.
+
+    Host keys are looked up by our own name of the host, wherever an ssh_config leads, when some
+    were trusted for the client, or when ``alias`` says so.
+    """
     known_hosts = str(context.known_hosts).replace("%", "%%")
-    argv = ["ssh", "-F", str(address.options.get("ssh_config") or "/dev/null"), "-S", str(socket)]
+    argv = ["ssh", "-F", str(address.options.get("ssh_config") or "/dev/null"),
+            "-S", str(socket or "none")]  # fmt: skip
     options = [*_FIXED, f'UserKnownHostsFile="{known_hosts}"']
     options.append(f"ConnectTimeout={max(1, int(context.connect_timeout_s))}")
+    if alias or address.host_keys:
+        options.append(f"HostKeyAlias={streams.known_hosts_name(address)}")
     if address.identity:
         options += [f'IdentityFile="{address.identity}"', "IdentitiesOnly=yes"]
     elif not address.options.get("ssh_config"):
@@ -142,8 +157,7 @@ class OpenSSHConnection:
             time.sleep(0.01)
 
     def _failure(self, text: str) -> JobFailed:
-        last = "".join(c for c in (text.strip().splitlines() or ["no reason given"])[-1]
-                       if c.isprintable())[:300]  # fmt: skip
+        last = words((text.strip().splitlines() or ["no reason given"])[-1], limit=300)
         if "IDENTIFICATION HAS CHANGED" in text or "Host key verification failed" in text:
             stored = self._stored_keys()
             if not stored:
@@ -165,13 +179,11 @@ class OpenSSHConnection:
         return _fingerprints(found.stdout)
 
     def _offered_keys(self) -> list[str]:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            found = subprocess.run(
-                ["ssh-keyscan", "-T", "5", "-p", str(self.address.port), "--", self.address.host],
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
-            )  # fmt: skip
-            return _fingerprints(found.stdout)
-        return []
+        found = streams.output_of(
+            ["ssh-keyscan", "-T", "3", "-p", str(self.address.port), "--", self.address.host],
+            timeout_s=5, max_output=MAX_LISTING,
+        )  # fmt: skip
+        return _fingerprints(found)
 
     def alive(self, *, grace_s: float = 0.0) -> bool:
         """Whether the login still stands, after giving a dying master ``grace_s``."""
@@ -179,8 +191,9 @@ class OpenSSHConnection:
             self._master.wait(grace_s)
         return self._master.poll() is None
 
-    def spawn(self, command: str) -> subprocess.Popen[bytes]:
-        """Start a local ssh that runs ``command`` over the master, never past it."""
+    def spawn(self, command: str, *, unheard: bool = False) -> subprocess.Popen[bytes]:
+        """Start a local ssh that runs ``command`` over the master, never past it; ``unheard``
+        when nobody reads what it prints."""
         if not self.alive():
             raise streams.connection_lost(self.address)
         base = ssh_command(self.address, self.context, self._socket)
@@ -188,22 +201,24 @@ class OpenSSHConnection:
             # The proxy command fails: without its master, ssh must not log in by itself.
             [*base, "-o", "ControlMaster=no", "-o", "ProxyCommand=false", "--",
              self.address.host, command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            stdin=subprocess.DEVNULL if unheard else subprocess.PIPE,
+            stdout=subprocess.DEVNULL if unheard else subprocess.PIPE,
+            stderr=subprocess.DEVNULL if unheard else subprocess.PIPE, bufsize=0,
         )  # fmt: skip
 
     def kill_remote(self, pids: Sequence[int]) -> threading.Thread | None:
         """Kill remote process groups in the background."""
         try:
-            process = self.spawn(streams.kill_command(pids))
+            process = self.spawn(streams.kill_command(pids), unheard=True)
         except JobFailed:
             return None
 
         def reap() -> None:
             try:
-                process.communicate(timeout=10)
+                process.wait(KILL_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.communicate()
+                process.wait()
 
         thread = threading.Thread(target=reap, daemon=True)
         thread.start()
@@ -248,8 +263,7 @@ class OpenSSHConnection:
 def _fingerprints(listing: bytes) -> list[str]:
     prints = []
     for line in listing.decode("ascii", "replace").splitlines():
-        fields = line.split()
-        if len(fields) >= 3 and not line.startswith("#"):
-            with contextlib.suppress(ValueError):
-                prints.append(streams.fingerprint(fields[1], fields[2]))
-    return sorted(prints)
+        with contextlib.suppress(InvalidInput):
+            _, key = parse_line(line)
+            prints.append(f"{key.algorithm} {key.fingerprint}")
+    return sorted(prints)[:MAX_KEYS]

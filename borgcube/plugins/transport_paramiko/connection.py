@@ -10,23 +10,67 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import paramiko  # type: ignore[import-untyped]
 
 from borgcube.core import streams
+from borgcube.core.errors import InvalidInput
+from borgcube.core.hostkeys import HostKey
 from borgcube.core.transports import ClientAddress, Completed, Source, TransportContext
+from borgcube.core.untrusted import words
+from borgcube.plugins.transport_paramiko.bounds import BoundedSocket, BoundedTransport
 
+LOGIN_SPARE_S = 5.0
 _BLOCK = 1 << 16
 _LOST = (paramiko.SSHException, OSError, EOFError)
 
 
-def open_socket(address: ClientAddress, timeout_s: float) -> socket.socket:
-    """Connect by TCP; raises JobFailed ``host-unreachable``."""
+def open_socket(address: ClientAddress, timeout_s: float) -> BoundedSocket:
+    """Connect by TCP; raises JobFailed ``host-unreachable``. The time is that of the whole
+    login, and a little more."""
+    deadline = time.monotonic() + timeout_s
+    failure: OSError | None = None
     try:
-        return socket.create_connection((address.host, address.port), timeout_s)
-    except OSError as error:
+        places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
         raise streams.host_unreachable(address, str(error)) from error
+    for family, kind, protocol, _name, place in places:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(left)
+            sock.connect(place)
+        except OSError as error:
+            failure = error
+            sock.close()
+            continue
+        return BoundedSocket(sock, limit_s=timeout_s + LOGIN_SPARE_S)
+    raise streams.host_unreachable(address, str(failure or "no answer"))
+
+
+def offered_key(address: ClientAddress, limit_s: float) -> HostKey:
+    """Return the key that the host shows first; raises JobFailed ``host-unreachable``."""
+    sock = open_socket(address, limit_s)
+    try:
+        transport = BoundedTransport(sock)
+        try:
+            transport.start_client(timeout=limit_s)
+            key = transport.get_remote_server_key()
+            return HostKey.parse(f"{key.get_name()} {key.get_base64()}")
+        finally:
+            transport.close()
+    except (*_LOST, InvalidInput) as error:
+        raise streams.host_unreachable(address, _reason(sock, error)) from error
+    finally:
+        sock.close()
+
+
+def _reason(sock: BoundedSocket, error: BaseException) -> str:
+    return sock.reason or words(error) or type(error).__name__
 
 
 class ParamikoProcess:
@@ -59,7 +103,12 @@ class ParamikoProcess:
 
     def _announcement(self, token: str) -> int:
         line = b""
+        deadline = time.monotonic() + self._connection.context.connect_timeout_s
         for _ in range(1 << 16):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._channel.settimeout(left)
             byte = self._channel.recv_stderr(1)
             if not byte:
                 break
@@ -136,6 +185,7 @@ class ParamikoConnection:
                 key_filename=address.identity or None, look_for_keys=False,
                 allow_agent=False, compress=False, sock=sock,
                 timeout=limit, banner_timeout=limit, auth_timeout=limit, channel_timeout=limit,
+                transport_factory=BoundedTransport,
             )  # fmt: skip
         except BaseException as error:
             self._client.close()
@@ -145,9 +195,11 @@ class ParamikoConnection:
                     address, _print(error.expected_key), _print(error.key)
                 ) from error
             if isinstance(error, paramiko.AuthenticationException):
-                raise streams.login_refused(address, str(error)) from error
+                raise streams.login_refused(address, words(error, limit=300)) from error
             if "No authentication methods" in str(error):
                 raise streams.login_refused(address, "no key was given for it") from error
+            if sock.reason:
+                raise streams.host_unreachable(address, sock.reason) from error
             if "not found in known_hosts" in str(error):
                 offered = "a key of another type"
                 raise streams.host_key_changed(
@@ -156,8 +208,9 @@ class ParamikoConnection:
             if isinstance(error, FileNotFoundError | PermissionError):
                 raise streams.login_refused(address, str(error)) from error
             if isinstance(error, _LOST):
-                raise streams.host_unreachable(address, str(error)) from error
+                raise streams.host_unreachable(address, _reason(sock, error)) from error
             raise
+        sock.lift()
         transport = self._client.get_transport()
         assert transport is not None
         transport.set_keepalive(15)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import re
 
-from borgcube.core.home import known_hosts_file
+from borgcube.core.hostkeys import HostKey
 from borgcube.testing.consolerig import ConsoleRig
 
 
-def key(text: bytes) -> str:
-    return f"[moved.example]:2222 ssh-ed25519 {base64.b64encode(text).decode()}"
+def key(text: bytes) -> HostKey:
+    return HostKey("ssh-ed25519", b"\0\0\0\x0bssh-ed25519" + text)
 
 
 def test_the_way_to_a_client_is_tested_step_by_step(console: ConsoleRig) -> None:
@@ -26,12 +25,13 @@ def test_the_way_to_a_client_is_tested_step_by_step(console: ConsoleRig) -> None
 def test_a_host_key_that_changed_shows_old_and_new_and_is_trusted_only_on_purpose(
     console: ConsoleRig,
 ) -> None:
-    known = known_hosts_file(console.home)
-    known.write_text(
-        f"{key(b'old')}\nother.example ssh-ed25519 {base64.b64encode(b'o').decode()}\n"
-    )
-    known.with_name("offered").write_text(f"{key(b'new')}\n")
-    console.call("client.add", name="moved", transport="faraway", host="moved.example", port=2222)
+    offered = console.place / "offered"
+    offered.write_text(f"{key(b'new').text}\n")
+    options = {"offered": str(offered)}
+    console.call("client.add", name="moved", transport="faraway", host="moved.example", port=2222,
+                 options=options)  # fmt: skip
+    before = f"[moved.example]:2222 {key(b'old').text}"
+    console.call("client.trust", name="moved", lines=[before])
     visitor = console.visitor("olga")
     path = "/clients/moved/connect?state=compare"
     page = visitor.get(path).text
@@ -40,8 +40,9 @@ def test_a_host_key_that_changed_shows_old_and_new_and_is_trusted_only_on_purpos
     assert len(shown) == 2 and shown[0] != shown[1]
     (line,) = re.findall(r'name="line" value="([^"]+)"', page)
     assert visitor.post("/clients/moved/trust", {"line": line}).status == 303
-    lines = set(known.read_text().splitlines())
-    assert key(b"new") in lines and key(b"old") not in lines and len(lines) == 2
+    now = console.call("client.host_keys", name="moved")
+    assert now["known"] and [one["line"] for one in now["trusted"]] == [line]
+    assert line == f"[moved.example]:2222 {key(b'new').text}"
     assert "another host key" not in visitor.get(path).text
     audit = console.visitor("ada").get("/audit").text
     assert "client.trust" in audit and "olga" in audit

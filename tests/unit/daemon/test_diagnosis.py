@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.hostkeys import HostKey
 from borgcube.core.transports import ClientAddress, Completed, TransportContext
 from borgcube.daemon.diagnosis import Diagnosis
 
 
-def key(host: str, text: bytes) -> str:
-    return f"{host} ssh-ed25519 {base64.b64encode(text).decode()}"
+def key(text: bytes) -> HostKey:
+    return HostKey("ssh-ed25519", b"\0\0\0\x0bssh-ed25519" + text)
 
 
 class Way:
@@ -24,11 +24,11 @@ class Way:
 
     name = "way"
 
-    def __init__(self, *, keys: list[str], login: bool = True, prints: bytes = b"ok Linux\n"):
+    def __init__(self, *, keys: list[HostKey], login: bool = True, prints: bytes = b"ok Linux\n"):
         self.keys, self.login, self.prints = keys, login, prints
         self.closed = 0
 
-    def scan_host_keys(self, address: Any, context: Any) -> list[str]:
+    def scan_host_keys(self, address: Any, context: Any) -> list[HostKey]:
         return self.keys
 
     def connect(self, address: Any, context: Any) -> Any:
@@ -60,12 +60,12 @@ def answering(greeting: bytes) -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def diagnosed(place: Path, way: Way, port: int, *, host: str = "127.0.0.1", known: str = "",
+def diagnosed(place: Path, way: Way, port: int, *, host: str = "127.0.0.1", known: bytes = b"",
            probe: Any = lambda _: "borg 1.4.5") -> list[tuple[str, str]]:  # fmt: skip
-    file = place / "known_hosts"
-    file.write_text(known)
-    address = ClientAddress("web", "way", host=host, port=port, user="root")
-    found = Diagnosis(way, address, TransportContext(file, place), probe=probe).run()  # type: ignore[arg-type]
+    keys = [key(known).text] if known else []
+    address = ClientAddress("web", "way", host=host, port=port, user="root", host_keys=keys)
+    context = TransportContext(place / "known_hosts", place)
+    found = Diagnosis(way, address, context, probe=probe).run()  # type: ignore[arg-type]
     bad = [step for step in found if step.state == "bad"]
     assert all(step.said and step.next_step for step in bad)
     assert all(step.said.isprintable() for step in found)
@@ -80,9 +80,8 @@ HELLO = b"SSH-2.0-OpenSSH_9.2\x1b[2J\r\n"
 
 def test_every_step_that_can_fail_is_named(tmp_path: Path) -> None:
     with answering(HELLO) as port:
-        good = key(f"[127.0.0.1]:{port}", b"good")
-        way = Way(keys=[good])
-        assert diagnosed(tmp_path, way, port, known=f"{good}\n") == [("all", "borg 1.4.5")]
+        way = Way(keys=[key(b"good")])
+        assert diagnosed(tmp_path, way, port, known=b"good") == [("all", "borg 1.4.5")]
         assert way.closed == 1
     assert diagnosed(tmp_path, way, 1, host="no.such.name.invalid")[0][0] == "resolve"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -92,15 +91,13 @@ def test_every_step_that_can_fail_is_named(tmp_path: Path) -> None:
         ((step, said),) = diagnosed(tmp_path, way, port)
         assert step == "connect" and "no SSH daemon" in said
 
-    def with_host(way: Way, *, known: str = "good", **more: Any) -> tuple[str, str]:
+    def with_host(way: Way, *, known: bytes = b"good", **more: Any) -> tuple[str, str]:
         with answering(HELLO) as port:
-            place = f"[127.0.0.1]:{port}"
-            way.keys = [key(place, b"good")]
-            lines = f"{key(place, known.encode())}\n" if known else ""
-            return diagnosed(tmp_path, way, port, known=lines, **more)[0]
+            way.keys = [key(b"good")]
+            return diagnosed(tmp_path, way, port, known=known, **more)[0]
 
-    assert with_host(Way(keys=[]), known="other")[1].startswith("The machine shows another")
-    assert "not compared" in with_host(Way(keys=[]), known="")[1]
+    assert with_host(Way(keys=[]), known=b"other")[1].startswith("The machine shows another")
+    assert "not compared" in with_host(Way(keys=[]), known=b"")[1]
     assert with_host(Way(keys=[], login=False)) == ("login", "Refused.")
     step, said = with_host(Way(keys=[], prints=b"Welcome!\x1b[2J\nok Linux\n"))
     assert step == "shell" and "Welcome!" in said

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from borgcube.core.errors import InvalidInput, JobFailed
+from borgcube.core.transports import Completed
+from borgcube.plugins.borg import binaries
 from borgcube.plugins.borg.binaries import Platform, own_platform, parse_platform, parse_probe
 
 GLIBC = Platform("linux", "x86_64", "glibc", (2, 36))
@@ -46,3 +51,33 @@ def test_older_c_library_does_not_run_a_newer_build() -> None:
     assert not Platform("linux", "aarch64", "glibc", (2, 40)).runs(GLIBC)
     assert Platform("linux", "x86_64", "musl").runs(Platform("linux", "x86_64"))
     assert own_platform().system == "linux"
+
+
+class Client:
+    """A client that says what system it is."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+
+    def run(self, argv: Any, **_: Any) -> Completed:
+        return Completed(0, self._said, b"")
+
+
+def test_a_test_of_a_client_says_what_goes_along_and_builds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a child with a minute and little memory: a build takes both."""
+    monkeypatch.setattr(binaries, "build", lambda *_, **__: pytest.fail("built"))
+    monkeypatch.setattr(binaries.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(binaries.shutil, "which", lambda _: "/usr/bin/objdump")
+    own = own_platform()
+    said = f"\n{own.system} {own.machine}\nglibc {'.'.join(map(str, own.libc_version))}\n"
+    client: Any = Client(said.encode())
+    assert "built with the first backup" in binaries.foreseen(client, tmp_path)
+    monkeypatch.setattr(binaries.shutil, "which", lambda _: None)
+    other: Any = Client(b"\nPlan9 mips\n\n")
+    for asked in (client, other):
+        with pytest.raises(JobFailed) as failure:
+            binaries.foreseen(asked, tmp_path)
+        assert failure.value.cause.kind == "borg-not-deployable"
+    assert list(tmp_path.iterdir()) == []
