@@ -110,7 +110,7 @@ class BorgEngine:
 
     def vault_command(
         self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int = 14,
-        free_floor_bytes: int = 0,
+        free_floor_bytes: int = 0, repository_id: str = "",
     ) -> Sequence[str]:  # fmt: skip
         """Return the argv of the vault process."""
         return [
@@ -129,7 +129,15 @@ class BorgEngine:
             str(partial_days),
             "--free-floor",
             str(free_floor_bytes),
+            "--id",
+            repository_id,
         ]
+
+    def adopt_state(self, shared: Path, own: Path, *, repository_id: str) -> None:
+        """Move what 0.1.0 kept of a repository to a directory of its own."""
+        from borgcube.plugins.borg.statedirs import adopt
+
+        adopt(shared, own, repository_id)
 
     def upkeep_due(self, state_dir: Path, repository_id: str) -> datetime | None:
         """Return when the next unfinished backup is to be given up."""

@@ -72,12 +72,15 @@ def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:
         )
 
 
-def inspect(path: Path, passphrase: str) -> dict[str, Any]:
-    """Open an existing repository, proving the passphrase; list its archives with their sizes."""
+def inspect(path: Path, passphrase: str, state_dir: Path) -> dict[str, Any]:
+    """Open an existing repository, proving the passphrase; list its archives with their sizes.
+
+    ``state_dir`` is to be this repository's own; nothing that is kept elsewhere is changed."""
     from borgcube.plugins.borg.vault.opened import OpenedRepository
 
     opened = OpenedRepository(path, passphrase, with_cache=False)
     try:
+        opened.note_key(state_dir)
         return {
             "id": opened.repository.id_str,
             "encryption": opened.encryption,
@@ -126,7 +129,7 @@ def main() -> int:
         if request.op == "create":
             answer = create(Path(request.path), request.encryption, request.passphrase)
         else:
-            answer = inspect(Path(request.path), request.passphrase)
+            answer = inspect(Path(request.path), request.passphrase, Path(request.state_dir))
     except BorgCubeError as error:
         answer = _error(
             getattr(getattr(error, "cause", None), "kind", "failed"), error.message, error.next_step

@@ -215,8 +215,9 @@ def _die_with_parent() -> None:
 
 
 def _open(
-    path: Path, state_dir: Path, passphrase: str, *, partial_days: int, space: FreeSpace
-) -> Vault:
+    path: Path, state_dir: Path, passphrase: str, *, partial_days: int, space: FreeSpace,
+    repository_id: str = "",
+) -> Vault:  # fmt: skip
     from borgcube.plugins.borg.vault import recovery
     from borgcube.plugins.borg.vault.causes import home_writes
     from borgcube.plugins.borg.vault.opened import OpenedRepository
@@ -225,12 +226,14 @@ def _open(
         recovery.break_dead_lock(path, state_dir)
     readers = Readers()
     opened = OpenedRepository(
-        path, passphrase, hide=lambda opened: _look_first(opened, state_dir, readers)
-    )
+        path, passphrase, repository_id=repository_id,
+        hide=lambda opened: _look_first(opened, state_dir, readers),
+    )  # fmt: skip
     try:
         vault_dir = state_dir / opened.repository.id_str
         with home_writes():
             if not opened.read_only:
+                opened.note_key(state_dir)
                 recovery.note_holder(state_dir, opened)
             vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
@@ -292,14 +295,17 @@ def keep_up(vault: Vault) -> None:
 
 def serve(
     path: Path, listen: Path, state_dir: Path, passphrase: str, *, space: FreeSpace,
-    partial_days: int = 14,
+    partial_days: int = 14, repository_id: str = "",
 ) -> int:  # fmt: skip
     """Open the repository and serve ``listen``; returns the exit code."""
     from borgcube.plugins.borg.vault.causes import as_answer
 
     try:
         Memory(enforced=True).opening(path)
-        vault = _open(path, state_dir, passphrase, partial_days=partial_days, space=space)
+        vault = _open(
+            path, state_dir, passphrase, partial_days=partial_days, space=space,
+            repository_id=repository_id,
+        )  # fmt: skip
         vault.memory.enforce()
         server = _listen(listen)
     except Exception as error:
@@ -371,6 +377,7 @@ def main() -> int:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--partial-days", type=int, default=14)
     parser.add_argument("--free-floor", type=int, default=0, metavar="BYTES")
+    parser.add_argument("--id", default="", help="the only ID that is opened")
     options = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
@@ -382,7 +389,7 @@ def main() -> int:
     borgenv.prepare(options.state_dir)
     return serve(
         options.path, options.socket, options.state_dir, passphrase,
-        partial_days=options.partial_days,
+        partial_days=options.partial_days, repository_id=options.id,
         space=FreeSpace(options.path, name=options.name, floor=options.free_floor),
     )  # fmt: skip
 

@@ -20,6 +20,8 @@ from borg.helpers import Manifest
 from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.untrusted import words
+from borgcube.plugins.borg import statedirs
 from borgcube.plugins.borg.vault.sealing import Sealer
 
 log = logging.getLogger("borgcube.vault")
@@ -150,6 +152,17 @@ def read_only_cause(path: Path, *, still: bool) -> JobFailed:
     )
 
 
+def another_repository(path: Path, found: str, recorded: str) -> JobFailed:
+    """Return the refusal of a repository that is not the one that was created or imported."""
+    return _failed(
+        "repository-replaced",
+        f"What lies at {path} is another repository: its ID is {words(found[:16])}, and that of "
+        f"the one that BorgCube knows there is {recorded[:16]}.",
+        "Mount the storage that belongs there. To use what is there now, import it under another "
+        "name.",
+    )
+
+
 class OpenedRepository:
     """An exclusively locked repository with its key, manifest and in-sync Borg cache.
 
@@ -157,13 +170,17 @@ class OpenedRepository:
     could not be made there, and whatever lock a dead process left in it. Nobody on this
     server can write to it then. Borg's cache is elsewhere and kept as always.
 
-    Raises JobFailed with kinds ``repository-missing``, ``repository-locked``,
-    ``wrong-passphrase``, ``repository-read-only`` or ``repository-unusable``.
+    With a ``repository_id``, no other is opened.
+
+    Raises JobFailed with kinds ``repository-replaced``, ``repository-missing``,
+    ``repository-locked``, ``wrong-passphrase``, ``repository-read-only`` or
+    ``repository-unusable``.
     """
 
     def __init__(
-        self, path: Path, passphrase: str, *, with_cache: bool = True, hide: Hide | None = None
-    ) -> None:
+        self, path: Path, passphrase: str, *, with_cache: bool = True, hide: Hide | None = None,
+        repository_id: str = "",
+    ) -> None:  # fmt: skip
         if not path.is_dir() or not (path / "config").is_file():
             raise _failed(
                 "repository-missing",
@@ -175,6 +192,7 @@ class OpenedRepository:
             str(path), exclusive=not self.read_only, lock=not self.read_only,
             lock_wait=LOCK_WAIT_S,
         )  # fmt: skip
+        self._recorded_id = repository_id
         self.cache: Any = None
         # Asked before Borg makes its cache from all archives: which ones it must not read.
         self._hide = hide
@@ -190,6 +208,9 @@ class OpenedRepository:
 
         try:
             self.repository.__enter__()
+            # Before anything that goes by its ID is looked at: counters, keys, caches.
+            if self._recorded_id and self.repository.id_str != self._recorded_id:
+                raise another_repository(path, self.repository.id_str, self._recorded_id)
             if self.read_only:
                 log.warning("%s is read-only: it is opened to be read, without a lock", path)
                 self._check_whole()
@@ -240,6 +261,13 @@ class OpenedRepository:
                 f"There is no usable Borg repository at {path}.",
                 "Mount its storage or correct the path.",
             ) from error
+
+    def note_key(self, state_dir: Path) -> None:
+        """Write down whose nonces are counted in ``state_dir``; see ``statedirs.py``."""
+        if hasattr(self.key, "cipher"):
+            statedirs.carry_over(
+                state_dir, self.repository.id_str, statedirs.fingerprint(self.key.enc_key)
+            )
 
     @cached_property
     def sealer(self) -> Sealer:
