@@ -62,6 +62,8 @@ class Vault:
         self.known = self.ledger.known = Known(self.ledger, state_dir, self.readers)
         if opened.hidden:
             self.known.note_uncounted()
+        for archive_id, reason in opened.unreadable.items():
+            self.known.note_unreadable(archive_id, reason)
         self.partial_age = partial_age  # unfinished backups are given up after it
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
         self.sealing: dict[bytes, Sealing] = {}  # under the ledger's lock
@@ -227,7 +229,7 @@ def _open(
     readers = Readers()
     opened = OpenedRepository(
         path, passphrase, repository_id=repository_id,
-        hide=lambda opened: _look_first(opened, state_dir, readers),
+        hide=lambda opened, thorough: _look_first(opened, state_dir, readers, thorough),
     )  # fmt: skip
     try:
         vault_dir = state_dir / opened.repository.id_str
@@ -249,9 +251,10 @@ def _open(
     return vault
 
 
-def _look_first(opened: Any, state_dir: Path, readers: Readers) -> list[str]:
+def _look_first(opened: Any, state_dir: Path, readers: Readers, thorough: bool) -> list[str]:
     """Return the names of archives in quarantine, after looking through all that are not known:
-    Borg is about to make its cache from them."""
+    Borg is about to make its cache from them. ``thorough`` has all
+    lists of files read again."""
     from borgcube.plugins.borg.vault.causes import home_writes
     from borgcube.plugins.borg.vault.known import Known
     from borgcube.plugins.borg.vault.ledger import Source
@@ -264,7 +267,11 @@ def _look_first(opened: Any, state_dir: Path, readers: Readers) -> list[str]:
         try:
             known.require(archive_id, name)
         except JobFailed as error:
-            log.warning("%s", error)
+            if not known.reason(archive_id):  # its reader did not live
+                known.note_unreadable(archive_id, str(error))
+    for info in opened.manifest.archives.list() if thorough else ():
+        known.check_whole(info.id)
+    opened.unreadable = known.unreadable()
     return [info.name for info in opened.manifest.archives.list() if known.reason(info.id)]
 
 
