@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +16,9 @@ from borgcube.core.engines import FileStream, RepositoryFacts
 from borgcube.core.errors import BorgCubeError, JobFailed
 from borgcube.core.jobs import JobContext, JobResult
 from borgcube.core.transports import Connection
+from borgcube.core.untrusted import MAX_WORDS, words
+
+log = logging.getLogger(__name__)
 
 TOOL_TIMEOUT_S = 300
 
@@ -70,8 +74,17 @@ class BorgEngine:
                 timeout=TOOL_TIMEOUT_S,
                 check=False,
             )
+        except subprocess.TimeoutExpired as error:
+            raise BorgCubeError(
+                f"The repository could not be opened within {TOOL_TIMEOUT_S} seconds.",
+                next_step="Look at its storage.",
+            ) from error
+        try:
             answer = json.loads(done.stdout.splitlines()[-1])
-        except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        except (ValueError, IndexError) as error:
+            said = done.stderr[-MAX_WORDS:].decode("utf-8", "replace")
+            log.warning("the process that opens repositories ended with code %d: %s",
+                        done.returncode, words(said))  # fmt: skip
             raise BorgCubeError(
                 "The repository could not be opened.", next_step="See the daemon's log."
             ) from error

@@ -61,8 +61,7 @@ class FakeEngine:
 
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path):
         old = {"id": "e1", "name": "old", "start": "2020-01-01T00:00:00+00:00", "files": 3}
-        claimed = os.environ.get("BORGCUBE_FAKE_ID") or hashlib.sha256(bytes(path)).hexdigest()
-        return RepositoryFacts(claimed, "repokey", (old,))
+        return RepositoryFacts(hashlib.sha256(bytes(path)).hexdigest(), "repokey", (old,))
 
     def conditions(self):
         return [("warning", "The fake engine keeps nothing.", "Use a real one.")]
