@@ -138,8 +138,6 @@ def cube(data: Path, place: Path, keep: int) -> Run:
                        timeout=TIMEOUT_S)  # fmt: skip
 
     command("init")
-    shutil.copytree(data / "base", place / "home" / "engines" / "borg" / "base",
-                    dirs_exist_ok=True)  # fmt: skip
     with (place / "serve.log").open("ab") as out:
         daemon = subprocess.Popen([_script("borgcube"), "serve"], env=env, stdout=out, stderr=out)
     try:
@@ -151,6 +149,8 @@ def cube(data: Path, place: Path, keep: int) -> Run:
             time.sleep(0.2)
         command("repository", "import", "main", "--path", str(place / "repository"),
                 "--passphrase-file", str(secret))  # fmt: skip
+        (state,) = (place / "home/engines/borg/repositories").iterdir()
+        shutil.copytree(data / "base", state / "base", dirs_exist_ok=True)
         command("client", "add", "alpha", "--transport", "local")
         command("plan", "add", "all", "--client", "alpha", "--repository", "main", "--path", "/srv")
         command("repository", "map", "main", "alpha-*", "--plan", "all", "--apply")
@@ -161,7 +161,7 @@ def cube(data: Path, place: Path, keep: int) -> Run:
     finally:
         daemon.terminate()
         daemon.wait(120)
-    base = {**_environment(place), "BORG_BASE_DIR": str(place / "home/engines/borg/base")}
+    base = {**_environment(place), "BORG_BASE_DIR": str(state / "base")}
     return _left(place / "repository", base, run)
 
 

@@ -66,16 +66,21 @@ class Engine(Protocol):
 
     def vault_command(
         self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int,
-        free_floor_bytes: int,
+        free_floor_bytes: int, repository_id: str,
     ) -> Sequence[str]:  # fmt: skip
-        """Return the argv of the vault process. Chunks of a backup that was never finished
-        are given up after ``partial_days``; no backup is taken or gone on with below
-        ``free_floor_bytes`` of free space at ``path``. It reads the passphrase, one line, from
-        its standard input, writes one JSON line ``{"ready": true}`` (with ``"read_only":
+        """Return the argv of the vault process. It opens the repository only if that has the ID
+        ``repository_id``; ``state_dir`` is this repository's own. Chunks of a backup that was
+        never finished are given up after ``partial_days``; no backup is taken or gone on with
+        below ``free_floor_bytes`` of free space at ``path``. It reads the passphrase, one line,
+        from its standard input, writes one JSON line ``{"ready": true}`` (with ``"read_only":
         true`` when it serves nobody who writes) or ``{"error": {kind, problem, message,
         next_step}}`` to standard output and another one when it gives up later, in between
         about every second ``{"beat": {"still_s": seconds}}`` (for how long its work has
         stood still), serves ``socket`` and ends cleanly on SIGTERM."""
+
+    def adopt_state(self, shared: Path, own: Path, *, repository_id: str) -> None:
+        """Move to ``own`` what 0.1.0 kept of a repository in ``shared``, a directory for all.
+        May be called again, and go on where a crash ended it. Called when the daemon starts."""
 
     def upkeep_due(self, state_dir: Path, repository_id: str) -> datetime | None:
         """Return when a repository's vault is wanted although no job asks for it, as an

@@ -83,6 +83,16 @@ def engine_state_dir(home: Path, engine: str) -> Path:
     return private_directory(home / "engines" / engine)
 
 
+def repository_state_dir(engine_dir: Path, identity: str) -> Path:
+    """Return the directory of what an engine keeps beside one repository, in the engine's own.
+
+    ``identity`` is that of our record. What a repository says of itself names nothing here, so
+    that none can have another's locks, caches or counters.
+    """
+    private_directory(engine_dir / "repositories")
+    return private_directory(engine_dir / "repositories" / identity)
+
+
 def known_hosts_file(home: Path) -> Path:
     """Return the path of BorgCube's own known_hosts file (it may not exist yet)."""
     return home / "known_hosts"

@@ -59,6 +59,11 @@ def address_space() -> int:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def of_machine() -> int:
+    """Return the bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def is_shortage(error: BaseException) -> bool:
     """Tell whether an error means that this process got no more memory; Python tells of a
     thread's stack that does not fit in another way."""

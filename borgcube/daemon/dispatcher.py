@@ -20,7 +20,6 @@ import zmq
 from ZODB.POSException import POSError
 
 from borgcube.core import events, lifecycle, rereading
-from borgcube.core import home as places
 from borgcube.core.config import Config
 from borgcube.core.errors import BorgCubeError, FailureCause, NotFound, Problem
 from borgcube.core.jobs import JobResult
@@ -28,7 +27,7 @@ from borgcube.core.model import Job
 from borgcube.core.registry import Registry
 from borgcube.core.secrets import MasterKey
 from borgcube.core.store import Root, Store
-from borgcube.daemon import queue, troubles
+from borgcube.daemon import queue, statedirs, troubles
 from borgcube.daemon.endings import Ending
 from borgcube.daemon.orders import build_order
 from borgcube.daemon.pruning import record_maintenance
@@ -224,15 +223,21 @@ class Dispatcher:
             repository = root.repositories.find("name", name)
             if repository is None:
                 raise NotFound(f"There is no repository {name!r}.")
+            statedirs.refuse_copy(root, repository)
             data, sealed = repository.as_data(), repository.passphrase
         engine = self._registry.engines.get(data["engine"])
         if engine is None:
             raise NotFound(f"There is no engine {data['engine']!r}.",
                            next_step="See `borgcube plugins`.")  # fmt: skip
-        socket = self.vaults.socket_for(data["repository_id"] or data["id"])
+        socket = self.vaults.socket_for(data["id"])
+        state_dir = statedirs.of(self._home, data["engine"], data["id"])
+        statedirs.adopt_one(
+            self._home, engine, identity=data["id"], repository_id=data["repository_id"]
+        )
         argv = engine.vault_command(
             name=name, path=Path(data["path"]), socket=socket,
-            state_dir=places.engine_state_dir(self._home, data["engine"]),
+            state_dir=state_dir,
+            repository_id=data["repository_id"],
             partial_days=self._config.vault.partial_days,
             free_floor_bytes=data["free_floor_bytes"],
         )  # fmt: skip

@@ -27,7 +27,7 @@ from borgcube.core.errors import BorgCubeError, ConfigurationError
 from borgcube.core.registry import Registry
 from borgcube.core.services import Service, ServiceContext, ServiceFactory
 from borgcube.core.store import Store
-from borgcube.daemon import hostkeys
+from borgcube.daemon import hostkeys, statedirs
 from borgcube.daemon.alarms import Alarms
 from borgcube.daemon.audit import Audit
 from borgcube.daemon.control import MAX_REQUEST, UNWRITABLE, Control, methods_of
@@ -200,6 +200,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until asked to stop."""
         lose_jobs(self.store)
+        statedirs.adopt(self.home, self.store, self.registry)
         self.scheduler.start()
         drills.clear_scratch_later(self.home)
         with self.store.transact() as root:

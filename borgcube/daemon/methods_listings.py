@@ -9,7 +9,7 @@ from borgcube.core import lifecycle, listings, quarantine
 from borgcube.core.errors import InvalidInput, NotFound
 from borgcube.core.model import Archive, Job, Repository
 from borgcube.core.store import Root
-from borgcube.daemon import joblog
+from borgcube.daemon import joblog, statedirs
 from borgcube.daemon.control import Awaited, Later, method
 from borgcube.daemon.methods_plans import PlanMethods
 from borgcube.daemon.orders import PLAN_OPTIONS
@@ -112,13 +112,13 @@ class ListingMethods:
         with self._daemon.store.transact() as root:
             archive, found = self._archive(root, repository, id)
             archive_id, engine_name = archive.id, found.engine
-            repository_id = found.repository_id
+            identity, repository_id = found.id, found.repository_id
         engine = self._daemon.registry.engines.get(engine_name)
         if engine is None:
             raise NotFound(
                 f"There is no engine {engine_name!r}.", next_step="See: borgcube plugins"
             )
-        state = places.engine_state_dir(self._daemon.home, engine_name)
+        state = statedirs.of(self._daemon.home, engine_name, identity)
         first, most = max(0, start), max(1, min(limit, listings.MAX_PAGE))
 
         def work() -> dict[str, Any]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from borgcube.core import deduplication, events, lifecycle
-from borgcube.core import home as places
 from borgcube.core.engines import RepositoryFacts
 from borgcube.core.errors import Duplicate, InvalidInput, NotFound
 from borgcube.core.model import Repository
 from borgcube.core.model.names import check_name
-from borgcube.daemon import checks, queue, removing
+from borgcube.daemon import checks, queue, removing, statedirs
 from borgcube.daemon.archives import archive_from, archive_number
 from borgcube.daemon.control import Later, method
 from borgcube.daemon.dispatcher import passphrase_context
@@ -58,17 +59,23 @@ class RepositoryMethods:
         return place
 
     def _later(
-        self, work: Any, *, name: str, path: Path, engine: str, passphrase: str, imported: bool,
-        free_floor_bytes: int = DEFAULT_FLOOR,
+        self, work: Callable[[Path], Any], *, name: str, path: Path, engine: str,
+        passphrase: str, imported: bool, free_floor_bytes: int = DEFAULT_FLOOR,
     ) -> Later:  # fmt: skip
+        # Ours: what the engine keeps of this one is known by it from the first look on.
+        identity = secrets.token_hex(12)
+        state = statedirs.of(self._daemon.home, engine, identity)
+        recorded: list[str] = []
+
         def finish(facts: RepositoryFacts) -> dict[str, Any]:
             sealed = self._daemon.keys.seal(passphrase, context=passphrase_context(name))
             repository = Repository(
-                name=name, path=str(path), engine=engine, repository_id=facts.id,
+                id=identity, name=name, path=str(path), engine=engine, repository_id=facts.id,
                 encryption=facts.encryption, passphrase=sealed, created_at=events.now(),
                 free_floor_bytes=free_floor_bytes,
             )  # fmt: skip
             with self._daemon.store.transact() as root:
+                statedirs.refuse_copy(root, repository)
                 root.repositories.add(repository)
                 root.record(events.RepositoryCreated(
                     repository=name, engine=engine, encryption=facts.encryption,
@@ -77,9 +84,16 @@ class RepositoryMethods:
                 for entry in facts.archives:
                     archive = archive_from(entry, repository=name)
                     lifecycle.add_archive(root, archive, number=archive_number(archive.at))
-                return repository.as_data()
+                data: dict[str, Any] = repository.as_data()
+            recorded.append(identity)
+            return data
 
-        return Later(work, finish, lambda: self._reserved.difference_update({name, str(path)}))
+        def always() -> None:
+            self._reserved.difference_update({name, str(path)})
+            if not recorded:
+                shutil.rmtree(state, ignore_errors=True)
+
+        return Later(lambda: work(state), finish, always)
 
     @method("repository.create")
     def create(
@@ -92,9 +106,8 @@ class RepositoryMethods:
         engine, made = self._engine(engine)
         secret = passphrase or secrets.token_urlsafe(32)
         place = self._prepare(name, path)
-        state = places.engine_state_dir(self._daemon.home, engine)
 
-        def work() -> Any:
+        def work(state: Path) -> Any:
             return made.create(place, encryption=encryption, passphrase=secret, state_dir=state)
 
         return self._later(
@@ -134,9 +147,8 @@ class RepositoryMethods:
         """Take in an existing repository with its archives."""
         engine, made = self._engine(engine)
         place = self._prepare(name, path)
-        state = places.engine_state_dir(self._daemon.home, engine)
 
-        def work() -> Any:
+        def work(state: Path) -> Any:
             return made.inspect(place, passphrase=passphrase, state_dir=state)
 
         return self._later(

@@ -107,7 +107,7 @@ def build_order(root: Root, job: Job, *, vault_socket: str = "") -> JobOrder:
     if job.repository:
         found: Repository = find(root.repositories, job.repository, what="repository")
         repository = {"name": found.name, "path": found.path, "engine": found.engine,
-                      "id": found.repository_id}  # fmt: skip
+                      "id": found.repository_id, "record": found.id}  # fmt: skip
     return JobOrder(
         job_id=job.id, type=job.type, client=address, repository=repository,
         vault_socket=vault_socket, parameters=parameters,

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from borgcube.core import home as places
 from borgcube.core.errors import BorgCubeError
 from borgcube.core.registry import Registry
 from borgcube.core.store import Store
+from borgcube.daemon import statedirs
 
 LOG = logging.getLogger(__name__)
 LOOK_EVERY_S = 600.0
@@ -38,20 +38,21 @@ class Upkeep:
         self._look_at = time.monotonic() + LOOK_EVERY_S
         with self._store.reading() as root:
             known = [
-                (one.name, one.engine, one.repository_id) for one in root.repositories.rows.values()
+                (one.name, one.engine, one.id, one.repository_id)
+                for one in root.repositories.rows.values()
             ]
-        for name, engine, repository_id in known:
-            if name not in running and self._is_due(engine, repository_id):
+        for name, engine, identity, repository_id in known:
+            if name not in running and self._is_due(engine, identity, repository_id):
                 LOG.info("vault %s: started to give up what is over", name)
                 try:
                     self._start(name)
                 except (BorgCubeError, OSError) as error:
                     LOG.warning("vault %s: not started: %s", name, error)
 
-    def _is_due(self, engine_name: str, repository_id: str) -> bool:
+    def _is_due(self, engine_name: str, identity: str, repository_id: str) -> bool:
         engine = self._registry.engines.get(engine_name)
         ask = getattr(engine, "upkeep_due", None)
         if ask is None or not repository_id:
             return False
-        due = ask(places.engine_state_dir(self._home, engine_name), repository_id)
+        due = ask(statedirs.of(self._home, engine_name, identity), repository_id)
         return due is not None and due <= datetime.now(UTC)

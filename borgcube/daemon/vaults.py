@@ -125,9 +125,9 @@ class Vaults:
         self._vaults: dict[str, Vault] = {}
         self._failed: dict[str, tuple[FailureCause, float]] = {}
 
-    def socket_for(self, repository_id: str) -> Path:
-        """Return the socket path of a repository's vault."""
-        return places.runtime_dir(self._home) / f"vault-{repository_id[:12]}.sock"
+    def socket_for(self, identity: str) -> Path:
+        """Return the socket path of a repository's vault, by the identity of our record."""
+        return places.runtime_dir(self._home) / f"vault-{identity}.sock"
 
     def need(self, name: str, job_id: str) -> Vault | FailureCause | None:
         """Return the ready vault with ``job_id`` noted in it, why it failed, or None while

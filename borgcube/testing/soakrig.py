@@ -103,7 +103,8 @@ class SoakRig:
             "repository.create", name="main", path=str(self.repository), encryption="repokey",
             passphrase=PASSPHRASE,
         )  # fmt: skip
-        self.cache = self.home / "engines/borg/base/.cache/borg" / made["repository_id"]
+        self.base = self.home / "engines/borg/repositories" / made["id"] / "base"
+        self.cache = self.base / ".cache/borg" / made["repository_id"]
         borg = str(Path(sys.executable).with_name("borg"))
         self.call(
             "client.add", name="alpha", transport="openssh", host="127.0.0.1",

@@ -103,12 +103,14 @@ class StressRig(SoakRig):
         """
         self.stop()
         self.plain_borg("check", "--verify-data", str(path))
+        facts = json.loads(self.plain_borg("info", "--json", str(path)))["repository"]
         listing = json.loads(self.plain_borg("list", "--json", str(path)))
         for entry in listing["archives"]:
             self.plain_borg("extract", "--dry-run", f"{path}::{entry['name']}")
         if stored is not None:
             # Borg's cache as the vault keeps it: the sizes that plain borg shows.
-            base = self.home / "engines/borg/base"
+            caches = self.home.glob(f"engines/borg/repositories/*/base/.cache/borg/{facts['id']}")
+            base = next(caches).parents[2]
             info = json.loads(self.plain_borg("info", "--json", str(path), base=base))
             unique = info["cache"]["stats"]["unique_csize"]
             if stored != unique:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +16,9 @@ from borgcube.core.engines import FileStream, RepositoryFacts
 from borgcube.core.errors import BorgCubeError, JobFailed
 from borgcube.core.jobs import JobContext, JobResult
 from borgcube.core.transports import Connection
+from borgcube.core.untrusted import MAX_WORDS, words
+
+log = logging.getLogger(__name__)
 
 TOOL_TIMEOUT_S = 300
 
@@ -70,8 +74,17 @@ class BorgEngine:
                 timeout=TOOL_TIMEOUT_S,
                 check=False,
             )
+        except subprocess.TimeoutExpired as error:
+            raise BorgCubeError(
+                f"The repository could not be opened within {TOOL_TIMEOUT_S} seconds.",
+                next_step="Look at its storage.",
+            ) from error
+        try:
             answer = json.loads(done.stdout.splitlines()[-1])
-        except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        except (ValueError, IndexError) as error:
+            said = done.stderr[-MAX_WORDS:].decode("utf-8", "replace")
+            log.warning("the process that opens repositories ended with code %d: %s",
+                        done.returncode, words(said))  # fmt: skip
             raise BorgCubeError(
                 "The repository could not be opened.", next_step="See the daemon's log."
             ) from error
@@ -110,7 +123,7 @@ class BorgEngine:
 
     def vault_command(
         self, *, name: str, path: Path, socket: Path, state_dir: Path, partial_days: int = 14,
-        free_floor_bytes: int = 0,
+        free_floor_bytes: int = 0, repository_id: str = "",
     ) -> Sequence[str]:  # fmt: skip
         """Return the argv of the vault process."""
         return [
@@ -129,7 +142,15 @@ class BorgEngine:
             str(partial_days),
             "--free-floor",
             str(free_floor_bytes),
+            "--id",
+            repository_id,
         ]
+
+    def adopt_state(self, shared: Path, own: Path, *, repository_id: str) -> None:
+        """Move what 0.1.0 kept of a repository to a directory of its own."""
+        from borgcube.plugins.borg.statedirs import adopt
+
+        adopt(shared, own, repository_id)
 
     def upkeep_due(self, state_dir: Path, repository_id: str) -> datetime | None:
         """Return when the next unfinished backup is to be given up."""

@@ -7,6 +7,7 @@ goes to borg on a descriptor of its own. Nothing is repaired.
 
 from __future__ import annotations
 
+import configparser
 import os
 import sys
 import time
@@ -15,12 +16,14 @@ from typing import Any
 
 from borgcube.core import memory
 from borgcube.core.errors import FailureCause, JobFailed, Problem
+from borgcube.core.home import repository_state_dir
 from borgcube.core.jobs import JOB_DONE, JobContext, JobResult
 from borgcube.core.untrusted import words
 from borgcube.plugins.borg import clientend
 from borgcube.plugins.borg.borgprocess import BorgProcess
 
 MAX_SHOWN = 1000
+MAX_CONFIG = 1 << 20
 BASE_MEMORY = 4 << 30
 # Borg's exit codes with BORG_EXIT_CODES=legacy: sound, and damage found.
 SOUND, DAMAGED = 0, 1
@@ -44,7 +47,20 @@ def memory_for(repository: Path) -> int:
     """Return the limit of address space for a borg that reads all of a repository: it makes
     each of its indexes anew, one beside the other."""
     files = repository.glob("index.*")
-    return BASE_MEMORY + 30 * sum(file.stat().st_size for file in files if file.is_file())
+    wanted = 30 * sum(file.stat().st_size for file in files if file.is_file())
+    # A file can say that it is of any size, and more than this machine has is no limit.
+    return BASE_MEMORY + min(wanted, memory.of_machine())
+
+
+def claimed_id(repository: Path) -> str:
+    """Return the ID in a repository's configuration, empty when there is none to be read."""
+    found = configparser.ConfigParser(interpolation=None)
+    try:
+        with (repository / "config").open(encoding="utf-8") as file:
+            found.read_string(file.read(MAX_CONFIG))
+        return found.get("repository", "id").strip()
+    except (OSError, ValueError, configparser.Error):
+        return ""
 
 
 def check(context: JobContext, passphrase: str) -> JobResult:
@@ -58,12 +74,21 @@ def check(context: JobContext, passphrase: str) -> JobResult:
             next_step="BorgCube's own check reads it all the same: borgcube check run "
             f"{order.repository.get('name', 'REPOSITORY')}",
         )  # fmt: skip
+    recorded, found = str(order.repository.get("id") or ""), claimed_id(path)
+    if recorded and found and found != recorded:
+        raise JobFailed(
+            "repository-replaced", Problem.REPOSITORY,
+            f"What lies at {path} is another repository than the one that BorgCube knows there.",
+            next_step="Mount the storage that belongs there. To use what is there now, import it "
+            "under another name.",
+        )  # fmt: skip
     argv = command(str(path), dict(order.parameters))
+    own = repository_state_dir(context.state_dir, str(order.repository["record"]))
     context.phase("checking")
     started = time.monotonic()
     problems: list[str] = []
     with memory.for_children(memory_for(path)):
-        borg = BorgProcess(argv, context.state_dir, passphrase, path=path)
+        borg = BorgProcess(argv, own, passphrase, path=path)
     with borg:
         for message in borg.messages(context.check_cancelled):
             _take(context, message, problems)

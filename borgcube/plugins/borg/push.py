@@ -63,7 +63,7 @@ def restore(context: JobContext) -> JobResult:
         "--sparse",
         "--numeric-ids",
         "--",
-        f"{remote.REPOSITORY_URL}::{options['archive']}",
+        f"{remote.REPOSITORY_URL}::{remote.RESTORED_NAME}",
     ]
     if options.get("names"):
         command.remove("--numeric-ids")

@@ -20,6 +20,9 @@ from collections.abc import Sequence
 MARK = "borgcube-ready"
 MAX_BANNER = 64 * 1024
 REPOSITORY_URL = "ssh://borgcube/r"
+# What a session calls the one archive that it restores. Borg replaces placeholders in whatever
+# it gets as a name, and that of an archive from outside holds what somebody chose.
+RESTORED_NAME = "archive"
 REPOSITORY_PATH = "/r"
 DEPLOYED_BORG = '"$D/borg/borg"'  # as a word of the run script
 

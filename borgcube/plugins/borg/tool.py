@@ -14,7 +14,8 @@ from typing import Any
 
 from borgcube.core import memory
 from borgcube.core.errors import BorgCubeError
-from borgcube.plugins.borg import borgenv
+from borgcube.core.untrusted import words
+from borgcube.plugins.borg import borgenv, layout
 from borgcube.plugins.borg.plaincheck import memory_for
 from borgcube.plugins.borg.speeds import faster_mode
 
@@ -72,12 +73,19 @@ def create(path: Path, encryption: str, passphrase: str) -> dict[str, Any]:
         )
 
 
-def inspect(path: Path, passphrase: str) -> dict[str, Any]:
-    """Open an existing repository, proving the passphrase; list its archives with their sizes."""
+def inspect(path: Path, passphrase: str, state_dir: Path) -> dict[str, Any]:
+    """Open an existing repository, proving the passphrase; list its archives with their sizes.
+
+    ``state_dir`` is to be this repository's own; nothing that is kept elsewhere is changed."""
+    from borgcube.plugins.borg.vault.ledger import Source
     from borgcube.plugins.borg.vault.opened import OpenedRepository
 
+    if path.is_dir() and (path / "config").exists():
+        layout.check(path)
     opened = OpenedRepository(path, passphrase, with_cache=False)
     try:
+        opened.note_key(state_dir)
+        source = Source(opened)
         return {
             "id": opened.repository.id_str,
             "encryption": opened.encryption,
@@ -86,7 +94,7 @@ def inspect(path: Path, passphrase: str) -> dict[str, Any]:
                     "id": info.id.hex(),
                     "name": info.name,
                     "start": info.ts.isoformat(),
-                    **_figures(opened, info.id),
+                    **_figures(source, info.id),
                 }
                 for info in opened.manifest.archives.list()
             ],
@@ -95,20 +103,16 @@ def inspect(path: Path, passphrase: str) -> dict[str, Any]:
         opened.close()
 
 
-def _figures(opened: Any, archive_id: bytes) -> dict[str, int]:
+def _figures(source: Any, archive_id: bytes) -> dict[str, int]:
     """Return what an archive says of its size; nothing when it cannot be read: a check tells
     of that, and the others are taken in."""
-    import msgpack
-    from borg.helpers import IntegrityError
-    from borg.repository import Repository
-
+    from borgcube.core.errors import JobFailed
+    from borgcube.plugins.borg.vault.ledger import metadata_of
     from borgcube.plugins.borg.vault.opened import figures_of
 
     try:
-        plain = opened.key.decrypt(archive_id, opened.repository.get(archive_id))
-        return figures_of(msgpack.unpackb(plain, raw=True, use_list=False, strict_map_key=False))
-    except (IntegrityError, Repository.ObjectNotFound, OSError, ValueError, TypeError,
-            AttributeError, MemoryError):  # fmt: skip
+        return figures_of(metadata_of(source, archive_id))
+    except (JobFailed, OSError, MemoryError):
         return {}
 
 
@@ -126,13 +130,22 @@ def main() -> int:
         if request.op == "create":
             answer = create(Path(request.path), request.encryption, request.passphrase)
         else:
-            answer = inspect(Path(request.path), request.passphrase)
+            answer = inspect(Path(request.path), request.passphrase, Path(request.state_dir))
     except BorgCubeError as error:
         answer = _error(
             getattr(getattr(error, "cause", None), "kind", "failed"), error.message, error.next_step
         )
     except OSError as error:
         answer = _error("storage", f"{error.strerror}: {error.filename}.", "Check the storage.")
+    except Exception as error:
+        # What a damaged or crafted repository makes Borg raise. Its words may be the repository's.
+        short = memory.is_shortage(error)
+        what = "needs more memory than it may have" if short else "cannot be read"
+        answer = _error(
+            "repository-unusable",
+            f"The repository at {request.path} {what} ({type(error).__name__}: {words(error)}).",
+            "Run borg check on it, where it comes from.",
+        )
     print(json.dumps(answer))
     return 0
 

@@ -86,6 +86,17 @@ class Cube:
         with Control(self.home) as control:
             return control.call(method, **params)
 
+    def state_dir(self, repository: str = "main") -> Path:
+        """Where the engine keeps what belongs to one repository; the daemon runs."""
+        found = self.call("repository.show", name=repository)
+        return self.home / "engines" / "borg" / "repositories" / str(found["id"])
+
+    @property
+    def own_state_dir(self) -> Path:
+        """The same of the only repository there is; the daemon may be stopped."""
+        (found,) = (self.home / "engines" / "borg" / "repositories").iterdir()
+        return found
+
     def start(self) -> None:
         self.daemon = subprocess.Popen(
             [sys.executable, "-m", "borgcube", "serve"], env=self.env,

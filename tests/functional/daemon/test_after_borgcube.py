@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(400)
 
 def base_of(cube: Cube, which: str) -> Path:
     """Return Borg's base directory: the one that BorgCube keeps, or another."""
-    return cube.home / "engines" / "borg" / "base" if which == OWN else cube.place / "plain"
+    return cube.own_state_dir / "base" if which == OWN else cube.place / "plain"
 
 
 def borg(

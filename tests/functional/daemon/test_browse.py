@@ -43,8 +43,8 @@ def test_files_are_browsed_chosen_and_restored_and_those_of_an_import_are_read_f
 
     # The same repository, forgotten and taken in again by another name: its lists are lost.
     cube.call("repository.remove", name="main", with_plans=True)
-    for state in (cube.home / "engines" / "borg").iterdir():
-        shutil.rmtree(state / "catalog", ignore_errors=True)
+    for state in (cube.home / "engines" / "borg").rglob("catalog"):
+        shutil.rmtree(state)
     cube.call("repository.import", name="again", path=str(cube.repository),
               passphrase="correct horse")  # fmt: skip
     assert look("again") == {"known": False}

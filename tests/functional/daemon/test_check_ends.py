@@ -26,7 +26,7 @@ def borg_check(cube: Cube) -> psutil.Process | None:
 
 
 def locks(cube: Cube) -> list[str]:
-    places = [cube.repository, *(cube.home / "engines/borg/base/.cache/borg").glob("*")]
+    places = [cube.repository, *(cube.own_state_dir / "base/.cache/borg").glob("*")]
     return [str(one) for place in places for one in place.glob("lock.*")]
 
 

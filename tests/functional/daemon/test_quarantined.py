@@ -23,7 +23,7 @@ def archives(cube: Cube) -> dict[str, dict[str, Any]]:
 
 def poison(cube: Cube, source: str, kinds: dict[str, str]) -> None:
     """Write archives as a hostile client could through 0.1.0; nothing is known of any archive."""
-    engine = cube.home / "engines" / "borg"
+    engine = cube.own_state_dir
     for name, kind in kinds.items():
         subprocess.run(
             [sys.executable, str(POISON), str(cube.repository), source, name, kind],

@@ -28,6 +28,10 @@ def test_the_poisoned_are_named_and_everything_else_can_be_pruned(
     bare: Cube, poisoned: Poisoned
 ) -> None:
     cube = bare
+    shared = cube.home / "engines/borg"
+    (counter,) = shared.glob("base/.config/borg/security/*/nonce")
+    claimed, nonce = counter.parent.name, int(counter.read_text(), 16)
+    assert nonce and (shared / claimed).is_dir()
     cube.start()
     cube.ok("retention", "add", "one", "--last", "1", "--undo", "0")
     for plan in (*HONEST, "mallory"):
@@ -37,6 +41,14 @@ def test_the_poisoned_are_named_and_everything_else_can_be_pruned(
     log = "\n".join(cube.call("job.log", id=job["id"])["lines"])
     assert "10 archives were not written by this version" in log
     assert any("looking through archives" in entry for entry in job["phases"])
+
+    # What 0.1.0 kept by the ID that a repository claims is kept by our record: the counter of
+    # nonces first of all, which went on from where it was.
+    own = cube.state_dir() / "base/.config/borg/security" / claimed / "nonce"
+    assert int(own.read_text(), 16) > nonce
+    assert (cube.state_dir() / claimed / "domains").is_dir()
+    assert not counter.exists() and not (shared / claimed).exists()
+    assert not list(shared.glob(f"base/.cache/borg/{claimed}"))
 
     archives = {one["name"]: one for one in cube.call("archive.list")}
     bad = {name for name, one in archives.items() if one["quarantine"]}

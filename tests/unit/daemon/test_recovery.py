@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from borgcube.core import lifecycle
-from borgcube.core.home import engine_state_dir, runtime_dir
+from borgcube.core.home import engine_state_dir, repository_state_dir, runtime_dir
 from borgcube.core.jobs import JobResult
 from borgcube.daemon.dispatcher import Dispatcher
 from borgcube.daemon.vaults import rotate
@@ -99,11 +99,11 @@ def test_a_retry_is_not_needed_when_the_lost_jobs_archive_turns_up(daemon, backu
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_vault_that_nobody_asked_for_is_started_when_it_is_due(daemon, backup, hours):
-    daemon.call("repository.list")
+    (made,) = daemon.call("repository.list")
     daemon.stop()
     due = datetime.now(UTC) + timedelta(hours=hours)
-    state_dir = engine_state_dir(daemon.home, "fake")
-    (state_dir / f"due-{'ab' * 32}").write_text(due.isoformat())
+    state_dir = repository_state_dir(engine_state_dir(daemon.home, "fake"), made["id"])
+    (state_dir / f"due-{made['repository_id']}").write_text(due.isoformat())
     daemon.start()
     log = daemon.home / "logs" / "borgcubed.log"
     deadline = time.monotonic() + (20 if hours < 0 else 2)

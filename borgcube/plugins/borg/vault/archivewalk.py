@@ -82,6 +82,10 @@ class ArchivesSlice:
             ledger.require_sound(archive_id)
             metadata = ledger.archive_metadata(archive_id)
         except JobFailed as error:
+            known = self.vault.known
+            if error.cause.kind == ARCHIVE_QUARANTINED and archive_id in known.unreadable():
+                self._find_lost(archive_id)
+                return False
             if error.cause.kind == ARCHIVE_QUARANTINED:
                 return True  # it is told as such; its list of files is not read here
             self._lost(archive_id, archive_id)
@@ -122,6 +126,19 @@ class ArchivesSlice:
             self.state.note(archive_id, f"its list of files cannot be read: {error}")
             return False
         return True
+
+    def _find_lost(self, archive_id: bytes) -> None:
+        """Note what cannot be read of a list of files that nobody looked through."""
+        try:
+            ids = self.ledger.archive_metadata(archive_id)[b"items"]
+        except (JobFailed, KeyError):
+            self._lost(archive_id, archive_id)
+            return
+        for chunk_id in ids:
+            try:
+                self._pace.took(len(self.ledger.read(chunk_id)))
+            except JobFailed:
+                self._lost(chunk_id, archive_id)
 
     def _lost(self, chunk_id: bytes, archive_id: bytes) -> None:
         with self.ledger.lock:

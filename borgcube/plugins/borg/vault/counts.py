@@ -10,6 +10,7 @@ asked how many references it had.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("borgcube.vault")
 Report = Callable[..., None]
+# A binary of 32 bytes in msgpack, wherever it is (github.com/msgpack/msgpack, spec.md).
+_REFERENCE = re.compile(rb"(?=(?:\xc4\x20|\xda\x00\x20)(.{32}))", re.DOTALL)
 ATTEMPTS = 3  # without the lock, before it is counted with it
 
 
@@ -82,6 +85,7 @@ class Counting:
         found = ChunkIndex()
         counter = CacheSynchronizer(found)
         reader = self._vault.readers.open()
+        ids: tuple[bytes, ...] = ()
         try:
             ids = reader.stored(ledger.read(archive_id))
             for chunk_id in ids:
@@ -89,11 +93,27 @@ class Counting:
         except (ValueError, ArchiveRefused, JobFailed) as error:
             log.warning("archive %s cannot be counted: %s", archive_id.hex()[:16], error)
             self.whole = False
-            return None
+            return self._mentioned(ids)
         finally:
             reader.close()
         for chunk_id in ids:
             found.add(chunk_id, 1, 0, 0)
+        return found
+
+    def _mentioned(self, ids: tuple[bytes, ...]) -> Any:
+        """Count once whatever looks like a reference in the readable part of a list of files:
+        what is left of a damaged archive is not deleted with its neighbours."""
+        found, ledger = ChunkIndex(), self._ledger
+        for items_id in ids:
+            try:
+                plain = ledger.read(items_id)
+            except JobFailed:
+                continue
+            found.add(items_id, 1, len(plain), 0)
+            for match in _REFERENCE.finditer(plain):
+                held = ledger.lookup(match[1])
+                if held is not None and match[1] not in found:
+                    found.add(match[1], 1, held[0], held[1])
         return found
 
     def present(self) -> set[bytes]:

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from borg.hashindex import CacheSynchronizer, ChunkIndex
+
 from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed, Problem
 from borgcube.core.untrusted import words
 from borgcube.plugins.borg.metadata.readers import Readers
@@ -31,6 +33,7 @@ FILE_NAME = "known-archives.jsonl"
 # Of our encoder and of the rules for stored archives: a new one has everything looked at anew.
 VERSION = 1
 COUNTED = "counted"
+DAMAGED = "repository-damaged"
 
 
 def quarantined(name: str, reason: str) -> JobFailed:
@@ -52,6 +55,7 @@ class Known:
         self._lock = threading.Lock()
         self._sound: set[bytes] = set()
         self._bad: dict[bytes, str] = {}
+        self._unreadable: dict[bytes, str] = {}  # of those
         # Whether the counts of this repository are those of its archives as Borg reads them.
         self.counted = False
         self._load()
@@ -88,9 +92,43 @@ class Known:
         if archive_id in self._sound:
             return
         if archive_id not in self._bad:
-            self._look_through(archive_id)
+            try:
+                self._look_through(archive_id)
+            except JobFailed as error:
+                if error.cause.kind != DAMAGED:
+                    raise
+                self.note_unreadable(archive_id, str(error))
         if archive_id in self._bad:
             raise quarantined(name or self._name_of(archive_id), self._bad[archive_id])
+
+    def check_whole(self, archive_id: bytes) -> None:
+        """Put an archive into quarantine if Borg could not make its cache from it any more: when
+        part of its list of files cannot be read."""
+        if archive_id not in self._sound:
+            return
+        ledger = self._ledger
+        reader = self._readers.open()
+        try:
+            counter = CacheSynchronizer(ChunkIndex())
+            for chunk_id in reader.stored(ledger.read(archive_id)):
+                counter.feed(ledger.read(chunk_id))
+        except (JobFailed, ArchiveRefused, ValueError) as error:
+            self.note_unreadable(archive_id, str(error))
+        finally:
+            reader.close()
+
+    def note_unreadable(self, archive_id: bytes, reason: str) -> None:
+        """Put an archive into quarantine until the next start: the disk may be at fault."""
+        log.warning("archive %s is in quarantine: %s", archive_id.hex()[:16], words(reason))
+        with self._lock:
+            self._sound.discard(archive_id)
+            self._unreadable[archive_id] = reason
+            self._bad[archive_id] = f"not all of it can be read ({words(reason).rstrip('.')})"
+
+    def unreadable(self) -> dict[bytes, str]:
+        """Return the archives that are in quarantine because they are damaged, and how."""
+        with self._lock:
+            return dict(self._unreadable)
 
     def _name_of(self, archive_id: bytes) -> str:
         with self._ledger.lock:
@@ -125,6 +163,7 @@ class Known:
         """Write down that an archive is ours, or was found sound."""
         with self._lock:
             self._bad.pop(archive_id, None)
+            self._unreadable.pop(archive_id, None)
             if archive_id not in self._sound:
                 self._sound.add(archive_id)
                 self._append({"id": archive_id.hex()})

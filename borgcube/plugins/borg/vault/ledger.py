@@ -83,6 +83,26 @@ class Source:
             ) from error
 
 
+def metadata_of(source: Source, archive_id: bytes) -> dict[bytes, Any]:
+    """Return the unpacked metadata of an archive.
+
+    Raises JobFailed when it is larger than any borg makes it: it may be another's.
+    """
+    plain = source.read(archive_id)
+    try:
+        check_bulk(plain)
+        data = unpack_strictly(plain)
+        if type(data) is not dict:
+            raise ArchiveRefused("the archive metadata is not a mapping")
+    except ArchiveRefused as error:
+        raise JobFailed(
+            "archive-damaged", Problem.REPOSITORY,
+            f"The archive {archive_id.hex()[:16]} cannot be read: {error}.",
+            next_step="Delete it with plain borg, or run borg check on the repository.",
+        ) from error  # fmt: skip
+    return data
+
+
 class Ledger(Source):
     """An opened repository with chunk lookup, references and grouped commits."""
 
@@ -228,23 +248,8 @@ class Ledger(Source):
         return any(info.id == archive_id for info in self.manifest.archives.list())
 
     def archive_metadata(self, archive_id: bytes) -> dict[bytes, Any]:
-        """Return the unpacked metadata of a committed archive.
-
-        Raises JobFailed when it is larger than any borg makes it: it may be another's.
-        """
-        plain = self.read(archive_id)
-        try:
-            check_bulk(plain)
-            data = unpack_strictly(plain)
-            if type(data) is not dict:
-                raise ArchiveRefused("the archive metadata is not a mapping")
-        except ArchiveRefused as error:
-            raise JobFailed(
-                "archive-damaged", Problem.REPOSITORY,
-                f"The archive {archive_id.hex()[:16]} cannot be read: {error}.",
-                next_step="Delete it with plain borg, or run borg check on the repository.",
-            ) from error  # fmt: skip
-        return data
+        """Return the unpacked metadata of a committed archive; see :func:`metadata_of`."""
+        return metadata_of(self, archive_id)
 
     def require_sound(self, archive_id: bytes) -> None:
         """Raise JobFailed unless an archive is ours or was looked through; see ``known.py``."""

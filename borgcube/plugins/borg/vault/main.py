@@ -62,6 +62,8 @@ class Vault:
         self.known = self.ledger.known = Known(self.ledger, state_dir, self.readers)
         if opened.hidden:
             self.known.note_uncounted()
+        for archive_id, reason in opened.unreadable.items():
+            self.known.note_unreadable(archive_id, reason)
         self.partial_age = partial_age  # unfinished backups are given up after it
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="seal")
         self.sealing: dict[bytes, Sealing] = {}  # under the ledger's lock
@@ -215,8 +217,9 @@ def _die_with_parent() -> None:
 
 
 def _open(
-    path: Path, state_dir: Path, passphrase: str, *, partial_days: int, space: FreeSpace
-) -> Vault:
+    path: Path, state_dir: Path, passphrase: str, *, partial_days: int, space: FreeSpace,
+    repository_id: str = "",
+) -> Vault:  # fmt: skip
     from borgcube.plugins.borg.vault import recovery
     from borgcube.plugins.borg.vault.causes import home_writes
     from borgcube.plugins.borg.vault.opened import OpenedRepository
@@ -225,12 +228,14 @@ def _open(
         recovery.break_dead_lock(path, state_dir)
     readers = Readers()
     opened = OpenedRepository(
-        path, passphrase, hide=lambda opened: _look_first(opened, state_dir, readers)
-    )
+        path, passphrase, repository_id=repository_id,
+        hide=lambda opened, thorough: _look_first(opened, state_dir, readers, thorough),
+    )  # fmt: skip
     try:
         vault_dir = state_dir / opened.repository.id_str
         with home_writes():
             if not opened.read_only:
+                opened.note_key(state_dir)
                 recovery.note_holder(state_dir, opened)
             vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(vault_dir / "sessions", ignore_errors=True)
@@ -246,9 +251,10 @@ def _open(
     return vault
 
 
-def _look_first(opened: Any, state_dir: Path, readers: Readers) -> list[str]:
+def _look_first(opened: Any, state_dir: Path, readers: Readers, thorough: bool) -> list[str]:
     """Return the names of archives in quarantine, after looking through all that are not known:
-    Borg is about to make its cache from them."""
+    Borg is about to make its cache from them. ``thorough`` has all
+    lists of files read again."""
     from borgcube.plugins.borg.vault.causes import home_writes
     from borgcube.plugins.borg.vault.known import Known
     from borgcube.plugins.borg.vault.ledger import Source
@@ -261,7 +267,11 @@ def _look_first(opened: Any, state_dir: Path, readers: Readers) -> list[str]:
         try:
             known.require(archive_id, name)
         except JobFailed as error:
-            log.warning("%s", error)
+            if not known.reason(archive_id):  # its reader did not live
+                known.note_unreadable(archive_id, str(error))
+    for info in opened.manifest.archives.list() if thorough else ():
+        known.check_whole(info.id)
+    opened.unreadable = known.unreadable()
     return [info.name for info in opened.manifest.archives.list() if known.reason(info.id)]
 
 
@@ -292,14 +302,17 @@ def keep_up(vault: Vault) -> None:
 
 def serve(
     path: Path, listen: Path, state_dir: Path, passphrase: str, *, space: FreeSpace,
-    partial_days: int = 14,
+    partial_days: int = 14, repository_id: str = "",
 ) -> int:  # fmt: skip
     """Open the repository and serve ``listen``; returns the exit code."""
     from borgcube.plugins.borg.vault.causes import as_answer
 
     try:
         Memory(enforced=True).opening(path)
-        vault = _open(path, state_dir, passphrase, partial_days=partial_days, space=space)
+        vault = _open(
+            path, state_dir, passphrase, partial_days=partial_days, space=space,
+            repository_id=repository_id,
+        )  # fmt: skip
         vault.memory.enforce()
         server = _listen(listen)
     except Exception as error:
@@ -371,6 +384,7 @@ def main() -> int:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--partial-days", type=int, default=14)
     parser.add_argument("--free-floor", type=int, default=0, metavar="BYTES")
+    parser.add_argument("--id", default="", help="the only ID that is opened")
     options = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
@@ -382,7 +396,7 @@ def main() -> int:
     borgenv.prepare(options.state_dir)
     return serve(
         options.path, options.socket, options.state_dir, passphrase,
-        partial_days=options.partial_days,
+        partial_days=options.partial_days, repository_id=options.id,
         space=FreeSpace(options.path, name=options.name, floor=options.free_floor),
     )  # fmt: skip
 

@@ -59,7 +59,8 @@ class Memory:
         Where Borg's counts are not there they are made anew, and are as large as that.
         """
         files = sum(file.stat().st_size for file in path.glob("index.*") if file.is_file())
-        self._indexes = 3 * files
+        # The files are not opened yet, and can say that they are of any size.
+        self._indexes = min(3 * files, memory.of_machine() // INDEX_FACTOR)
         self._apply()
 
     def indexes(self, ledger: Any) -> None:

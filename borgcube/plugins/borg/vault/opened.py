@@ -10,16 +10,19 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from borg.cache import Cache, cache_dir
 from borg.crypto.key import Passphrase, identify_key
-from borg.helpers import Manifest
+from borg.helpers import IntegrityError, Manifest
 from borg.repository import Repository
 
 from borgcube.core.errors import JobFailed, Problem
+from borgcube.core.untrusted import words
+from borgcube.plugins.borg import statedirs
+from borgcube.plugins.borg.gate.verify import MAX_PLAIN, Rejected, decompress
 from borgcube.plugins.borg.vault.sealing import Sealer
 
 log = logging.getLogger("borgcube.vault")
@@ -28,7 +31,22 @@ BLAKE2_TYPES = (0x04, 0x05, 0x06)
 SUPPORTED_TYPES = (0x03, 0x05, 0x06, 0x07)
 
 
-Hide = Callable[["OpenedRepository"], Collection[str]]
+# Before compression. Borg takes 400,000 archives, and 20 MiB of them compressed.
+MAX_MANIFEST = 64 << 20
+
+# Is asked which archives Borg must not read; a second time, to look at all of them, when it
+# could not read one of the rest.
+Hide = Callable[["OpenedRepository", bool], Collection[str]]
+
+
+def decompressed(data: bytes | memoryview, *, limit: int = MAX_PLAIN) -> bytes:
+    """Stand in for the ``decompress`` of Borg's keys: bounded, as in the gate.
+
+    Raises Borg's IntegrityError."""
+    try:
+        return decompress(data, limit=limit)
+    except Rejected as error:
+        raise IntegrityError(str(error)) from None
 
 
 def _failed(kind: str, message: str, next_step: str) -> JobFailed:
@@ -150,6 +168,17 @@ def read_only_cause(path: Path, *, still: bool) -> JobFailed:
     )
 
 
+def another_repository(path: Path, found: str, recorded: str) -> JobFailed:
+    """Return the refusal of a repository that is not the one that was created or imported."""
+    return _failed(
+        "repository-replaced",
+        f"What lies at {path} is another repository: its ID is {words(found[:16])}, and that of "
+        f"the one that BorgCube knows there is {recorded[:16]}.",
+        "Mount the storage that belongs there. To use what is there now, import it under another "
+        "name.",
+    )
+
+
 class OpenedRepository:
     """An exclusively locked repository with its key, manifest and in-sync Borg cache.
 
@@ -157,13 +186,17 @@ class OpenedRepository:
     could not be made there, and whatever lock a dead process left in it. Nobody on this
     server can write to it then. Borg's cache is elsewhere and kept as always.
 
-    Raises JobFailed with kinds ``repository-missing``, ``repository-locked``,
-    ``wrong-passphrase``, ``repository-read-only`` or ``repository-unusable``.
+    With a ``repository_id``, no other is opened.
+
+    Raises JobFailed with kinds ``repository-replaced``, ``repository-missing``,
+    ``repository-locked``, ``wrong-passphrase``, ``repository-read-only`` or
+    ``repository-unusable``.
     """
 
     def __init__(
-        self, path: Path, passphrase: str, *, with_cache: bool = True, hide: Hide | None = None
-    ) -> None:
+        self, path: Path, passphrase: str, *, with_cache: bool = True, hide: Hide | None = None,
+        repository_id: str = "",
+    ) -> None:  # fmt: skip
         if not path.is_dir() or not (path / "config").is_file():
             raise _failed(
                 "repository-missing",
@@ -175,10 +208,12 @@ class OpenedRepository:
             str(path), exclusive=not self.read_only, lock=not self.read_only,
             lock_wait=LOCK_WAIT_S,
         )  # fmt: skip
+        self._recorded_id = repository_id
         self.cache: Any = None
         # Asked before Borg makes its cache from all archives: which ones it must not read.
         self._hide = hide
         self.hidden: list[str] = []
+        self.unreadable: dict[bytes, str] = {}  # archives that are damaged, and how
         try:
             self._open(path, passphrase, with_cache=with_cache)
         except BaseException:
@@ -190,6 +225,9 @@ class OpenedRepository:
 
         try:
             self.repository.__enter__()
+            # Before anything that goes by its ID is looked at: counters, keys, caches.
+            if self._recorded_id and self.repository.id_str != self._recorded_id:
+                raise another_repository(path, self.repository.id_str, self._recorded_id)
             if self.read_only:
                 log.warning("%s is read-only: it is opened to be read, without a lock", path)
                 self._check_whole()
@@ -209,9 +247,12 @@ class OpenedRepository:
                     "Import it again with the right one.",
                 )
             self.key.init_ciphers(envelope)
+            # Borg's own decompressors stop at nothing.
+            self.key.decompress = partial(decompressed, limit=MAX_MANIFEST)
             self.manifest, _ = Manifest.load(
                 self.repository, Manifest.NO_OPERATION_CHECK, key=self.key
             )
+            self.key.decompress = decompressed
             self.blake2 = self.key.TYPE in BLAKE2_TYPES
             self.encryption = str(self.key.ARG_NAME)
             if with_cache:
@@ -241,6 +282,13 @@ class OpenedRepository:
                 "Mount its storage or correct the path.",
             ) from error
 
+    def note_key(self, state_dir: Path) -> None:
+        """Write down whose nonces are counted in ``state_dir``; see ``statedirs.py``."""
+        if hasattr(self.key, "cipher"):
+            statedirs.carry_over(
+                state_dir, self.repository.id_str, statedirs.fingerprint(self.key.enc_key)
+            )
+
     @cached_property
     def sealer(self) -> Sealer:
         """What encrypts and decrypts; the one of this repository."""
@@ -259,11 +307,23 @@ class OpenedRepository:
         """Open the cache; what Borg must not read is not in the manifest meanwhile."""
         if self._hide is None or self._is_current():
             return self._open_cache()
+        self.hidden = sorted(self._hide(self, False))
+        try:
+            return self._with_those_away()
+        except (IntegrityError, Repository.ObjectNotFound) as error:
+            log.warning("Borg cannot read all archives: %s", error)
+            found = sorted(self._hide(self, True))
+            if found == self.hidden:
+                raise
+            self.hidden = found
+        return self._with_those_away()
+
+    def _with_those_away(self) -> Any:
         archives = self.manifest.archives
-        self.hidden = sorted(name for name in self._hide(self) if name in archives)
         kept = {name: archives[name] for name in self.hidden}
         for name in self.hidden:
-            log.warning("the archive %s is in quarantine and left out of Borg's cache", name)
+            log.warning("the archive %s is in quarantine and left out of Borg's cache",
+                        words(name))  # fmt: skip
             del archives[name]
         try:
             return self._open_cache()

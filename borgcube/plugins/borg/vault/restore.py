@@ -18,6 +18,7 @@ from borg.hashindex import ChunkIndex
 from borgcube.core.budget import Disk, Spool
 from borgcube.core.errors import JobFailed, Problem
 from borgcube.plugins.borg.gate.verify import MAX_PLAIN
+from borgcube.plugins.borg.remote import RESTORED_NAME
 from borgcube.plugins.borg.vault.causes import as_answer, home_writes
 from borgcube.plugins.borg.vault.clientkey import make_client_key, make_manifest
 from borgcube.plugins.borg.vault.items import ArchiveRefused
@@ -89,7 +90,7 @@ class RestoreSession(Reading):
             for key, value in metadata.items()
             if key not in (b"tam", b"items", KEY.encode()) and not key.startswith(b"recreate")
         }
-        own["items"] = tuple(items)
+        own |= {"items": tuple(items), "name": RESTORED_NAME.encode()}
         self.vault.memory.session(self.token, offered=self.allowed.size())
         packed = client.key.pack_and_authenticate_metadata(own, context=b"archive")
         if len(packed) > MAX_PLAIN:
@@ -102,7 +103,7 @@ class RestoreSession(Reading):
         envelope, manifest_id = make_manifest(
             client,
             repository_id,
-            {self.archive: (archive_id, metadata[b"time"].decode("ascii"))},
+            {RESTORED_NAME: (archive_id, metadata[b"time"].decode("ascii"))},
         )
         return {
             "token": self.token,

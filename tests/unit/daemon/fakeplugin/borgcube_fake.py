@@ -3,6 +3,7 @@ job types that end in every way a job can."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -53,14 +54,14 @@ class FakeEngine:
         if path.exists():
             raise BorgCubeError(f"{path} exists.", next_step="Choose another path.")
         path.mkdir(parents="BORGCUBE_FAKE_ROOT" in os.environ)
-        return RepositoryFacts("ab" * 32, encryption)
+        return RepositoryFacts(hashlib.sha256(bytes(path)).hexdigest(), encryption)
 
     def measure(self):
         return {"repokey": 900_000_000, "repokey-blake2": 400_000_000}
 
     def inspect(self, path: Path, *, passphrase: str, state_dir: Path):
         old = {"id": "e1", "name": "old", "start": "2020-01-01T00:00:00+00:00", "files": 3}
-        return RepositoryFacts("cd" * 32, "repokey", (old,))
+        return RepositoryFacts(hashlib.sha256(bytes(path)).hexdigest(), "repokey", (old,))
 
     def conditions(self):
         return [("warning", "The fake engine keeps nothing.", "Use a real one.")]
