@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from borgcube.plugins.borg.vaultclient import ask
+import pytest
+
+from borgcube.core.errors import JobFailed
+from borgcube.plugins.borg.vaultclient import ask, follow
 from borgcube.testing.rig import PASSPHRASE, Rig
 
 LOSE = """
@@ -49,3 +52,36 @@ def test_an_archive_that_lost_part_of_its_list_does_not_shut_the_others_in(tmp_p
         (restored,) = (tmp_path / "out").rglob("file")
         assert restored.read_bytes() == (sources[1] / "file").read_bytes()
         rig.backup("t-2", sources[1], plan="plan1")
+
+
+def test_an_archive_that_an_old_borg_renamed_shuts_nobody_in_and_can_be_mended(
+    tmp_path: Path,
+) -> None:
+    """Borg up to 1.2.4 leaves the authentication of the old name; Borg 1.4 refuses it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(os.urandom(100_000))
+    with Rig(tmp_path / "rig") as rig:
+        rig.backup("ours", source)
+        rig.stop_vault()
+        for words in (["create", "::good", str(source)], ["create", "::tmp", str(source)],
+                      ["rename", "::tmp", "renamed"]):  # fmt: skip
+            subprocess.run(
+                ["/usr/bin/borg", *words], check=True, timeout=60,
+                env={**os.environ, "BORG_PASSPHRASE": PASSPHRASE, "BORG_REPO": str(rig.path),
+                     "BORG_BASE_DIR": str(tmp_path / "old"),
+                     "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"},
+            )  # fmt: skip
+        assert "ArchiveTAMInvalid" in rig.plain_borg("extract", "-n", f"{rig.path}::renamed").stderr
+        assert b'"ready"' in rig.start_vault()
+        (why,) = ask(rig.socket, {"op": "quarantined"})["quarantined"].values()
+        assert why.startswith("Borg does not accept its authentication")
+        assert rig.restore("good", tmp_path / "out").state == "done"
+        assert rig.backup("next", source).state == "done"
+        with pytest.raises(JobFailed, match="in quarantine"):
+            rig.restore("renamed", tmp_path / "refused")
+        follow(rig.socket, {"op": "mend", "archive": "renamed"}, on_progress=lambda _: None)
+        assert rig.restore("renamed", tmp_path / "mended").state == "done"
+        rig.stop_vault()
+        assert rig.plain_borg("extract", "-n", f"{rig.path}::renamed").returncode == 0
+        assert rig.plain_borg("check", "--verify-data", str(rig.path)).returncode == 0

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from borg.crypto.key import ArchiveTAMInvalid, TAMUnsupportedSuiteError
 from borg.hashindex import CacheSynchronizer, ChunkIndex
 
 from borgcube.core.errors import ARCHIVE_QUARANTINED, JobFailed, Problem
@@ -102,11 +103,24 @@ class Known:
             raise quarantined(name or self._name_of(archive_id), self._bad[archive_id])
 
     def check_whole(self, archive_id: bytes) -> None:
-        """Put an archive into quarantine if Borg could not make its cache from it any more: when
-        part of its list of files cannot be read."""
+        """Put an archive into quarantine if Borg could not make its cache from it: when part of its
+        list of files cannot be read, or when Borg does not accept its authentication. Old borgs
+        left that behind when they renamed an archive."""
         if archive_id not in self._sound:
             return
         ledger = self._ledger
+        try:
+            ledger.key.unpack_and_verify_archive(
+                ledger.read(archive_id), force_tam_not_required=True
+            )
+        except (ArchiveTAMInvalid, TAMUnsupportedSuiteError) as error:
+            log.warning("archive %s is in quarantine: %s", archive_id.hex()[:16], error)
+            self.note_bad(archive_id, "Borg does not accept its authentication, which an older "
+                          "borg left behind when it renamed or made it")  # fmt: skip
+            return
+        except JobFailed as error:
+            self.note_unreadable(archive_id, str(error))
+            return
         reader = self._readers.open()
         try:
             counter = CacheSynchronizer(ChunkIndex())
