@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ class Line:
 
     def __init__(self) -> None:
         self.rsh = subprocess.Popen(
-            [os.environ["BORG_RSH"], "borgcube", "borg", "serve"],
+            [*shlex.split(os.environ["BORG_RSH"]), "borgcube", "borg", "serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
