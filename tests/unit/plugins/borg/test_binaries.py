@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +84,49 @@ def test_a_test_of_a_client_says_what_goes_along_and_builds_nothing(
             binaries.foreseen(asked, tmp_path)
         assert failure.value.cause.kind == "borg-not-deployable"
     assert list(tmp_path.iterdir()) == []
+
+
+def tarball(place: Path, *members: tuple[str, bytes | str]) -> Path:
+    """Write a tar.gz with files (bytes) and symbolic links (text)."""
+    path = place / "bo:rg.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, what in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(what, str):
+                info.type, info.linkname = tarfile.SYMTYPE, what
+                tar.addfile(info)
+            else:
+                info.size, info.mode = len(what), 0o644
+                tar.addfile(info, io.BytesIO(what))
+    return path
+
+
+def test_a_directory_of_another_platform_comes_as_a_tar(tmp_path: Path) -> None:
+    packed = tarball(tmp_path, ("x/borg", b"program"), ("x/lib/a", b"a"), ("x/lib/b", "a"))
+    stored = binaries.add(tmp_path, Platform("freebsd", "amd64"), packed, "1.4.5")
+    with tarfile.open(stored.path) as tar:
+        assert sorted(tar.getnames()) == ["borg/borg", "borg/lib", "borg/lib/a", "borg/lib/b"]
+        assert tar.getmember("borg/borg").mode & 0o111 and tar.getmember("borg/lib/b").issym()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (("../outside", b"x"), ("borg", b"x")),
+        (("/outside", b"x"), ("borg", b"x")),
+        (("way", "../.."), ("way/outside", b"x"), ("borg", b"x")),
+    ],
+    ids=["up", "absolute", "through a link"],
+)
+def test_nothing_of_a_tar_gets_out_of_its_place(tmp_path: Path, members: Any) -> None:
+    packed = tarball(tmp_path, *members)
+    with contextlib.suppress(InvalidInput):  # or what climbs is cut off
+        binaries.add(tmp_path, Platform("freebsd", "amd64"), packed, "1.4.5")
+    assert not list(tmp_path.rglob("outside")) and not Path("/outside").exists()
+
+
+@pytest.mark.parametrize("data", [b"no tar", b""])
+def test_a_tar_without_a_borg_is_refused(tmp_path: Path, data: bytes) -> None:
+    packed = tarball(tmp_path, ("a", data))
+    with pytest.raises(InvalidInput, match="no program named borg"):
+        binaries.add(tmp_path, Platform("freebsd", "amd64"), packed, "1.4.5")
