@@ -136,5 +136,8 @@ def make_key(path: Path) -> None:
 @pytest.fixture
 def private_sshd() -> Iterator[PrivateSSHD]:
     """A running sshd in a directory of its own."""
-    with tempfile.TemporaryDirectory(prefix="bc") as name, PrivateSSHD(Path(name)) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="bc", ignore_cleanup_errors=True) as name,
+        PrivateSSHD(Path(name)) as server,
+    ):
         yield server
